@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config'
+
+// onnxruntime aborts the whole process when a worker thread dies during a run, so tests run in child processes.
+export default defineConfig({
+  test: {
+    include: ['tests/**/*.test.ts'],
+    pool: 'forks',
+    poolOptions: { forks: { maxForks: 2 } },
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+  },
+})
