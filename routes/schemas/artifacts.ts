@@ -1,0 +1,89 @@
+import { z } from '@hono/zod-openapi'
+import { jobFields, taskProgress } from './jobs.ts'
+
+const modelId = z.string().min(1).max(200)
+
+/** Either a run (or one of its checkpoints), whose base is known, or a base and an adapter by name. */
+export const mergeRequest = z
+  .strictObject({
+    model: modelId.optional().openapi({
+      description: 'A run or one of its checkpoints.',
+      example: 'run-3f9a1c07b2de',
+    }),
+    base: modelId.optional().openapi({ description: 'A base model; needs `adapter`.' }),
+    adapter: modelId.optional().openapi({ description: 'A run or checkpoint whose adapter goes on `base`.' }),
+  })
+  .superRefine((value, context) => {
+    const pair = value.base !== undefined && value.adapter !== undefined
+    const half = (value.base !== undefined || value.adapter !== undefined) && !pair
+    if (half) {
+      const missing = value.base === undefined ? 'base' : 'adapter'
+      context.addIssue({ code: 'custom', path: [missing], message: '`base` and `adapter` go together' })
+    } else if ((value.model === undefined) === !pair) {
+      context.addIssue({
+        code: 'custom',
+        path: ['model'],
+        message: 'give either `model` or `base` and `adapter`',
+      })
+    }
+  })
+  .openapi('MergeRequest')
+
+export const merge = z
+  .object({
+    id: z
+      .string()
+      .openapi({ description: 'Also the id of the merged model.', example: 'merge-91be04d2aa3c' }),
+    object: z.literal('merge'),
+    base: z.string(),
+    adapter: z.string().openapi({ description: 'The run or checkpoint that was merged.' }),
+    progress: taskProgress.nullable(),
+    bytes: z.number().int().nullable(),
+    ...jobFields,
+  })
+  .openapi('Merge')
+
+export const exportFormat = z.enum(['safetensors', 'gguf', 'gptq', 'onnx'])
+
+export const exportRequest = z
+  .strictObject({
+    model: modelId.openapi({ description: 'A base model or a merge.', example: 'merge-91be04d2aa3c' }),
+    bits: z.int().min(1).max(32).default(16).openapi({ description: '16, or what the policy allows.' }),
+    format: exportFormat.default('safetensors'),
+    dtype: z.enum(['bfloat16', 'float16', 'float32']).optional().openapi({
+      description: "Of a 16-bit (or wider) export; the model's own by default.",
+    }),
+    export_size: z.number().positive().max(1000).default(5).openapi({ description: 'GB in one shard.' }),
+  })
+  .openapi('ExportRequest')
+
+export const exportJob = z
+  .object({
+    id: z
+      .string()
+      .openapi({ description: 'Also the id of the exported model.', example: 'export-5d20c8e17f64' }),
+    object: z.literal('export'),
+    model: z.string(),
+    bits: z.number().int(),
+    format: exportFormat,
+    dtype: z.string().nullable(),
+    progress: taskProgress.nullable(),
+    bytes: z.number().int().nullable(),
+    ...jobFields,
+  })
+  .openapi('Export')
+
+export const exportFile = z
+  .object({
+    object: z.literal('export.file'),
+    path: z.string().openapi({ example: 'model.safetensors' }),
+    bytes: z.number().int(),
+    sha256: z.string().openapi({ description: '64 hexadecimal digits.' }),
+  })
+  .openapi('ExportFile')
+
+export type MergeRequest = z.infer<typeof mergeRequest>
+export type Merge = z.infer<typeof merge>
+export type ExportRequest = z.infer<typeof exportRequest>
+export type ExportJob = z.infer<typeof exportJob>
+export type ExportFile = z.infer<typeof exportFile>

@@ -1,0 +1,231 @@
+import type { Readable } from 'node:stream'
+import type { z } from '@hono/zod-openapi'
+import type { ExportFile, ExportJob, ExportRequest, Merge, MergeRequest } from './schemas/artifacts.ts'
+import type { PageQuery } from './schemas/common.ts'
+import type {
+  Dataset,
+  DatasetConversion,
+  DatasetFields,
+  DatasetPreview,
+  DatasetPreviewQuery,
+} from './schemas/datasets.ts'
+import type { JobEvent } from './schemas/jobs.ts'
+import type { Model } from './schemas/models.ts'
+import type { Checkpoint, TrainingPreview, TrainingRun } from './schemas/training.ts'
+
+/*
+ * What the routes need from the application. Every method that fails on purpose throws an error of the shape
+ * { kind, code, message, param } (see errors.ts), before work starts where possible. Resources are returned in the form
+ * in which they go over the wire.
+ */
+
+/** One page, newest first. `hasMore` says whether items follow the last one. An unknown `after` is kind 'invalid'. */
+export interface Page<T> {
+  data: T[]
+  hasMore: boolean
+}
+
+/** Bytes at rest. */
+export interface StoredBytes {
+  /** Length in bytes, fixed at the time of the call. */
+  size: number
+  /** Opens the bytes `start` to `end`, both inclusive. Rejects when the file has gone. Called only with size > 0. */
+  read(start: number, end: number): Promise<Readable>
+}
+
+/** A published file: it never changes under its digest. */
+export interface StoredFile extends StoredBytes {
+  /** Path inside the export, with `/`. */
+  path: string
+  /** 64 lower-case hexadecimal digits. */
+  sha256: string
+}
+
+/** What every kind of job offers. `id` of another kind, or unknown: 'not_found'. */
+export interface Jobs<T> {
+  list(page: PageQuery): Promise<Page<T>>
+  get(id: string): Promise<T>
+  /**
+   * Events with an id above `after`: those already stored first, then live ones. The iterable ends after the terminal
+   * event of a job at rest, or when `signal` aborts. It throws before the first event when the job doesn't exist.
+   */
+  events(id: string, after: number, signal: AbortSignal): AsyncIterable<JobEvent>
+  /** Asks the job to stop; returns it as it stands then. A finished job: 'conflict'. */
+  cancel(id: string): Promise<T>
+}
+
+export interface TrainingService extends Jobs<TrainingRun> {
+  /** Validates the body (LLaMA-Factory's field names, unknown ones are errors), checks policy and memory, and queues it. */
+  create(body: Record<string, unknown>): Promise<TrainingRun>
+  /** The same checks as `create`, without starting anything. A run that doesn't fit says so in the result. */
+  preview(body: Record<string, unknown>): Promise<TrainingPreview>
+  /** Queues a failed or cancelled run again from its last checkpoint. Another state, or no checkpoint: 'conflict'. */
+  resume(id: string): Promise<TrainingRun>
+  /** Removes a finished run and its folder. A queued or running one: 'conflict'. */
+  delete(id: string): Promise<void>
+  checkpoints(id: string): Promise<Checkpoint[]>
+  /** The running log in UTF-8; empty before the run started. */
+  log(id: string): Promise<StoredBytes>
+  /** The loss curve as PNG. 'not_found' while there is no point to draw. */
+  lossPicture(id: string): Promise<Uint8Array>
+}
+
+export interface MergeService extends Jobs<Merge> {
+  create(request: MergeRequest): Promise<Merge>
+}
+
+export interface ExportService extends Jobs<ExportJob> {
+  create(request: ExportRequest): Promise<ExportJob>
+  /** The files of a finished export, sorted by path. An unfinished one: 'conflict'. */
+  files(id: string): Promise<ExportFile[]>
+  /** One file of `files(id)`; a path that isn't in the manifest: 'not_found'. */
+  file(id: string, path: string): Promise<StoredFile>
+}
+
+/** A file that was received but belongs to no dataset yet. */
+export interface StagedUpload {
+  fileName: string
+  bytes: number
+  /** Removes it. Harmless after `create` took it over. */
+  discard(): Promise<void>
+}
+
+export interface DatasetService {
+  list(): Promise<Dataset[]>
+  /** Writes the stream to a temporary file as it arrives. When the stream or the disk fails, nothing stays behind. */
+  stage(fileName: string, content: Readable): Promise<StagedUpload>
+  /** Checks the staged file's rows and registers it in dataset_info.json. A taken name: 'conflict'. */
+  create(fields: DatasetFields, upload: StagedUpload): Promise<Dataset>
+  /** Writes a new dataset whose rows have their keys renamed. */
+  convert(name: string, conversion: DatasetConversion): Promise<Dataset>
+  preview(name: string, query: DatasetPreviewQuery): Promise<DatasetPreview>
+}
+
+export interface ModelService {
+  list(): Promise<Model[]>
+  get(id: string): Promise<Model>
+  /** Removes a run's, checkpoint's, merge's or export's model. A base: 'refused'. One in use by a job: 'conflict'. */
+  delete(id: string): Promise<void>
+}
+
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant' | 'tool'
+  content: string
+  name?: string
+  toolCallId?: string
+}
+
+/** A chat request after validation. Sampling fields that the client left out are undefined: the model's defaults count. */
+export interface ChatRequest {
+  model: string
+  /** `developer` has become `system`; text parts are joined. */
+  messages: ChatMessage[]
+  maxTokens?: number
+  temperature?: number
+  topP?: number
+  /** 0 switches it off. */
+  topK?: number
+  seed?: number
+  /** At most four, none empty. */
+  stop: string[]
+}
+
+/**
+ * `start` comes first and exactly once, when the request is accepted: model loaded, template rendered, prompt inside the
+ * context. Errors before it become an HTTP status, errors after it end the stream. `text` pieces are whole characters and
+ * hold no stop string. `finish` comes last.
+ */
+export type ChatEvent =
+  | { type: 'start'; systemFingerprint: string }
+  | { type: 'text'; text: string }
+  | {
+      type: 'finish'
+      reason: 'stop' | 'length'
+      usage: { promptTokens: number; completionTokens: number }
+    }
+
+export interface ChatService {
+  /** Generates. `signal` aborts when the client has gone; leaving the iteration early also ends the generation. */
+  complete(request: ChatRequest, signal: AbortSignal): AsyncIterable<ChatEvent>
+}
+
+export interface Health {
+  /** Anything but 'ok' answers 503. */
+  status: 'ok' | 'starting' | 'draining'
+  version: string
+  /** Execution provider in use. */
+  device: string
+  uptimeSeconds: number
+}
+
+export interface SystemService {
+  health(): Promise<Health>
+  /** The registry in Prometheus' text format. */
+  metrics(): Promise<{ contentType: string; body: string }>
+}
+
+export interface AuthService {
+  /** Whether API keys are configured; when they are, every route except /health asks for one. */
+  required: boolean
+  /** Compares the key's hash with the configured ones in constant time. */
+  authenticate(key: string): boolean
+}
+
+export interface Services {
+  auth: AuthService
+  training: TrainingService
+  datasets: DatasetService
+  merges: MergeService
+  exports: ExportService
+  models: ModelService
+  chat: ChatService
+  system: SystemService
+}
+
+/** What createApp is told beside the services. */
+export interface AppOptions {
+  version: string
+  /** Host names beyond localhost, 127.0.0.1 and [::1] that requests may name, without port. */
+  allowedHosts: string[]
+  /** Origins beyond the server's own that browsers may call from; these also get CORS headers. Empty: CORS is off. */
+  allowedOrigins: string[]
+  maxJsonBytes: number
+  maxUploadBytes: number
+  /** Pause between keep-alive comments on event streams. */
+  keepAliveMs: number
+  /** Called for each answer, for logs and metrics; `route` is the pattern, never the path. `cause` is an unknown error. */
+  onResponse(entry: ResponseEntry): void
+  schemas: {
+    /** The training configuration; the OpenAPI document describes it, `training.create` enforces it. */
+    trainConfig: z.ZodType
+  }
+}
+
+export interface ResponseEntry {
+  requestId: string
+  method: string
+  route: string
+  path: string
+  status: number
+  durationMs: number
+  cause?: unknown
+}
+
+export type {
+  Checkpoint,
+  Dataset,
+  DatasetConversion,
+  DatasetFields,
+  DatasetPreview,
+  DatasetPreviewQuery,
+  ExportFile,
+  ExportJob,
+  ExportRequest,
+  JobEvent,
+  Merge,
+  MergeRequest,
+  Model,
+  PageQuery,
+  TrainingPreview,
+  TrainingRun,
+}
