@@ -1,0 +1,57 @@
+import type { ConfigInput } from './src/settings.ts'
+
+/**
+ * Everything the operator decides, in one place. Relative paths start at this file's folder. Each value may be left
+ * out: the defaults stand in src/settings.ts. A few can be overridden by environment variables (ANNEAL_PORT, …).
+ */
+const config: ConfigInput = {
+  directories: {
+    /** Folders whose subfolders are base models in Hugging Face layout. */
+    models: ['data/models'],
+    /** The folder with dataset_info.json. */
+    datasets: 'data',
+    /** What runs, merges and exports write. */
+    saves: 'saves',
+  },
+  /** 'auto' takes cuda, webgpu or cpu, in that order of availability. */
+  device: 'auto',
+  server: {
+    host: '127.0.0.1',
+    port: 8000,
+    /** Host names that clients may use, besides the loopback names and `host`. */
+    allowedHosts: [],
+    /** Origins of web pages that may call the API, such as 'http://localhost:3000'. */
+    allowedOrigins: [],
+    /** SHA-256 of each accepted key, in hex (printf %s "$KEY" | sha256sum). Empty: no key is asked for. */
+    apiKeys: [],
+  },
+  limits: {
+    /** Largest dataset upload. */
+    uploadBytes: 1024 ** 3,
+    /** Largest JSON body. */
+    bodyBytes: 8 * 1024 ** 2,
+    /** Jobs of each kind that may wait. */
+    queuedJobs: 100,
+    /** Chat requests that may wait. */
+    queuedChats: 64,
+    /** Longest prompt plus answer in tokens, where the model's own limit is not lower. */
+    contextTokens: 8192,
+  },
+  /** What no client can lift. The reasons are in src/policy.ts. */
+  policy: {
+    /** Widths that an export may have. 16 is no quantization. */
+    allowedBits: [4, 8, 16],
+    /** Smallest model, in parameters, that may be exported at 8 or 4 bits. */
+    minQuantizeParameters: 700e6,
+  },
+  /** Jobs of each kind that run at the same time. */
+  concurrency: { train: 1, merge: 1, export: 1 },
+  chat: {
+    /** Threads of the engine that answers; 0 leaves the choice to it. */
+    threads: 0,
+    /** Base models that stay loaded at the same time. */
+    loadedModels: 1,
+  },
+}
+
+export default config
