@@ -1,0 +1,72 @@
+import { EngineError } from '../errors.ts'
+import type { TokenBatch } from '../train/step.ts'
+import { type EncodedExample, IGNORE_INDEX } from './conversation.ts'
+
+/**
+ * Puts examples into one right-padded batch of [rows, length], length being the longest example's. A label at position
+ * t + 1 is predicted at position t, so its flat position is row * length + t; the label at position 0 has nothing before
+ * it and is never trained. A batch without any trained label is allowed and has n = 0.
+ */
+export function collate(examples: readonly EncodedExample[], padId: number): TokenBatch {
+  if (examples.length === 0) {
+    throw new EngineError('invalid', 'empty_batch', 'A batch needs at least one example.')
+  }
+  const rows = examples.length
+  const length = Math.max(1, ...examples.map((example) => example.inputIds.length))
+  const inputIds = new BigInt64Array(rows * length).fill(BigInt(padId))
+  const positions: bigint[] = []
+  const labels: bigint[] = []
+  let tokens = 0
+  for (const [row, example] of examples.entries()) {
+    tokens += example.inputIds.length
+    for (const [t, id] of example.inputIds.entries()) {
+      inputIds[row * length + t] = BigInt(id)
+      const label = example.labels[t]!
+      if (t === 0 || label === IGNORE_INDEX) continue
+      positions.push(BigInt(row * length + t - 1))
+      labels.push(BigInt(label))
+    }
+  }
+  return {
+    rows,
+    length,
+    inputIds,
+    trainedPositions: BigInt64Array.from(positions),
+    labels: BigInt64Array.from(labels),
+    tokens,
+  }
+}
+
+/** How many labels of an example are trained: those that are not ignored and have a token before them. */
+export function trainedTokenCount(example: EncodedExample): number {
+  let count = 0
+  for (let t = 1; t < example.labels.length; t++) if (example.labels[t] !== IGNORE_INDEX) count++
+  return count
+}
+
+/**
+ * Cuts `examples` into batches of `batchSize` rows, in the order given (see epochOrder in engine/train/random.ts) or as
+ * they stand; the last batch may be smaller, nothing is dropped.
+ */
+export function* makeBatches(
+  examples: readonly EncodedExample[],
+  options: { batchSize: number; padId: number; order?: ArrayLike<number> },
+): Generator<TokenBatch> {
+  const { batchSize, padId, order } = options
+  const count = order?.length ?? examples.length
+  for (let start = 0; start < count; start += batchSize) {
+    const rows: EncodedExample[] = []
+    for (let i = start; i < Math.min(start + batchSize, count); i++) {
+      const example = examples[order?.[i] ?? i]
+      if (example === undefined) {
+        throw new EngineError(
+          'internal',
+          'bad_order',
+          `The order names example ${order?.[i]} of ${examples.length}.`,
+        )
+      }
+      rows.push(example)
+    }
+    yield collate(rows, padId)
+  }
+}
