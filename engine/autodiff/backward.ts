@@ -1,0 +1,97 @@
+import { EngineError } from '../errors.ts'
+import type { GraphBuilder } from '../graph/builder.ts'
+import type { Op } from '../graph/ops.ts'
+import { formatShape, type Node, type Shape, sameShape, type Value } from '../graph/types.ts'
+import { type GradContext, type GradRule, NO_GRAD, NOT_DIFFERENTIABLE, rules } from './rules.ts'
+
+/**
+ * Reverse-mode differentiation of a graph: appends to `g` the nodes that compute the gradient of the scalar `loss` by
+ * each parameter, and returns those gradients in order. Nothing is emitted for values that lead to no parameter.
+ * Throws when a parameter does not reach the loss or an operation on the way has no derivative.
+ */
+export function backward(g: GraphBuilder, loss: Value, parameters: readonly Value[]): Value[] {
+  const forward = [...g.nodes]
+  const wanted = valuesThatDependOn(parameters, forward)
+  const contributions = new Map<string, Value[]>([[loss.name, [g.scalar(1)]]])
+  for (const node of forward.toReversed()) {
+    const parts = contributions.get(node.outputs[0]!.name)
+    if (!parts || !node.inputs.some((input) => input && wanted.has(input.name))) continue
+    const gradients = applyRule(g, node, sum(g, parts), wanted)
+    node.inputs.forEach((input, index) => {
+      const gradient = gradients[index]
+      if (!input || !gradient || !wanted.has(input.name)) return
+      const known = contributions.get(input.name) ?? []
+      contributions.set(input.name, [...known, reduceTo(g, gradient, input.shape)])
+    })
+  }
+  return parameters.map((parameter) => {
+    const parts = contributions.get(parameter.name)
+    if (!parts) {
+      throw new EngineError('internal', 'no_gradient_path', `${parameter.name} does not influence the loss`)
+    }
+    return sum(g, parts)
+  })
+}
+
+function applyRule(
+  g: GraphBuilder,
+  node: Node,
+  dy: Value,
+  wanted: ReadonlySet<string>,
+): readonly (Value | null)[] {
+  const rule = rules[node.op]
+  if (rule === NO_GRAD) return []
+  if (rule === NOT_DIFFERENTIABLE) {
+    const place = `${node.op} (${node.outputs[0]!.name})`
+    throw new EngineError('internal', 'not_differentiable', `failed to compute the gradient of ${place}`)
+  }
+  const context = {
+    g,
+    inputs: node.inputs,
+    outputs: node.outputs,
+    attributes: node.attributes,
+    dy,
+    needs: node.inputs.map((input) => input !== null && wanted.has(input.name)),
+  }
+  // The table pairs each op with its own attributes; the union of all ops can't say that.
+  return (rule as GradRule<Op>)(context as unknown as GradContext<Op>)
+}
+
+/** Names of all values through which a parameter can reach the loss. */
+function valuesThatDependOn(parameters: readonly Value[], nodes: readonly Node[]): Set<string> {
+  const names = new Set(parameters.map((parameter) => parameter.name))
+  for (const node of nodes) {
+    if (rules[node.op] === NO_GRAD) continue
+    if (node.inputs.some((input) => input && names.has(input.name))) names.add(node.outputs[0]!.name)
+  }
+  return names
+}
+
+/** Sums contributions with matrix products last, so that each addition can be fused into a product. */
+function sum(g: GraphBuilder, parts: readonly Value[]): Value {
+  if (parts.length === 1) return parts[0]!
+  const products = new Set(g.nodes.filter((node) => node.op === 'Gemm').map((node) => node.outputs[0]!.name))
+  const ordered = [
+    ...parts.filter((part) => !products.has(part.name)),
+    ...parts.filter((part) => products.has(part.name)),
+  ]
+  return ordered.reduce((total, part) => g.Add(total, part))
+}
+
+/** The one place where broadcasting is undone: sums over the axes that the input did not have. */
+function reduceTo(g: GraphBuilder, gradient: Value, shape: Shape): Value {
+  if (sameShape(gradient.shape, shape)) return gradient
+  const extra = gradient.shape.length - shape.length
+  const axes = gradient.shape
+    .map((dim, axis) => ({ axis, repeated: axis < extra || (shape[axis - extra] === 1 && dim !== 1) }))
+    .filter(({ repeated }) => repeated)
+    .map(({ axis }) => axis)
+  if (extra < 0) {
+    throw new EngineError(
+      'internal',
+      'shape_mismatch',
+      `a gradient of shape ${formatShape(gradient.shape)} cannot belong to ${formatShape(shape)}`,
+    )
+  }
+  return g.Reshape(g.ReduceSum(gradient, axes, 1), shape)
+}

@@ -1,0 +1,181 @@
+import type { GraphBuilder } from '../graph/builder.ts'
+import type { Op, OpAttributes } from '../graph/ops.ts'
+import type { Dim, Value } from '../graph/types.ts'
+
+/** What a rule sees: the node, the gradient of its first output, and which inputs want a gradient. */
+export interface GradContext<K extends Op> {
+  readonly g: GraphBuilder
+  readonly inputs: readonly Value[]
+  readonly outputs: readonly Value[]
+  readonly attributes: OpAttributes[K]
+  /** Gradient of the loss by the first output; further outputs are by-products and carry none. */
+  readonly dy: Value
+  readonly needs: readonly boolean[]
+}
+
+/**
+ * Returns the gradient by each input, or null where none is needed. A gradient may keep the broadcast shape: the walker
+ * sums it down to the input's.
+ */
+export type GradRule<K extends Op> = (context: GradContext<K>) => readonly (Value | null)[]
+
+/** The output does not depend smoothly on the inputs (shapes, constants): the gradient is zero and the walk ends. */
+export const NO_GRAD = Symbol('no gradient')
+/** A gradient exists but nothing here needs it yet: reaching it is an error, never a silent zero. */
+export const NOT_DIFFERENTIABLE = Symbol('not differentiable')
+
+/** The derivative of every operation. Never partial: an operation without an entry does not compile. */
+export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof NOT_DIFFERENTIABLE } = {
+  // y = a + b  →  da = dy, db = dy
+  Add: ({ dy }) => [dy, dy],
+  // y = a - b  →  da = dy, db = -dy
+  Sub: ({ g, dy, needs }) => [dy, needs[1] ? g.Neg(dy) : null],
+  // y = a·b  →  da = dy·b, db = dy·a
+  Mul: ({ g, dy, inputs: [a, b], needs }) => [
+    needs[0] ? g.Mul(dy, b!) : null,
+    needs[1] ? g.Mul(dy, a!) : null,
+  ],
+  // y = a/b  →  da = dy/b, db = -dy·y/b
+  Div: ({ g, dy, inputs: [, b], outputs: [y], needs }) => {
+    const ratio = g.Div(dy, b!)
+    return [ratio, needs[1] ? g.Neg(g.Mul(ratio, y!)) : null]
+  },
+  Neg: ({ g, dy }) => [g.Neg(dy)],
+  // y = exp(x)  →  dx = dy·y
+  Exp: ({ g, dy, outputs: [y] }) => [g.Mul(dy, y!)],
+  // y = σ(x)  →  dx = dy·y·(1 - y)
+  Sigmoid: ({ g, dy, outputs: [y] }) => [g.Mul(dy, g.Mul(y!, g.Sub(g.scalar(1), y!)))],
+  // y = x·σ(αx)  →  dx = dy·(s + α·y·(1 - s)) with s = σ(αx)
+  QuickGelu: ({ g, dy, inputs: [x], outputs: [y], attributes: { alpha } }) => {
+    const scaled = alpha === 1 ? x! : g.Mul(x!, g.scalar(alpha))
+    const s = g.Sigmoid(scaled)
+    const slope = g.Mul(y!, g.Sub(g.scalar(1), s))
+    return [g.Mul(dy, g.Add(s, alpha === 1 ? slope : g.Mul(slope, g.scalar(alpha))))]
+  },
+  // y = softmax(x)  →  dx = y·(dy - Σ dy·y)
+  Softmax: ({ g, dy, outputs: [y], attributes: { axis } }) => {
+    const total = g.ReduceSum(g.Mul(dy, y!), [axis], 1)
+    return [g.Mul(y!, g.Sub(dy, total))]
+  },
+  // y = log softmax(x)  →  dx = dy - exp(y)·Σ dy
+  LogSoftmax: ({ g, dy, outputs: [y], attributes: { axis } }) => [
+    g.Sub(dy, g.Mul(g.Exp(y!), g.ReduceSum(dy, [axis], 1))),
+  ],
+  // l = -log softmax(x)[label]  →  dx = dl·(softmax(x) - onehot(label))
+  SoftmaxCrossEntropyLoss: ({ g, dy, inputs: [logits, labels], outputs: [, logProbabilities] }) => {
+    const rows = logits!.shape[0]!
+    const column = g.Reshape(labels!, [rows, 1])
+    const minusOne = g.Expand(g.constant('float32', [1, 1], Float32Array.of(-1)), [rows, 1])
+    const difference = g.ScatterElements(g.Exp(logProbabilities!), column, minusOne, {
+      axis: 1,
+      reduction: 'add',
+    })
+    return [g.Mul(difference, g.Reshape(dy, [rows, 1])), null]
+  },
+  Cast: ({ g, dy, inputs: [x] }) => [g.Cast(dy, x!.dtype)],
+  Reshape: ({ g, dy, inputs: [x] }) => [g.Reshape(dy, x!.shape), null],
+  // the walker sums over the expanded axes
+  Expand: ({ dy }) => [dy, null],
+  Transpose: ({ g, dy, attributes: { perm } }) => [
+    g.Transpose(
+      dy,
+      perm.map((_, axis) => perm.indexOf(axis)),
+    ),
+  ],
+  Concat: ({ g, dy, inputs, attributes: { axis } }) =>
+    g.Split(
+      dy,
+      axis,
+      inputs.map((input) => input.shape[axis]!),
+    ),
+  Shape: NO_GRAD,
+  ConstantOfShape: NO_GRAD,
+  // y = data[indices] along the first axis  →  d(data) = zeros with dy added at the indices
+  Gather: ({ g, dy, inputs: [data, indices], attributes: { axis } }) => {
+    if (axis !== 0) throw new Error(`Gather along axis ${axis} has no gradient yet; use axis 0`)
+    const places = g.Reshape(indices!, [...indices!.shape, 1])
+    return [g.ScatterND(g.Zeros(data!.shape), places, dy, 'add'), null]
+  },
+  // y = data[…indices…] along an axis  →  d(data) = zeros with dy added at the indices
+  GatherElements: ({ g, dy, inputs: [data, indices], attributes: { axis } }) => [
+    g.ScatterElements(g.Zeros(data!.shape), indices!, dy, { axis, reduction: 'add' }),
+    null,
+  ],
+  ScatterElements: NOT_DIFFERENTIABLE,
+  ScatterND: NOT_DIFFERENTIABLE,
+  Slice: NOT_DIFFERENTIABLE,
+  Split: NOT_DIFFERENTIABLE,
+  // y = Σ x  →  dx = dy, repeated along the summed axes
+  ReduceSum: ({ g, dy, inputs: [x], attributes: { axes } }) => [
+    g.Expand(g.Reshape(dy, keptShape(x!, axes)), x!.shape),
+    null,
+  ],
+  // y = Σ x / n  →  dx = dy / n, repeated along the summed axes
+  ReduceMean: ({ g, dy, inputs: [x], attributes: { axes } }) => {
+    const kept = g.Reshape(dy, keptShape(x!, axes))
+    return [g.Expand(g.Mul(kept, g.scalar(1 / averagedCount(x!, axes))), x!.shape), null]
+  },
+  // y = α·op(A)·op(B) + C  →  dA = α·dy·op(B)ᵀ, dB = α·op(A)ᵀ·dy (transposed back where op transposes), dC = dy
+  Gemm: ({ g, dy, inputs: [a, b], attributes: { transA, transB, alpha }, needs }) => [
+    needs[0] ? gradLeft(g.Gemm, dy, b!, transA, transB, alpha) : null,
+    needs[1] ? gradRight(g.Gemm, dy, a!, transA, transB, alpha) : null,
+    needs[2] ? dy : null,
+  ],
+  MatMul: ({ g, dy, inputs: [a, b], needs }) => [
+    needs[0] ? gradLeft(g.FusedMatMul, dy, b!, 0, 0, 1) : null,
+    needs[1] ? gradRight(g.FusedMatMul, dy, a!, 0, 0, 1) : null,
+  ],
+  FusedMatMul: ({ g, dy, inputs: [a, b], attributes: { transA, transB, alpha }, needs }) => [
+    needs[0] ? gradLeft(g.FusedMatMul, dy, b!, transA, transB, alpha) : null,
+    needs[1] ? gradRight(g.FusedMatMul, dy, a!, transA, transB, alpha) : null,
+  ],
+  // y = x·r·w with r = 1 / rms(x)  →  dw = Σ dy·x·r,  dx = r·(dy·w - x·r²·mean(dy·w·x))
+  SimplifiedLayerNormalization: ({ g, dy, inputs: [x, w], outputs: [, r], needs }) => {
+    const dyw = g.Mul(dy, w!)
+    const mean = g.ReduceMean(g.Mul(dyw, x!), [-1], 1)
+    const pull = g.Mul(x!, g.Mul(mean, g.Mul(r!, r!)))
+    return [needs[0] ? g.Mul(g.Sub(dyw, pull), r!) : null, needs[1] ? g.Mul(dy, g.Mul(x!, r!)) : null]
+  },
+  // A rotation by θ is undone by -θ: the same operation with sin negated
+  RotaryEmbedding: ({ g, dy, inputs: [, positions, cos, sin] }) => [
+    g.RotaryEmbedding(dy, positions!, cos!, g.Neg(sin!)),
+    null,
+    null,
+    null,
+  ],
+}
+
+type Product = (a: Value, b: Value, options: { transA?: 0 | 1; transB?: 0 | 1; alpha?: number }) => Value
+type Flag = 0 | 1
+const flip = (flag: Flag): Flag => (flag === 0 ? 1 : 0)
+
+function gradLeft(product: Product, dy: Value, b: Value, transA: Flag, transB: Flag, alpha: number): Value {
+  return transA
+    ? product(b, dy, { transA: transB, transB: 1, alpha })
+    : product(dy, b, { transB: flip(transB), alpha })
+}
+
+function gradRight(product: Product, dy: Value, a: Value, transA: Flag, transB: Flag, alpha: number): Value {
+  return transB
+    ? product(dy, a, { transA: 1, transB: transA, alpha })
+    : product(a, dy, { transA: flip(transA), alpha })
+}
+
+function reducedAxes(x: Value, axes: readonly number[]): Set<number> {
+  const rank = x.shape.length
+  return new Set(axes.map((axis) => (axis + rank) % rank))
+}
+
+function keptShape(x: Value, axes: readonly number[]): Dim[] {
+  const reduced = reducedAxes(x, axes)
+  return x.shape.map((dim, axis) => (reduced.has(axis) ? 1 : dim))
+}
+
+function averagedCount(x: Value, axes: readonly number[]): number {
+  return [...reducedAxes(x, axes)].reduce((count, axis) => {
+    const dim = x.shape[axis]!
+    if (typeof dim !== 'number')
+      throw new Error(`ReduceMean over the symbolic axis '${dim}' has no gradient yet`)
+    return count * dim
+  }, 1)
+}

@@ -1,0 +1,267 @@
+import { EngineError } from '../errors.ts'
+import type { DType } from '../tensor.ts'
+import { type Op, type OpAttributes, opSpecs } from './ops.ts'
+import {
+  type Constant,
+  type Dim,
+  type ExternalWeight,
+  formatShape,
+  type Graph,
+  multiplyDims,
+  type Node,
+  type Shape,
+  sameShape,
+  shapeSize,
+  type Value,
+} from './types.ts'
+
+type Transposition = { transA?: 0 | 1; transB?: 0 | 1; alpha?: number }
+
+/**
+ * Writes a graph node by node, inferring every shape on the way. One method per operation, named as ONNX names it.
+ * Symbols in shapes ('batch', 'seq') are turned into run-time values by `bindDim`.
+ */
+export class GraphBuilder {
+  readonly nodes: Node[] = []
+  private readonly inputs: Value[] = []
+  private readonly constants = new Map<string, Constant>()
+  private readonly weights: ExternalWeight[] = []
+  private readonly boundDims = new Map<string, Value>()
+  private readonly dimValues = new Map<Dim, Value>()
+  private readonly shapeTensors = new Map<string, Value>()
+  private readonly scopes: string[] = []
+  private counter = 0
+
+  // --- edges -------------------------------------------------------------------------------------------------------
+
+  /** A tensor that is fed at every run. */
+  input(name: string, dtype: DType, shape: Shape): Value {
+    const value = { name, dtype, shape }
+    this.inputs.push(value)
+    return value
+  }
+
+  /** A constant that stays in its file and is mapped from there. */
+  weight(
+    name: string,
+    dtype: DType,
+    shape: readonly number[],
+    location: Omit<ExternalWeight, 'value'>,
+  ): Value {
+    const value = { name, dtype, shape }
+    this.weights.push({ value, ...location })
+    return value
+  }
+
+  /** A constant inside the graph; equal constants are made once. */
+  constant(dtype: 'float32' | 'int64', shape: readonly number[], data: Float32Array | BigInt64Array): Value {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+    const key =
+      data.length <= 16 ? `${dtype}[${shape.join()}]:${data.join()}` : `large:${this.constants.size}`
+    const known = this.constants.get(key)
+    if (known) return known.value
+    const value = { name: `constant_${this.constants.size}`, dtype, shape }
+    this.constants.set(key, { value, data: bytes })
+    return value
+  }
+
+  /** A float32 scalar. */
+  scalar(number: number): Value {
+    return this.constant('float32', [], Float32Array.of(number))
+  }
+
+  /** An int64 vector. */
+  ints(numbers: readonly number[]): Value {
+    return this.constant('int64', [numbers.length], BigInt64Array.from(numbers, BigInt))
+  }
+
+  // --- run-time shapes -----------------------------------------------------------------------------------------------
+
+  /** Says where the size of a symbol can be read at run time: axis `axis` of `source`. */
+  bindDim(symbol: string, source: Value, axis: number): void {
+    this.boundDims.set(symbol, this.emit('Shape', [source], { start: axis, end: axis + 1 }))
+  }
+
+  /** A dimension as an int64 vector of one element, known only when the session runs if it has symbols. */
+  dimValue(dim: Dim): Value {
+    if (typeof dim === 'number') return this.ints([dim])
+    const bound = this.boundDims.get(dim) ?? this.dimValues.get(dim)
+    if (bound) return bound
+    const parts = dim.split('*')
+    if (parts.length === 1) {
+      throw new EngineError(
+        'internal',
+        'unbound_dimension',
+        `no run-time value is bound to dimension '${dim}'`,
+      )
+    }
+    const factors = parts.map((part) => this.dimValue(Number.isNaN(Number(part)) ? part : Number(part)))
+    const product = factors.reduce((left, right) => this.Mul(left, right))
+    this.dimValues.set(dim, product)
+    return product
+  }
+
+  /** A shape as an int64 vector. */
+  shapeTensor(shape: Shape): Value {
+    if (shape.every((dim) => typeof dim === 'number')) return this.ints(shape)
+    const key = formatShape(shape)
+    const known = this.shapeTensors.get(key)
+    if (known) return known
+    const value = this.Concat(
+      shape.map((dim) => this.dimValue(dim)),
+      0,
+    )
+    this.shapeTensors.set(key, value)
+    return value
+  }
+
+  // --- nodes ---------------------------------------------------------------------------------------------------------
+
+  /** Runs `body` with its nodes named below `scope`, so that profiles and prints can be read. */
+  scope<T>(scope: string, body: () => T): T {
+    this.scopes.push(scope)
+    try {
+      return body()
+    } finally {
+      this.scopes.pop()
+    }
+  }
+
+  /** Appends a node and returns its outputs. */
+  emitAll<K extends Op>(
+    op: K,
+    inputs: readonly (Value | null)[],
+    attributes: OpAttributes[K],
+  ): readonly Value[] {
+    const present = inputs.filter((input) => input !== null)
+    const prefix = [...this.scopes, op].join('/')
+    const outputs = opSpecs[op].infer(present, attributes).map((type, index) => ({
+      name: `${prefix}_${this.counter}${index === 0 ? '' : `_${index}`}`,
+      ...type,
+    }))
+    this.counter++
+    this.nodes.push({ op, inputs, outputs, attributes } as unknown as Node)
+    return outputs
+  }
+
+  /** Appends a node with one output. */
+  emit<K extends Op>(op: K, inputs: readonly (Value | null)[], attributes: OpAttributes[K]): Value {
+    return this.emitAll(op, inputs, attributes)[0]!
+  }
+
+  Add = (a: Value, b: Value) => this.emit('Add', [a, b], {})
+  Sub = (a: Value, b: Value) => this.emit('Sub', [a, b], {})
+  Mul = (a: Value, b: Value) => this.emit('Mul', [a, b], {})
+  Div = (a: Value, b: Value) => this.emit('Div', [a, b], {})
+  Neg = (x: Value) => this.emit('Neg', [x], {})
+  Exp = (x: Value) => this.emit('Exp', [x], {})
+  Sigmoid = (x: Value) => this.emit('Sigmoid', [x], {})
+  /** x · sigmoid(alpha · x); alpha 1 is SiLU. */
+  QuickGelu = (x: Value, alpha: number) => this.emit('QuickGelu', [x], { alpha })
+  Softmax = (x: Value, axis = -1) => this.emit('Softmax', [x], { axis })
+  LogSoftmax = (x: Value, axis = -1) => this.emit('LogSoftmax', [x], { axis })
+  Cast = (x: Value, to: DType) => (x.dtype === to ? x : this.emit('Cast', [x], { to }))
+  Transpose = (x: Value, perm: readonly number[]) => this.emit('Transpose', [x], { perm })
+  Concat = (values: readonly Value[], axis: number) => this.emit('Concat', values, { axis })
+  Gather = (data: Value, indices: Value, axis = 0) => this.emit('Gather', [data, indices], { axis })
+  GatherElements = (data: Value, indices: Value, axis: number) =>
+    this.emit('GatherElements', [data, indices], { axis })
+  ScatterElements = (
+    data: Value,
+    indices: Value,
+    updates: Value,
+    attributes: OpAttributes['ScatterElements'],
+  ) => this.emit('ScatterElements', [data, indices, updates], attributes)
+  ScatterND = (data: Value, indices: Value, updates: Value, reduction: 'none' | 'add') =>
+    this.emit('ScatterND', [data, indices, updates], { reduction })
+  MatMul = (a: Value, b: Value) => this.emit('MatMul', [a, b], {})
+  /** alpha · op(a) · op(b) over leading batch dimensions. */
+  FusedMatMul = (a: Value, b: Value, { transA = 0, transB = 0, alpha = 1 }: Transposition = {}) =>
+    this.emit('FusedMatMul', [a, b], { transA, transB, alpha })
+  /** alpha · op(a) · op(b) + c for matrices. */
+  Gemm = (a: Value, b: Value, { transA = 0, transB = 0, alpha = 1 }: Transposition = {}, c?: Value) =>
+    this.emit('Gemm', c ? [a, b, c] : [a, b], { transA, transB, alpha })
+  RotaryEmbedding = (x: Value, positions: Value, cos: Value, sin: Value) =>
+    this.emit('RotaryEmbedding', [x, positions, cos, sin], { interleaved: 0 })
+
+  /** RMS norm of the last axis times `scale`: the result, and 1 / rms for its gradient. */
+  SimplifiedLayerNormalization(x: Value, scale: Value, epsilon: number): readonly [Value, Value] {
+    const [y, inverseRms] = this.emitAll('SimplifiedLayerNormalization', [x, scale], { axis: -1, epsilon })
+    return [y!, inverseRms!]
+  }
+
+  ReduceSum(x: Value, axes: readonly number[], keepdims: 0 | 1): Value {
+    return this.emit('ReduceSum', [x, this.ints(axes)], { axes, keepdims })
+  }
+
+  ReduceMean(x: Value, axes: readonly number[], keepdims: 0 | 1): Value {
+    return this.emit('ReduceMean', [x, this.ints(axes)], { axes, keepdims })
+  }
+
+  /** float32 zeros. */
+  Zeros(shape: Shape): Value {
+    return this.emit('ConstantOfShape', [this.shapeTensor(shape)], { shape })
+  }
+
+  Expand(x: Value, shape: Shape): Value {
+    return sameShape(x.shape, shape) ? x : this.emit('Expand', [x, this.shapeTensor(shape)], { shape })
+  }
+
+  /** x[start .. start + size) along `axis`; the size may be symbolic. */
+  Slice(x: Value, axis: number, start: number, size: Dim): Value {
+    const shape = x.shape.map((dim, index) => (index === axis ? size : dim))
+    const end =
+      typeof size === 'number' ? this.ints([start + size]) : this.Add(this.dimValue(size), this.ints([start]))
+    return this.emit('Slice', [x, this.ints([start]), end, this.ints([axis])], { shape })
+  }
+
+  /** x cut along `axis` into parts of the given sizes, which may be symbolic. */
+  Split(x: Value, axis: number, sizes: readonly Dim[]): readonly Value[] {
+    return this.emitAll('Split', [x, this.shapeTensor(sizes)], { axis, sizes })
+  }
+
+  /** -log softmax(logits)[label] of each row, and all log-probabilities for its gradient. */
+  SoftmaxCrossEntropyLoss(logits: Value, labels: Value): readonly [Value, Value] {
+    const [loss, logProbabilities] = this.emitAll('SoftmaxCrossEntropyLoss', [logits, labels], {
+      reduction: 'none',
+    })
+    return [loss!, logProbabilities!]
+  }
+
+  /**
+   * The same elements in another shape. A symbol that stands on the same axis before and after is copied (0), one
+   * unknown is left to the runtime (-1), and only further ones need a run-time shape.
+   */
+  Reshape(x: Value, shape: Shape): Value {
+    if (sameShape(x.shape, shape)) return x
+    if (shapeSize(x.shape) !== shapeSize(shape)) {
+      const from = `${x.name} ${formatShape(x.shape)}`
+      throw new EngineError(
+        'internal',
+        'shape_mismatch',
+        `Reshape: ${from} does not fit ${formatShape(shape)}`,
+      )
+    }
+    const target = shape.map((dim, axis) => (typeof dim === 'number' ? dim : x.shape[axis] === dim ? 0 : -1))
+    const unknown = target.filter((dim) => dim === -1).length
+    const shapeInput = unknown <= 1 ? this.ints(target) : this.shapeTensor(shape)
+    return this.emit('Reshape', [x, shapeInput], { shape })
+  }
+
+  /** The finished graph with the given outputs; `nodes` may be a rewritten list of this builder's nodes. */
+  finish(outputs: readonly Value[], nodes: readonly Node[] = this.nodes): Graph {
+    const used = new Set(nodes.flatMap((node) => node.inputs).map((value) => value?.name))
+    return {
+      inputs: this.inputs,
+      outputs,
+      nodes,
+      constants: [...this.constants.values()].filter(({ value }) => used.has(value.name)),
+      weights: this.weights.filter(({ value }) => used.has(value.name)),
+    }
+  }
+
+  /** rows · columns as one symbol, for code that flattens. */
+  static product(...dims: Dim[]): Dim {
+    return dims.reduce(multiplyDims)
+  }
+}

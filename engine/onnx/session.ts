@@ -1,0 +1,105 @@
+import * as ort from 'onnxruntime-node'
+import { EngineError } from '../errors.ts'
+import type { Graph } from '../graph/types.ts'
+import type { FeedDType, Tensor } from '../tensor.ts'
+import { encodeModel } from './encode.ts'
+
+export interface SessionOptions {
+  /** Folder that the graph's external weights are relative to. */
+  weightsFolder?: string
+  /** Threads inside one operation; 0 leaves it to the runtime. */
+  threads?: number
+  /**
+   * Copy weights into the layout that small matrix products like. Doubles their memory; without it they stay mapped
+   * from their file and are shared between processes.
+   */
+  prepack?: boolean
+  /** Write a chrome-trace profile with this prefix. */
+  profilePrefix?: string
+}
+
+/**
+ * Optimizers that would undo what the graph says: common-subexpression elimination merges recomputed activations with
+ * the first ones and keeps them all alive; constant folding turns mapped bf16 weights into float32 copies at load.
+ */
+const DISABLED_OPTIMIZERS = 'CommonSubexpressionElimination;ConstantFolding'
+
+/** A graph loaded into onnxruntime. `run` blocks the thread: keep sessions out of the server's process. */
+export class Session {
+  private readonly session: ort.InferenceSession
+
+  private constructor(session: ort.InferenceSession) {
+    this.session = session
+  }
+
+  /** Compiles the graph. Weight files must exist below `weightsFolder`; errors name what the runtime refused. */
+  static async create(graph: Graph, options: SessionOptions = {}): Promise<Session> {
+    const { weightsFolder, threads = 0, prepack = false, profilePrefix } = options
+    try {
+      return new Session(
+        await ort.InferenceSession.create(encodeModel(graph), {
+          executionProviders: ['cpu'],
+          intraOpNumThreads: threads,
+          interOpNumThreads: 1,
+          graphOptimizationLevel: 'all',
+          enableCpuMemArena: true,
+          enableMemPattern: false,
+          logSeverityLevel: 3,
+          ...(profilePrefix ? { enableProfiling: true, profileFilePrefix: profilePrefix } : {}),
+          extra: {
+            session: {
+              ...(weightsFolder ? { model_external_initializers_file_folder_path: weightsFolder } : {}),
+              ...(prepack ? {} : { disable_prepacking: '1' }),
+            },
+            optimization: { disable_specified_optimizers: DISABLED_OPTIMIZERS },
+          },
+        }),
+      )
+    } catch (cause) {
+      throw new EngineError(
+        'internal',
+        'session_create_failed',
+        `the runtime refused the graph: ${text(cause)}`,
+        {
+          cause,
+        },
+      )
+    }
+  }
+
+  /** Runs the graph once. Feeds are read in place; fetched outputs are fresh copies. */
+  async run(feeds: Record<string, Tensor>, outputs?: readonly string[]): Promise<Record<string, Tensor>> {
+    const inputs = Object.fromEntries(
+      Object.entries(feeds).map(([name, tensor]) => [name, toRuntime(tensor)]),
+    )
+    try {
+      const results = outputs ? await this.session.run(inputs, [...outputs]) : await this.session.run(inputs)
+      return Object.fromEntries(Object.entries(results).map(([name, value]) => [name, fromRuntime(value)]))
+    } catch (cause) {
+      throw new EngineError('internal', 'session_run_failed', `the runtime failed: ${text(cause)}`, { cause })
+    }
+  }
+
+  /** Frees the session's memory now instead of at some garbage collection. */
+  async release(): Promise<void> {
+    await this.session.release()
+  }
+
+  /** Ends profiling and writes its file. */
+  endProfiling(): void {
+    this.session.endProfiling()
+  }
+}
+
+function toRuntime({ dtype, dims, data }: Tensor): ort.Tensor {
+  return new ort.Tensor(dtype, data as Float32Array, dims)
+}
+
+function fromRuntime(value: ort.OnnxValue): Tensor {
+  const tensor = value as ort.Tensor
+  return { dtype: tensor.type as FeedDType, dims: tensor.dims, data: tensor.data as Float32Array }
+}
+
+function text(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause)
+}
