@@ -1,0 +1,60 @@
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { EngineError } from '../errors.ts'
+import type { Decoder, DecoderAdapter } from './decoder.ts'
+
+const ADAPTER_FILES = ['adapter_config.json', 'adapter_model.safetensors']
+
+interface Entry {
+  readonly fingerprint: string
+  readonly adapter: DecoderAdapter
+}
+
+/**
+ * Keeps the adapters that were used last. A folder whose files changed since (a retrained checkpoint under the same
+ * name) is read again; sequences that use the old one keep it until they end.
+ */
+export class AdapterCache {
+  readonly #decoder: Pick<Decoder, 'loadAdapter'>
+  readonly #capacity: number
+  /** By folder, least recently used first. */
+  readonly #entries = new Map<string, Entry>()
+
+  constructor(decoder: Pick<Decoder, 'loadAdapter'>, capacity = 8) {
+    this.#decoder = decoder
+    this.#capacity = capacity
+  }
+
+  /**
+   * The adapter of a PEFT folder.
+   * @throws EngineError not_found 'adapter_not_found' when a file is missing, and what loadAdapter throws.
+   */
+  async get(folder: string): Promise<DecoderAdapter> {
+    const fingerprint = await fingerprintOf(folder)
+    const known = this.#entries.get(folder)
+    this.#entries.delete(folder)
+    const adapter =
+      known?.fingerprint === fingerprint ? known.adapter : await this.#decoder.loadAdapter(folder)
+    this.#entries.set(folder, { fingerprint, adapter })
+    for (const oldest of this.#entries.keys()) {
+      if (this.#entries.size <= this.#capacity) break
+      this.#entries.delete(oldest)
+    }
+    return adapter
+  }
+}
+
+/** Changes whenever a file is rewritten or replaced. */
+async function fingerprintOf(folder: string): Promise<string> {
+  const parts: string[] = []
+  for (const name of ADAPTER_FILES) {
+    const path = join(folder, name)
+    const stats = await stat(path).catch((cause: unknown) => {
+      throw new EngineError('not_found', 'adapter_not_found', `The adapter file ${path} is missing.`, {
+        cause,
+      })
+    })
+    parts.push(`${stats.ino}:${stats.size}:${stats.mtimeMs}`)
+  }
+  return parts.join(' ')
+}

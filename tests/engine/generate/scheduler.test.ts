@@ -1,0 +1,128 @@
+import { setImmediate } from 'node:timers/promises'
+import { describe, expect, it } from 'vitest'
+import { EngineError } from '../../../engine/errors.ts'
+import { Scheduler } from '../../../engine/generate/scheduler.ts'
+import { PREFILL_CHUNK, type SequenceDecoder } from '../../../engine/generate/sequence.ts'
+import { collect, fakeDecoder, fakeRequest, textOf } from './fake-decoder.ts'
+
+const ANSWERS = { a: 'aaaaaaaa', b: 'bbbb', c: 'cc' }
+
+describe('Scheduler', () => {
+  it('gives every request its own answer', async () => {
+    const scheduler = new Scheduler(fakeDecoder(ANSWERS))
+    const all = await Promise.all(['a>', 'b>', 'c>'].map((p) => collect(scheduler.submit(fakeRequest(p)))))
+    expect(all.map(textOf)).toEqual(['aaaaaaaa', 'bbbb', 'cc'])
+    expect([scheduler.running, scheduler.waiting]).toEqual([0, 0])
+  })
+
+  it('lets requests take turns step by step', async () => {
+    const decoder = fakeDecoder(ANSWERS)
+    const scheduler = new Scheduler(decoder)
+    await Promise.all(['a>', 'b>', 'c>'].map((p) => collect(scheduler.submit(fakeRequest(p)))))
+    expect(decoder.calls.map((call) => call.name).join('')).toBe('abcabcabcababaaaa')
+  })
+
+  it('lets a short request pass between the chunks of a long prompt', async () => {
+    const decoder = fakeDecoder(ANSWERS, 10_000)
+    const scheduler = new Scheduler(decoder)
+    const long = scheduler.submit(fakeRequest(`a${'.'.repeat(4 * PREFILL_CHUNK)}>`))
+    const short = scheduler.submit(fakeRequest('c>'))
+    await Promise.all([collect(long), collect(short)])
+    expect(decoder.calls.map((call) => call.name).join('')).toMatch(/^acacaca/)
+  })
+
+  it('never overlaps two forward calls', async () => {
+    const inner = fakeDecoder(ANSWERS)
+    let active = 0
+    const decoder: SequenceDecoder = {
+      ...inner,
+      async forward(...parameters) {
+        expect(active++).toBe(0)
+        await setImmediate()
+        active--
+        return inner.forward(...parameters)
+      },
+    }
+    const scheduler = new Scheduler(decoder)
+    await Promise.all(['a>', 'b>', 'c>'].map((p) => collect(scheduler.submit(fakeRequest(p)))))
+  })
+
+  it('queues beyond the places, first come first served, and refuses beyond the queue', async () => {
+    const decoder = fakeDecoder(ANSWERS)
+    const scheduler = new Scheduler(decoder, { maxRunning: 1, maxQueue: 1 })
+    const first = collect(scheduler.submit(fakeRequest('a>')))
+    const second = collect(scheduler.submit(fakeRequest('b>')))
+    expect([scheduler.running, scheduler.waiting]).toEqual([1, 1])
+    expect(() => scheduler.submit(fakeRequest('c>'))).toThrow(
+      expect.objectContaining({ kind: 'unavailable', code: 'queue_full' }),
+    )
+    expect([textOf(await first), textOf(await second)]).toEqual(['aaaaaaaa', 'bbbb'])
+    expect(decoder.calls.map((call) => call.name).join('')).toMatch(/^a+b+$/)
+    expect(textOf(await collect(scheduler.submit(fakeRequest('c>'))))).toBe('cc')
+  })
+
+  it('cancels a running request within one step and goes on with the others', async () => {
+    const decoder = fakeDecoder(ANSWERS)
+    const scheduler = new Scheduler(decoder)
+    const abort = new AbortController()
+    const cancelled = (async () => {
+      let texts = 0
+      for await (const event of scheduler.submit(fakeRequest('a>'), abort.signal)) {
+        if (event.type === 'text' && ++texts === 2) abort.abort()
+      }
+    })()
+    const other = collect(scheduler.submit(fakeRequest('b>')))
+    await expect(cancelled).rejects.toMatchObject({ kind: 'cancelled' })
+    expect(textOf(await other)).toBe('bbbb')
+    expect(decoder.calls.filter((call) => call.name === 'a').length).toBeLessThanOrEqual(3)
+  })
+
+  it('cancels a request that waits, before it costs a step', async () => {
+    const decoder = fakeDecoder(ANSWERS)
+    const scheduler = new Scheduler(decoder, { maxRunning: 1 })
+    const abort = new AbortController()
+    const first = collect(scheduler.submit(fakeRequest('a>')))
+    const waiting = collect(scheduler.submit(fakeRequest('b>'), abort.signal))
+    abort.abort()
+    await expect(waiting).rejects.toMatchObject({ kind: 'cancelled' })
+    await first
+    expect(decoder.calls.some((call) => call.name === 'b')).toBe(false)
+  })
+
+  it('stops a request whose reader leaves', async () => {
+    const decoder = fakeDecoder(ANSWERS)
+    const scheduler = new Scheduler(decoder)
+    for await (const event of scheduler.submit(fakeRequest('a>'))) if (event.type === 'text') break
+    expect(scheduler.running).toBe(0)
+    await setImmediate()
+    expect(decoder.calls.length).toBeLessThan(4)
+  })
+
+  it('ends one request with its error and serves the others', async () => {
+    const inner = fakeDecoder(ANSWERS)
+    const decoder: SequenceDecoder = {
+      ...inner,
+      forward: async (tokens, cache) => {
+        if (tokens[0] === 'b'.charCodeAt(0) && tokens.length > 1) throw new Error('broken step')
+        return inner.forward(tokens, cache)
+      },
+    }
+    const scheduler = new Scheduler(decoder)
+    const good = collect(scheduler.submit(fakeRequest('a>')))
+    await expect(collect(scheduler.submit(fakeRequest('b>')))).rejects.toThrow('broken step')
+    expect(textOf(await good)).toBe('aaaaaaaa')
+  })
+
+  it('refuses a signal that is aborted already, and ends everything on dropAll', async () => {
+    const scheduler = new Scheduler(fakeDecoder(ANSWERS), { maxRunning: 1 })
+    expect(() => scheduler.submit(fakeRequest('a>'), AbortSignal.abort())).toThrow(
+      expect.objectContaining({ kind: 'cancelled' }),
+    )
+    const both = ['a>', 'b>'].map((p) => collect(scheduler.submit(fakeRequest(p))))
+    scheduler.dropAll(new EngineError('unavailable', 'unloading', 'The model is being unloaded.'))
+    for (const result of await Promise.allSettled(both)) {
+      expect(result).toMatchObject({ status: 'rejected', reason: { code: 'unloading' } })
+    }
+    expect([scheduler.running, scheduler.waiting]).toEqual([0, 0])
+  })
+})
