@@ -1,0 +1,84 @@
+import { mkdirSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import Database from 'better-sqlite3'
+import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3'
+import { migrate } from 'drizzle-orm/better-sqlite3/migrator'
+import { EngineError } from '../../engine/errors.ts'
+import * as schema from './schema.ts'
+
+export type Db = BetterSQLite3Database<typeof schema>
+
+const MIGRATIONS = resolve(import.meta.dirname, '../../migrations')
+
+/** How long a writer waits for another process's transaction. */
+const BUSY_TIMEOUT_MS = 10_000
+
+/**
+ * Opens the database, creates it where it is missing, and brings it to the newest migration. Commits survive a power
+ * cut (WAL, synchronous=FULL).
+ *
+ * @param file a path, or ':memory:'
+ * @throws EngineError when the file cannot be opened, is no database or is damaged, or the disk is full.
+ */
+export function openDatabase(file: string): { db: Db; close(): void } {
+  let sqlite: Database.Database | undefined
+  try {
+    if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true })
+    sqlite = new Database(file, { timeout: BUSY_TIMEOUT_MS })
+    sqlite.pragma('journal_mode = WAL')
+    sqlite.pragma('synchronous = FULL')
+    sqlite.pragma('foreign_keys = ON')
+    const db = drizzle(sqlite, { schema })
+    applyMigrations(db)
+    const opened = sqlite
+    return { db, close: () => void opened.close() }
+  } catch (cause) {
+    sqlite?.close()
+    throw databaseError(cause, file)
+  }
+}
+
+/** Two processes may find the same fresh database: the one that comes second finds the tables made, and looks again. */
+function applyMigrations(db: Db): void {
+  try {
+    migrate(db, { migrationsFolder: MIGRATIONS })
+  } catch (error) {
+    if (!/already exists/.test(rootCause(error).message)) throw error
+    migrate(db, { migrationsFolder: MIGRATIONS })
+  }
+}
+
+const MEANINGS: Array<[RegExp, 'unavailable' | 'internal', string, string]> = [
+  [/^SQLITE_FULL/, 'unavailable', 'disk_full', 'the disk is full. Free some space; nothing was lost'],
+  [/^SQLITE_BUSY/, 'unavailable', 'database_busy', 'another process holds it for too long. Try again'],
+  [
+    /^SQLITE_READONLY/,
+    'internal',
+    'database_read_only',
+    'it is read-only. Give this user the right to write',
+  ],
+  [/^SQLITE_(CANTOPEN|PERM|AUTH)|^E[A-Z]+$/, 'internal', 'database_unopenable', 'it cannot be opened'],
+  [
+    /^SQLITE_(CORRUPT|NOTADB)/,
+    'internal',
+    'database_damaged',
+    'it is damaged or no SQLite database. Restore it from a copy, or move it away to start with an empty one',
+  ],
+  [/^SQLITE_IOERR/, 'internal', 'database_io_error', 'the disk reports an input/output error'],
+]
+
+/** Says in words why a statement failed; errors that are nobody's fault but the program's pass through unchanged. */
+export function databaseError(error: unknown, file: string): Error {
+  const cause = rootCause(error)
+  const code = 'code' in cause ? String(cause.code) : ''
+  const meaning = MEANINGS.find(([pattern]) => pattern.test(code))
+  if (!meaning) return error instanceof Error ? error : cause
+  const [, kind, name, reason] = meaning
+  return new EngineError(kind, name, `The database ${file}: ${reason} (${cause.message}).`, { cause: error })
+}
+
+/** Drizzle wraps the driver's error, which carries the code. */
+function rootCause(error: unknown): Error {
+  if (!(error instanceof Error)) return new Error(String(error))
+  return error.cause instanceof Error ? rootCause(error.cause) : error
+}
