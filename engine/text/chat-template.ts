@@ -1,0 +1,176 @@
+import { Template } from '@huggingface/jinja'
+import { EngineError } from '../errors.ts'
+import type { ModelTokenizer } from './tokenizer.ts'
+
+/** A message as chat templates read it: OpenAI's form, with tool-call arguments as an object. */
+export interface TemplateMessage {
+  role: string
+  content: string | null
+  tool_calls?: { id?: string; type: 'function'; function: { name: string; arguments: unknown } }[]
+  tool_call_id?: string
+  name?: string
+}
+
+export interface RenderOptions {
+  /** End with the header of an assistant message, for a model to go on from. */
+  addGenerationPrompt?: boolean
+  /** Tools in OpenAI's form. */
+  tools?: readonly unknown[]
+  /** Extra variables for the template; only those in TEMPLATE_VARIABLES are let through. */
+  variables?: Readonly<Record<string, unknown>>
+}
+
+/** The variables that a caller may set in a template, by the names that published templates use. */
+export const TEMPLATE_VARIABLES = [
+  'enable_thinking',
+  'thinking',
+  'preserve_thinking',
+  'clear_thinking',
+  'reasoning_effort',
+  'thinking_budget',
+  'date_string',
+] as const
+
+/** The names that the config field `template` takes besides null. */
+export const TEMPLATE_NAMES = ['default', 'auto', 'tokenizer', 'chatml', 'empty'] as const
+
+export interface ChatTemplate {
+  /** Where the template comes from: the model folder, one of the built-in ones, or the fallback of a folder without one. */
+  readonly origin: 'tokenizer' | 'chatml' | 'empty' | 'fallback'
+  /** What the user should know, when the model folder has no template. */
+  readonly warning: string | undefined
+  /** Whether the template shows a list of tools, assistant tool calls, and messages of the role `tool`. */
+  readonly knows: { readonly tools: boolean; readonly toolCalls: boolean; readonly toolRole: boolean }
+  /**
+   * The conversation as text, special tokens included.
+   * @throws EngineError `chat_template_failed` when the template raises or cannot run.
+   */
+  render(messages: readonly TemplateMessage[], options?: RenderOptions): string
+}
+
+const CHATML = `{%- for message in messages -%}
+{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}`
+
+/** Contents only, one after another; each answer ends with the end token. */
+const EMPTY = `{%- for message in messages -%}
+{{ message.content }}{%- if message.role == 'assistant' -%}{{ eos_token }}{%- endif -%}
+{%- endfor -%}`
+
+/** For a base model without a template: roles in plain words, each answer ends with the end token. */
+const FALLBACK = `{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}{{ 'Assistant: ' + message.content + eos_token + '\\n' }}
+{%- elif message.role == 'system' -%}{{ 'System: ' + message.content + '\\n' }}
+{%- else -%}{{ 'Human: ' + message.content + '\\n' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}`
+
+const FALLBACK_WARNING =
+  'The model folder has no chat template: plain "Human: … / Assistant: …" lines are used. ' +
+  'Set template to chatml or empty to choose another form.'
+
+/**
+ * The chat template that a config's `template` names: null, `default`, `auto` and `tokenizer` are the model folder's own
+ * (plain "Human:/Assistant:" lines, with a warning, when it has none); `chatml` and `empty` are built in.
+ *
+ * @throws EngineError `unknown_template`, or `malformed_chat_template` when the folder's template does not parse.
+ */
+export function resolveChatTemplate(tokenizer: ModelTokenizer, name?: string | null): ChatTemplate {
+  switch (name ?? 'default') {
+    case 'default':
+    case 'auto':
+    case 'tokenizer':
+      return tokenizer.chatTemplate === undefined
+        ? compile(FALLBACK, 'fallback', tokenizer, FALLBACK_WARNING)
+        : compile(tokenizer.chatTemplate, 'tokenizer', tokenizer)
+    case 'chatml':
+      return compile(CHATML, 'chatml', tokenizer)
+    case 'empty':
+      return compile(EMPTY, 'empty', tokenizer)
+    default:
+      throw new EngineError(
+        'invalid',
+        'unknown_template',
+        `Template ${name} does not exist. Known: ${TEMPLATE_NAMES.join(', ')}; default is the model's own.`,
+        { param: 'template' },
+      )
+  }
+}
+
+function compile(
+  source: string,
+  origin: ChatTemplate['origin'],
+  tokenizer: ModelTokenizer,
+  warning?: string,
+): ChatTemplate {
+  let template: Template
+  try {
+    template = new Template(source)
+  } catch (cause) {
+    throw new EngineError(
+      'invalid',
+      'malformed_chat_template',
+      `The model's chat template does not parse: ${messageOf(cause)}`,
+      { cause },
+    )
+  }
+  const { bos = '', eos = '', pad = '', unk = '' } = tokenizer.tokens
+  const tokens = { bos_token: bos, eos_token: eos, pad_token: pad, unk_token: unk }
+  return {
+    origin,
+    warning,
+    knows: {
+      tools: /\btools\b/.test(source),
+      toolCalls: /\btool_calls\b/.test(source),
+      toolRole: /['"]tool['"]/.test(source),
+    },
+    render: (messages, options = {}) => render(template, tokens, messages, options),
+  }
+}
+
+function render(
+  template: Template,
+  tokens: Record<string, string>,
+  messages: readonly TemplateMessage[],
+  options: RenderOptions,
+): string {
+  const variables = checkVariables(options.variables ?? {})
+  try {
+    return template.render({
+      ...tokens,
+      ...variables,
+      messages,
+      tools: options.tools?.length ? options.tools : null,
+      documents: null,
+      add_generation_prompt: options.addGenerationPrompt ?? false,
+    })
+  } catch (cause) {
+    throw new EngineError(
+      'invalid',
+      'chat_template_failed',
+      `The chat template refuses these messages: ${messageOf(cause)}`,
+      { param: 'messages', cause },
+    )
+  }
+}
+
+function checkVariables(variables: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const allowed: readonly string[] = TEMPLATE_VARIABLES
+  for (const name of Object.keys(variables)) {
+    if (!allowed.includes(name)) {
+      throw new EngineError(
+        'invalid',
+        'unknown_template_variable',
+        `${name} is no chat template variable that can be set. Known: ${allowed.join(', ')}.`,
+        { param: `chat_template_kwargs.${name}` },
+      )
+    }
+  }
+  return { ...variables }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

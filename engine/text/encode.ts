@@ -1,0 +1,110 @@
+import { EngineError } from '../errors.ts'
+import type { ChatTemplate } from './chat-template.ts'
+import { type Conversation, type EncodedExample, IGNORE_INDEX } from './conversation.ts'
+import type { ModelTokenizer } from './tokenizer.ts'
+import { splitTurns } from './turns.ts'
+
+export interface EncodeOptions {
+  template: ChatTemplate
+  /** Most tokens of an example (LLaMA-Factory's cutoff_len). */
+  cutoffLength: number
+  /** Learn the prompts too. */
+  trainOnPrompt?: boolean
+  /** Learn the last answer only, and give the last turns priority when the example is cut. */
+  maskHistory?: boolean
+  /** Template variables, such as enable_thinking. */
+  variables?: Readonly<Record<string, unknown>>
+}
+
+/**
+ * Encodes one conversation with LLaMA-Factory's rules: every turn's prompt is ignored and its response, end-of-turn
+ * included, is learned; prompts and responses are tokenized apart; each turn is cut to its share of what is left of the
+ * cutoff, and turns after the cutoff are left out. Raw text is learned whole, with the end token, and cut at the end.
+ *
+ * An empty thought is not added for templates that expect one: what the template itself writes is what is learned.
+ *
+ * @throws EngineError `invalid` when the template refuses the conversation or both label options are given.
+ */
+export function encodeConversation(
+  conversation: Conversation,
+  tokenizer: ModelTokenizer,
+  options: EncodeOptions,
+): EncodedExample {
+  if (options.trainOnPrompt && options.maskHistory) {
+    throw new EngineError(
+      'invalid',
+      'incompatible_options',
+      '`mask_history` is incompatible with `train_on_prompt`.',
+      { param: 'mask_history' },
+    )
+  }
+  if (conversation.kind === 'text') {
+    const ids = encodeText(conversation.text, tokenizer, { bos: tokenizer.addBosToken })
+    const inputIds = ids.slice(0, options.cutoffLength)
+    return { inputIds, labels: inputIds.slice() }
+  }
+  const turns = splitTurns(conversation, options.template, options.variables).map((turn) => ({
+    prompt: tokenizer.encode(turn.prompt),
+    response: tokenizer.encode(turn.response),
+  }))
+  return joinTurns(turns, options)
+}
+
+/** A raw text's tokens with the end token after it, as stage pt learns them. */
+export function encodeText(
+  text: string,
+  tokenizer: ModelTokenizer,
+  options: { bos?: boolean } = {},
+): Int32Array {
+  const bos = options.bos ? (tokenizer.tokens.bos ?? '') : ''
+  return tokenizer.encode(bos + text + (tokenizer.tokens.eos ?? ''))
+}
+
+/**
+ * How many tokens of a turn's prompt and response are kept within `budget` tokens (LLaMA-Factory's infer_seqlen): a
+ * response shorter than half of the budget is kept whole, else a prompt shorter than half of it, else both shrink in
+ * proportion. The heads are kept.
+ */
+export function inferTurnLengths(prompt: number, response: number, budget: number): [number, number] {
+  let maxResponse: number
+  if (response * 2 < budget) maxResponse = budget
+  else if (prompt * 2 < budget) maxResponse = budget - prompt
+  else maxResponse = Math.floor(budget * (response / (prompt + response)))
+  const keptResponse = Math.min(maxResponse, response)
+  return [Math.min(Math.max(budget - keptResponse, 0), prompt), keptResponse]
+}
+
+interface EncodedTurn {
+  prompt: Int32Array
+  response: Int32Array
+}
+
+function joinTurns(turns: readonly EncodedTurn[], options: EncodeOptions): EncodedExample {
+  const { cutoffLength, trainOnPrompt = false, maskHistory = false } = options
+  const ordered = maskHistory ? turns.toReversed() : turns
+  const parts: { ids: Int32Array; learned: boolean }[][] = []
+  let total = 0
+  for (const [index, turn] of ordered.entries()) {
+    if (total >= cutoffLength) break
+    const [promptLength, responseLength] = inferTurnLengths(
+      turn.prompt.length,
+      turn.response.length,
+      cutoffLength - total,
+    )
+    total += promptLength + responseLength
+    parts.push([
+      { ids: turn.prompt.subarray(0, promptLength), learned: trainOnPrompt },
+      { ids: turn.response.subarray(0, responseLength), learned: !maskHistory || index === 0 },
+    ])
+  }
+  const inOrder = (maskHistory ? parts.toReversed() : parts).flat()
+  const inputIds = new Int32Array(total)
+  const labels = new Int32Array(total).fill(IGNORE_INDEX)
+  let offset = 0
+  for (const { ids, learned } of inOrder) {
+    inputIds.set(ids, offset)
+    if (learned) labels.set(ids, offset)
+    offset += ids.length
+  }
+  return { inputIds, labels }
+}

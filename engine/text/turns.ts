@@ -1,0 +1,104 @@
+import { EngineError } from '../errors.ts'
+import type { ChatTemplate, TemplateMessage } from './chat-template.ts'
+import { type ChatConversation, toTemplateConversation } from './template-messages.ts'
+
+/** One exchange as text: what the model is given and what it shall answer, end-of-turn included. */
+export interface Turn {
+  prompt: string
+  response: string
+}
+
+/** Stands for an answer when looking for what a template writes after one. Printable, so that no template strips it. */
+const MARKER = 'ANSWER-9f2c7e51'
+
+/**
+ * Cuts a rendered conversation into its turns, so that joining prompts and responses gives the text that is trained on.
+ *
+ * The prompt of turn k is what the render with a generation prompt adds after turn k - 1; the response is what the render
+ * with the answer adds to that. This needs each render to begin with the one before it. Where a template breaks that:
+ * - a response that does not continue its prompt (trimmed content, a generation prompt that opens a thought) is the
+ *   answer as written plus what the template puts after an answer;
+ * - a history that differs from the answer as it was learned (thoughts are dropped from earlier turns) is skipped up to
+ *   where it agrees again with the end of that answer, so every turn is learned in its own full form;
+ * - a history that agrees nowhere (the system text moves to the last question) leaves one turn: the last, with the whole
+ *   history as its prompt.
+ *
+ * @throws EngineError `malformed_conversation` when messages do not alternate, `chat_template_failed` from the template.
+ */
+export function splitTurns(
+  conversation: ChatConversation,
+  template: ChatTemplate,
+  variables?: Readonly<Record<string, unknown>>,
+): Turn[] {
+  checkAlternation(conversation)
+  const { system, turns, tools } = toTemplateConversation(conversation, template)
+  const render = (messages: readonly TemplateMessage[], addGenerationPrompt: boolean) =>
+    template.render([...system, ...messages], { addGenerationPrompt, tools, variables })
+
+  const result: Turn[] = []
+  let previous = { prompt: '', full: '' }
+  for (let end = 2; end <= turns.length; end += 2) {
+    const context = render(turns.slice(0, end - 1), true)
+    const response = findResponse(conversation, turns.slice(0, end), context, render)
+    const start = end === 2 ? 0 : findHistoryEnd(context, previous)
+    if (start === undefined) {
+      return [lastTurn(conversation, turns, render)]
+    }
+    result.push({ prompt: context.slice(start), response })
+    previous = { prompt: context, full: context + response }
+  }
+  return result
+}
+
+type Render = (messages: readonly TemplateMessage[], addGenerationPrompt: boolean) => string
+
+function lastTurn(conversation: ChatConversation, turns: readonly TemplateMessage[], render: Render): Turn {
+  const prompt = render(turns.slice(0, -1), true)
+  return { prompt, response: findResponse(conversation, turns, prompt, render) }
+}
+
+/** What the last of `turns`, an answer, adds to `context`, the render that asks for it. */
+function findResponse(
+  conversation: ChatConversation,
+  turns: readonly TemplateMessage[],
+  context: string,
+  render: Render,
+): string {
+  const full = render(turns, false)
+  if (full.startsWith(context)) return full.slice(context.length)
+  const marked = render([...turns.slice(0, -1), { role: 'assistant', content: MARKER }], false)
+  const at = marked.lastIndexOf(MARKER)
+  const endOfTurn = at === -1 ? '' : marked.slice(at + MARKER.length)
+  return (conversation.messages[turns.length - 1]?.content ?? '') + endOfTurn
+}
+
+/** Where in `context` the turn before ends; undefined when the history does not agree with it. */
+function findHistoryEnd(context: string, previous: { prompt: string; full: string }): number | undefined {
+  if (context.startsWith(previous.full)) return previous.full.length
+  if (!context.startsWith(previous.prompt)) return undefined
+  const shown = context.slice(previous.prompt.length)
+  const learned = previous.full.slice(previous.prompt.length)
+  for (let skip = 1; skip < learned.length; skip++) {
+    const kept = learned.slice(skip)
+    if (kept.trim() !== '' && shown.startsWith(kept)) return previous.prompt.length + kept.length
+  }
+  return undefined
+}
+
+/** Questions (user, observation) stand at even places, answers (assistant, function) at odd ones, and an answer ends it. */
+function checkAlternation({ messages }: ChatConversation): void {
+  const wrong = messages.findIndex(({ role }, index) =>
+    index % 2 === 0 ? role !== 'user' && role !== 'observation' : role !== 'assistant' && role !== 'function',
+  )
+  if (wrong === -1 && messages.length > 0 && messages.length % 2 === 0) return
+  const reason =
+    wrong === -1
+      ? `it has ${messages.length} messages, which is no whole number of question and answer pairs`
+      : `message ${wrong + 1} has the role ${messages[wrong]?.role}`
+  throw new EngineError(
+    'invalid',
+    'malformed_conversation',
+    `A conversation must alternate questions (user, observation) and answers (assistant, function): ${reason}.`,
+    { param: 'messages' },
+  )
+}

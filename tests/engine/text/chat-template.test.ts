@@ -1,0 +1,137 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { resolveChatTemplate, type TemplateMessage } from '../../../engine/text/chat-template.ts'
+import { toTemplateConversation } from '../../../engine/text/template-messages.ts'
+import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
+import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
+import { byteTokenizerFolder, writeModelFolder } from './byte-tokenizer.ts'
+
+const withTemplate = (source: string) => resolveChatTemplate(loadTokenizer(byteTokenizerFolder(source)))
+const bare = () => loadTokenizer(writeModelFolder({}))
+const dialogue: TemplateMessage[] = [
+  { role: 'system', content: 'Be brief.' },
+  { role: 'user', content: 'a' },
+  { role: 'assistant', content: 'b' },
+]
+
+describe('resolveChatTemplate', () => {
+  it("takes the model's own template under each of its names", () => {
+    const tokenizer = loadTokenizer(byteTokenizerFolder('{{ messages[0].content }}!'))
+    for (const name of [undefined, null, 'default', 'auto', 'tokenizer']) {
+      const template = resolveChatTemplate(tokenizer, name)
+      expect(template.origin).toBe('tokenizer')
+      expect(template.render([{ role: 'user', content: 'hi' }])).toBe('hi!')
+    }
+  })
+
+  it('knows chatml and empty without the model', () => {
+    expect(resolveChatTemplate(bare(), 'chatml').render(dialogue, { addGenerationPrompt: true })).toBe(
+      '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n' +
+        '<|im_start|>assistant\nb<|im_end|>\n<|im_start|>assistant\n',
+    )
+    expect(resolveChatTemplate(bare(), 'empty').render(dialogue)).toBe('Be brief.ab<|im_end|>')
+  })
+
+  it('falls back to plain lines with a warning when the model has no template', () => {
+    const template = resolveChatTemplate(bare())
+    expect(template.warning).toContain('no chat template')
+    expect(template.render(dialogue)).toBe('System: Be brief.\nHuman: a\nAssistant: b<|im_end|>\n')
+    expect(template.render(dialogue.slice(0, 2), { addGenerationPrompt: true })).toBe(
+      'System: Be brief.\nHuman: a\nAssistant:',
+    )
+  })
+
+  it('lists the known names for an unknown one', () => {
+    expect(() => resolveChatTemplate(bare(), 'llama9')).toThrow(
+      /Template llama9 does not exist\. Known: .*chatml/,
+    )
+  })
+
+  it('reports a template that does not parse, and one that raises', () => {
+    expect(() => withTemplate('{% if %}')).toThrow(/does not parse/)
+    expect(() => withTemplate("{{ raise_exception('roles must alternate') }}").render(dialogue)).toThrow(
+      'The chat template refuses these messages: roles must alternate',
+    )
+  })
+})
+
+describe('ChatTemplate.render', () => {
+  it('passes tokens, tools and listed variables, and refuses the others', () => {
+    const template = withTemplate(
+      '{{ bos_token }}{{ eos_token }}{% if tools %}{{ tools[0].function.name }}{% endif %}{% if enable_thinking %}?{% endif %}',
+    )
+    const options = {
+      tools: [{ type: 'function', function: { name: 'f' } }],
+      variables: { enable_thinking: true },
+    }
+    expect(template.render([], options)).toBe('<|im_start|><|im_end|>f?')
+    expect(template.render([], { tools: [] })).toBe('<|im_start|><|im_end|>')
+    expect(() => template.render([], { variables: { messages: [] } })).toThrow(
+      /messages is no chat template variable/,
+    )
+  })
+
+  it('has strftime_now', () => {
+    expect(withTemplate("{{ strftime_now('%Y') }}").render([])).toMatch(/^\d{4}$/)
+  })
+})
+
+describe('toTemplateConversation', () => {
+  const conversation = {
+    kind: 'chat' as const,
+    system: 'S',
+    tools: '[{"name": "add", "parameters": {}}]',
+    messages: [
+      { role: 'user' as const, content: '1+1' },
+      { role: 'function' as const, content: '{"name": "add", "arguments": "{\\"a\\": 1}"}' },
+      { role: 'observation' as const, content: '2' },
+      { role: 'assistant' as const, content: 'two' },
+    ],
+  }
+
+  it('gives tools and calls in their own form to a template that shows them', () => {
+    const template = withTemplate(
+      "{{ tools }}{% for m in messages %}{% if m.role == 'tool' %}{{ m.tool_calls }}{% endif %}{% endfor %}",
+    )
+    expect(toTemplateConversation(conversation, template)).toEqual({
+      system: [{ role: 'system', content: 'S' }],
+      tools: [{ type: 'function', function: { name: 'add', parameters: {} } }],
+      turns: [
+        { role: 'user', content: '1+1' },
+        {
+          role: 'assistant',
+          content: '',
+          tool_calls: [{ type: 'function', function: { name: 'add', arguments: { a: 1 } } }],
+        },
+        { role: 'tool', content: '2' },
+        { role: 'assistant', content: 'two' },
+      ],
+    })
+  })
+
+  it('gives them as plain text to a template that does not', () => {
+    const plain = toTemplateConversation(conversation, withTemplate('{{ messages[0].content }}'))
+    expect(plain.tools).toEqual([])
+    expect(plain.system[0]?.content).toMatch(/^S\n\nThese tools .*\n\{"name":"add"/)
+    expect(plain.turns.map(({ role }) => role)).toEqual(['user', 'assistant', 'user', 'assistant'])
+    expect(plain.turns[1]?.content).toBe(conversation.messages[1]?.content)
+  })
+
+  it('refuses tools that are not JSON', () => {
+    expect(() => toTemplateConversation({ ...conversation, tools: '[{' }, withTemplate(''))).toThrow(
+      /not valid JSON/,
+    )
+  })
+})
+
+describe.skipIf(sharedMissing())(`SmolLM2's chat template ${NEEDS_SHARED}`, () => {
+  it('renders as transformers does', () => {
+    const { chat_template: cases } = JSON.parse(
+      readFileSync(`${SHARED}golden/SmolLM2-135M-Instruct/reference.json`, 'utf8'),
+    ) as { chat_template: { messages: TemplateMessage[]; add_generation_prompt: boolean; text: string }[] }
+    const template = resolveChatTemplate(loadTokenizer(`${SHARED}models/SmolLM2-135M-Instruct`))
+    for (const { messages, add_generation_prompt, text } of cases) {
+      expect(template.render(messages, { addGenerationPrompt: add_generation_prompt })).toBe(text)
+    }
+  })
+})
