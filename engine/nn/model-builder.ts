@@ -1,0 +1,167 @@
+import { EngineError } from '../errors.ts'
+import { GraphBuilder } from '../graph/builder.ts'
+import type { Dim, Value } from '../graph/types.ts'
+import type { DType } from '../tensor.ts'
+import type { TensorEntry, WeightFolder } from '../weights/safetensors.ts'
+
+/** Flattened rows of a batch: every matrix product runs over these. */
+export const TOKENS: Dim = 'batch*seq'
+
+const GRAPH_DTYPES: Partial<Record<TensorEntry['dtype'], DType>> = {
+  F32: 'float32',
+  F16: 'float16',
+  BF16: 'bfloat16',
+}
+
+/** LoRA's shape for one linear module; `rank` is a symbol where adapters of any rank may be fed. */
+export interface LoraTarget {
+  readonly rank: Dim
+  /** alpha / rank, or alpha / √rank for rsLoRA; 1 where the caller has already scaled B. */
+  readonly scale: number
+  readonly dropout: number
+}
+
+/** A linear module of the model, as PEFT would find it by walking the modules. */
+export interface LinearModule {
+  readonly path: string
+  readonly inFeatures: number
+  readonly outFeatures: number
+}
+
+export interface ModelBuilderOptions {
+  /** Whether the checkpoint's own tensors are constants mapped from their files, or trained inputs. */
+  readonly weights: 'frozen' | 'trained'
+  /** The adapter of a linear module, or undefined where it has none. */
+  readonly lora?: (module: LinearModule) => LoraTarget | undefined
+}
+
+/** A trainable input of the graph, with the name that its file will use. */
+export interface TrainableInput {
+  readonly name: string
+  readonly value: Value
+  readonly shape: readonly number[]
+}
+
+/**
+ * What a model family builds with: the graph under construction, the checkpoint's tensors and the adapters on its
+ * linear modules. Families and blocks use nothing else.
+ */
+export class ModelBuilder {
+  readonly g = new GraphBuilder()
+  readonly inputIds: Value
+  readonly positionIds: Value
+  readonly trainables: TrainableInput[] = []
+  /** Every linear module in the order in which the model uses it. */
+  readonly linears: LinearModule[] = []
+  private readonly folder: WeightFolder
+  private readonly options: ModelBuilderOptions
+  private readonly loaded = new Map<string, Value>()
+  private dropoutPool: Value | undefined
+  private dropoutWidth = 0
+
+  constructor(folder: WeightFolder, options: ModelBuilderOptions) {
+    this.folder = folder
+    this.options = options
+    this.inputIds = this.g.input('input_ids', 'int64', ['batch', 'seq'])
+    this.positionIds = this.g.input('position_ids', 'int64', ['batch', 'seq'])
+    this.g.bindDim('batch', this.inputIds, 0)
+    this.g.bindDim('seq', this.inputIds, 1)
+  }
+
+  /**
+   * A tensor of the checkpoint in its stored dtype, checked against the shape that the family expects. Throws
+   * not_found for a missing tensor and invalid for a wrong shape.
+   */
+  parameter(name: string, shape: readonly number[]): Value {
+    const known = this.loaded.get(name)
+    if (known) return known
+    const entry = this.folder.entry(name)
+    const dtype = GRAPH_DTYPES[entry.dtype]
+    if (!dtype || entry.shape.join() !== shape.join()) {
+      throw new EngineError(
+        'invalid',
+        'weight_mismatch',
+        `${entry.file}: ${name} is ${entry.dtype} [${entry.shape}]; the config asks for F32, F16 or BF16 [${shape}]`,
+      )
+    }
+    const value =
+      this.options.weights === 'trained'
+        ? this.trainable(name, shape)
+        : this.g.weight(name, dtype, shape, {
+            file: entry.file,
+            offset: entry.offset,
+            byteLength: entry.byteLength,
+          })
+    this.loaded.set(name, value)
+    return value
+  }
+
+  /** A tensor of the checkpoint as float32, the type that all arithmetic uses. */
+  floatParameter(name: string, shape: readonly number[]): Value {
+    return this.g.Cast(this.parameter(name, shape), 'float32')
+  }
+
+  /** Rows of an embedding table: int64 [batch, seq] → float32 [batch*seq, width]. */
+  embedding(path: string, vocabulary: number, width: number): Value {
+    const table = this.parameter(`${path}.weight`, [vocabulary, width])
+    const rows = this.g.Gather(table, this.g.Reshape(this.inputIds, [TOKENS]))
+    return this.g.Cast(rows, 'float32')
+  }
+
+  /**
+   * y = x·Wᵀ (+ bias) (+ addend) + scale · (x·Aᵀ)·Bᵀ where the module has an adapter (LoRA, arXiv:2106.09685).
+   * x is [batch*seq, inFeatures]; everything added rides in the products' C operand.
+   */
+  linear(x: Value, module: LinearModule, options: { bias?: boolean; addend?: Value } = {}): Value {
+    const { g } = this
+    const { path, inFeatures, outFeatures } = module
+    this.linears.push(module)
+    return g.scope(path, () => {
+      const weight = this.floatParameter(`${path}.weight`, [outFeatures, inFeatures])
+      const bias = options.bias ? this.floatParameter(`${path}.bias`, [outFeatures]) : undefined
+      const offset = options.addend && bias ? g.Add(options.addend, bias) : (options.addend ?? bias)
+      const branch = this.loraBranch(x, module, offset)
+      return g.Gemm(x, weight, { transB: 1 }, branch ?? offset)
+    })
+  }
+
+  private loraBranch(x: Value, module: LinearModule, offset: Value | undefined): Value | undefined {
+    const target = this.options.lora?.(module)
+    if (!target) return undefined
+    const { path, inFeatures, outFeatures } = module
+    const a = this.loraInput(`${path}.lora_A`, [target.rank, inFeatures])
+    const b = this.loraInput(`${path}.lora_B`, [outFeatures, target.rank])
+    const kept = target.dropout > 0 ? this.g.Mul(x, this.dropoutMask(module)) : x
+    const low = this.g.Gemm(kept, a, { transB: 1 })
+    return this.g.Gemm(low, b, { transB: 1, alpha: target.scale }, offset)
+  }
+
+  private loraInput(path: string, shape: readonly Dim[]): Value {
+    const name = `base_model.model.${path}.weight`
+    const value = this.g.input(name, 'float32', shape)
+    if (shape.every((dim) => typeof dim === 'number')) this.trainables.push({ name, value, shape })
+    return value
+  }
+
+  /**
+   * Each module reads its mask from one pool of random values at its own row offset, so that one small feed, made from
+   * the step's seed, serves all of them: dropout_pool [batch*seq + modules, widest input], 0 or 1 / (1 - p).
+   */
+  private dropoutMask(module: LinearModule): Value {
+    this.dropoutPool ??= this.g.input('dropout_pool', 'float32', ['pool_rows', 'pool_width'])
+    this.dropoutWidth = Math.max(this.dropoutWidth, module.inFeatures)
+    const row = this.linears.length - 1
+    return this.g.Slice(this.g.Slice(this.dropoutPool, 0, row, TOKENS), 1, 0, module.inFeatures)
+  }
+
+  /** The extent of `dropout_pool` for a number of tokens, or null when no module drops anything. */
+  dropoutPoolShape(tokens: number): readonly [number, number] | null {
+    return this.dropoutPool ? [tokens + this.linears.length, this.dropoutWidth] : null
+  }
+
+  private trainable(name: string, shape: readonly number[]): Value {
+    const value = this.g.input(name, 'float32', shape)
+    this.trainables.push({ name, value, shape })
+    return value
+  }
+}

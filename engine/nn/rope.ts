@@ -1,0 +1,61 @@
+import type { Value } from '../graph/types.ts'
+import type { DecoderConfig, RopeScaling } from '../models/config.ts'
+import type { ModelBuilder } from './model-builder.ts'
+
+/** Tables of cos and sin, [positions, headDim / 2] each. */
+export interface RotaryTables {
+  readonly cos: Value
+  readonly sin: Value
+}
+
+/**
+ * cos and sin of position · frequency as graph constants (RoFormer, arXiv:2104.09864). Computed in float32 steps as
+ * transformers does, so that long contexts agree with it to the last bit that matters.
+ */
+export function rotaryTables(m: ModelBuilder, config: DecoderConfig, positions: number): RotaryTables {
+  const frequencies = rotaryFrequencies(config)
+  const half = frequencies.length
+  const cos = new Float32Array(positions * half)
+  const sin = new Float32Array(positions * half)
+  for (let position = 0; position < positions; position++) {
+    for (let i = 0; i < half; i++) {
+      const angle = Math.fround(position * frequencies[i]!)
+      cos[position * half + i] = Math.cos(angle)
+      sin[position * half + i] = Math.sin(angle)
+    }
+  }
+  return {
+    cos: m.g.constant('float32', [positions, half], cos),
+    sin: m.g.constant('float32', [positions, half], sin),
+  }
+}
+
+/** θ^(-2i/d), stretched as the config says. */
+export function rotaryFrequencies(config: DecoderConfig): Float32Array {
+  const half = config.headDim / 2
+  return Float32Array.from({ length: half }, (_, i) => {
+    const exponent = Math.fround((2 * i) / config.headDim)
+    const frequency = Math.fround(1 / Math.fround(config.ropeTheta ** exponent))
+    return config.ropeScaling ? scaleFrequency(frequency, config.ropeScaling) : frequency
+  })
+}
+
+/**
+ * linear: f / factor. llama3: wavelengths above original / low_freq_factor are divided by factor, those below
+ * original / high_freq_factor stay, and between them the two are blended (Llama 3.1's release, `apply_scaling`).
+ */
+function scaleFrequency(frequency: number, scaling: RopeScaling): number {
+  if (scaling.kind === 'linear') return frequency / scaling.factor
+  const { factor, lowFrequencyFactor, highFrequencyFactor, originalMaxPositions } = scaling
+  const wavelength = (2 * Math.PI) / frequency
+  if (wavelength > originalMaxPositions / lowFrequencyFactor) return frequency / factor
+  if (wavelength < originalMaxPositions / highFrequencyFactor) return frequency
+  const blend =
+    (originalMaxPositions / wavelength - lowFrequencyFactor) / (highFrequencyFactor - lowFrequencyFactor)
+  return ((1 - blend) * frequency) / factor + blend * frequency
+}
+
+/** Rotates [batch, seq, heads·headDim] by each token's position. */
+export function rotate(m: ModelBuilder, x: Value, tables: RotaryTables): Value {
+  return m.g.RotaryEmbedding(x, m.positionIds, tables.cos, tables.sin)
+}
