@@ -1,0 +1,168 @@
+import { resolve } from 'node:path'
+import { EngineError } from '../../engine/errors.ts'
+import { cancelledError } from '../../engine/generate/generation.ts'
+import type { GenerationEvent } from '../../engine/generate/sequence.ts'
+import { EngineProcess, type HostLogger } from './engine-process.ts'
+import type { EngineLimits, GenerateRequest } from './protocol.ts'
+
+export interface EngineHostsOptions extends EngineLimits {
+  /** Minutes without a request after which a model is unloaded; Infinity keeps it. 5 by default. */
+  idleMinutes?: number
+  /** Base models in memory at the same time; 1 by default. Another one takes the place of the longest unused. */
+  maxLoaded?: number
+  logger?: HostLogger
+}
+
+/** A base model that is in memory or on its way there. */
+export interface LoadedEngine {
+  baseFolder: string
+  state: 'loading' | 'ready' | 'closing'
+  pid: number | undefined
+  /** Resident memory of the process as it last told; 0 while loading. */
+  memoryBytes: number
+  activeRequests: number
+  lastUsedAt: Date
+}
+
+interface Entry {
+  process: EngineProcess
+  lastUsedAt: Date
+  idleTimer?: NodeJS.Timeout
+}
+
+const UNLOADED = 'The model was unloaded while it answered; the next request loads it again.'
+const SHUTTING_DOWN = 'The server is shutting down.'
+
+/** setTimeout's longest delay; beyond it a timer would fire at once. */
+const LONGEST_TIMEOUT_MS = 2 ** 31 - 1
+
+/**
+ * The server's way to the engine: one child process per base model, started by its first request, restarted after a
+ * crash by the next one, and unloaded after a time without requests.
+ */
+export class EngineHosts {
+  readonly #options: EngineHostsOptions
+  readonly #entries = new Map<string, Entry>()
+  /** Children on their way out; close() waits for these too. */
+  readonly #leaving = new Set<Promise<void>>()
+  #closed = false
+
+  constructor(options: EngineHostsOptions = {}) {
+    this.#options = options
+  }
+
+  /**
+   * Generates an answer. The events begin with 'start', once the model is loaded and the prompt fits, and end with
+   * 'finish'. Nothing happens before the first read; to stop reading, or to abort `signal`, ends the generation within
+   * one step.
+   * @throws EngineError while reading: what is wrong with the request or the model; unavailable when the queue is full,
+   * other models take all places, the child crashed or the server shuts down; cancelled after an abort.
+   */
+  async *generate(
+    request: GenerateRequest,
+    signal: AbortSignal = new AbortController().signal,
+  ): AsyncGenerator<GenerationEvent, void, void> {
+    yield* await this.#start(resolve(request.baseFolder), request, signal)
+  }
+
+  /** The models in memory. */
+  loaded(): LoadedEngine[] {
+    return [...this.#entries.values()].map(({ process, lastUsedAt }) => ({
+      baseFolder: process.baseFolder,
+      state: process.state,
+      pid: process.pid,
+      memoryBytes: process.memoryBytes,
+      activeRequests: process.activeRequests,
+      lastUsedAt,
+    }))
+  }
+
+  /** Takes a model out of memory, for instance before its folder is deleted; its requests in progress end. */
+  async unload(baseFolder: string): Promise<void> {
+    const entry = this.#entries.get(resolve(baseFolder))
+    if (entry) await this.#close(entry, 'model_unloaded', UNLOADED)
+  }
+
+  /** Ends all children; requests in progress end with an error, later ones are refused. */
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const entry of [...this.#entries.values()]) {
+      void this.#close(entry, 'shutting_down', SHUTTING_DOWN)
+    }
+    await Promise.all(this.#leaving)
+  }
+
+  /** Hands the request to the folder's child, for which it makes room and starts it when there is none. */
+  async #start(baseFolder: string, request: GenerateRequest, signal: AbortSignal) {
+    for (;;) {
+      if (signal.aborted) throw cancelledError()
+      if (this.#closed) throw new EngineError('unavailable', 'shutting_down', SHUTTING_DOWN)
+      const entry = this.#entries.get(baseFolder) ?? this.#load(baseFolder)
+      if (entry) {
+        const events = entry.process.generate(request, signal)
+        clearTimeout(entry.idleTimer)
+        entry.lastUsedAt = new Date()
+        return events
+      }
+      if (this.#leaving.size === 0) void this.#close(this.#leastRecentlyUsed(), 'model_unloaded', UNLOADED)
+      await Promise.race(this.#leaving)
+    }
+  }
+
+  /** Starts a child; undefined when all places are taken, also by children that are still on their way out. */
+  #load(baseFolder: string): Entry | undefined {
+    const { maxLoaded = 1, logger, threads, maxPositions, maxQueue } = this.#options
+    if (this.#entries.size + this.#leaving.size >= maxLoaded) return undefined
+    const entry: Entry = {
+      lastUsedAt: new Date(),
+      process: new EngineProcess({
+        baseFolder,
+        limits: { threads, maxPositions, maxQueue },
+        logger,
+        onIdle: () => this.#startIdleTimer(entry),
+        onGone: () => this.#forget(entry),
+      }),
+    }
+    this.#entries.set(baseFolder, entry)
+    return entry
+  }
+
+  /** The model without requests whose last one is longest ago. */
+  #leastRecentlyUsed(): Entry {
+    const idle = [...this.#entries.values()].filter(({ process }) => process.activeRequests === 0)
+    idle.sort((a, b) => a.lastUsedAt.getTime() - b.lastUsedAt.getTime())
+    if (idle[0]) return idle[0]
+    throw new EngineError(
+      'unavailable',
+      'models_busy',
+      'Another model is answering and there is no room for a second one; try again shortly.',
+    )
+  }
+
+  #startIdleTimer(entry: Entry): void {
+    clearTimeout(entry.idleTimer)
+    entry.lastUsedAt = new Date()
+    const delay = (this.#options.idleMinutes ?? 5) * 60_000
+    if (delay > LONGEST_TIMEOUT_MS) return
+    const unload = () => {
+      this.#options.logger?.info({ baseFolder: entry.process.baseFolder }, 'idle model unloaded')
+      void this.#close(entry, 'model_unloaded', UNLOADED)
+    }
+    entry.idleTimer = setTimeout(unload, delay).unref()
+  }
+
+  #close(entry: Entry, code: string, message: string): Promise<void> {
+    const leaving = entry.process
+      .close(new EngineError('unavailable', code, message))
+      .finally(() => this.#leaving.delete(leaving))
+    this.#leaving.add(leaving)
+    return leaving
+  }
+
+  #forget(entry: Entry): void {
+    clearTimeout(entry.idleTimer)
+    if (this.#entries.get(entry.process.baseFolder) === entry) {
+      this.#entries.delete(entry.process.baseFolder)
+    }
+  }
+}

@@ -1,0 +1,189 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { createRequire } from 'node:module'
+import { basename } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { EngineError } from '../../engine/errors.ts'
+import { EventQueue } from '../../engine/generate/event-queue.ts'
+import { cancelledError } from '../../engine/generate/generation.ts'
+import { DEFAULT_MAX_QUEUE, DEFAULT_MAX_RUNNING, queueFullError } from '../../engine/generate/scheduler.ts'
+import type { GenerationEvent } from '../../engine/generate/sequence.ts'
+import {
+  type EngineLimits,
+  fromWireError,
+  type GenerateRequest,
+  type HostCommand,
+  type HostReport,
+} from './protocol.ts'
+
+/** How long a child may take to release its model before it is killed. */
+const UNLOAD_GRACE_MS = 5_000
+/** The end of a crashed child's stderr that goes into the log. */
+const STDERR_TAIL = 4_000
+const UNLOADED = 'The model is being unloaded; the next request loads it again.'
+
+/** Where a host tells what clients need not know; pino fits. */
+export interface HostLogger {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+}
+
+export interface EngineProcessOptions {
+  baseFolder: string
+  limits: EngineLimits
+  logger?: HostLogger
+  /** Called when the last request in progress has ended. */
+  onIdle(): void
+  /** Called once, when the child is gone or going and takes no more requests. */
+  onGone(): void
+}
+
+/** The server's side of one child process with one base model. */
+export class EngineProcess {
+  readonly baseFolder: string
+  readonly #options: EngineProcessOptions
+  readonly #child: ChildProcess
+  readonly #exited: Promise<void>
+  readonly #streams = new Map<number, EventQueue<GenerationEvent>>()
+  #state: 'loading' | 'ready' | 'closing' = 'loading'
+  #memoryBytes = 0
+  #nextId = 1
+  #stderr = ''
+
+  /** Forks the child and lets it load; requests may be given at once and wait for it. */
+  constructor(options: EngineProcessOptions) {
+    this.baseFolder = options.baseFolder
+    this.#options = options
+    const tsx = createRequire(import.meta.url).resolve('tsx')
+    this.#child = fork(fileURLToPath(new URL('./host.ts', import.meta.url)), {
+      execArgv: ['--import', pathToFileURL(tsx).href],
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    })
+    this.#exited = new Promise((resolve) => {
+      this.#child.once('error', (error) => this.#onExit(String(error), resolve))
+      this.#child.once('exit', (code, signal) => this.#onExit(signal ?? `exit code ${code}`, resolve))
+    })
+    this.#child.on('message', (report: HostReport) => this.#onReport(report))
+    this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#stderr = (this.#stderr + text).slice(-STDERR_TAIL)
+    })
+    const { baseFolder, limits } = options
+    this.#send({ type: 'load', baseFolder, limits })
+    options.logger?.info({ baseFolder, pid: this.#child.pid }, 'engine process started')
+  }
+
+  get state(): 'loading' | 'ready' | 'closing' {
+    return this.#state
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid
+  }
+
+  /** Resident memory of the child as it last told. */
+  get memoryBytes(): number {
+    return this.#memoryBytes
+  }
+
+  /** Requests that have not ended. */
+  get activeRequests(): number {
+    return this.#streams.size
+  }
+
+  /**
+   * Starts a generation. Reading ends with cancelled when `signal` is aborted; the child stops within one step.
+   * @throws EngineError at once: unavailable 'queue_full', or 'model_unloaded' after close().
+   */
+  generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
+    if (signal.aborted) throw cancelledError()
+    if (this.#state === 'closing') throw new EngineError('unavailable', 'model_unloaded', UNLOADED)
+    const maxQueue = this.#options.limits.maxQueue ?? DEFAULT_MAX_QUEUE
+    if (this.#streams.size >= DEFAULT_MAX_RUNNING + maxQueue) throw queueFullError(maxQueue)
+    const id = this.#nextId++
+    const queue = new EventQueue<GenerationEvent>()
+    this.#streams.set(id, queue)
+    this.#send({ type: 'generate', id, request })
+    const cancel = () => {
+      if (!this.#streams.has(id)) return
+      this.#send({ type: 'cancel', id })
+      this.#endStream(id, cancelledError())
+    }
+    signal.addEventListener('abort', cancel, { once: true })
+    return queue.read(() => {
+      signal.removeEventListener('abort', cancel)
+      cancel()
+    })
+  }
+
+  /** Ends the child and, with `error`, the requests in progress. Resolves when the child is gone. */
+  async close(error: EngineError): Promise<void> {
+    this.#retire()
+    for (const id of [...this.#streams.keys()]) this.#endStream(id, error)
+    this.#send({ type: 'unload' })
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), UNLOAD_GRACE_MS)
+    await this.#exited
+    clearTimeout(timer)
+  }
+
+  #onReport(report: HostReport): void {
+    switch (report.type) {
+      case 'ready':
+        this.#memoryBytes = report.memoryBytes
+        if (this.#state === 'loading') this.#state = 'ready'
+        return
+      case 'failed': {
+        const error = fromWireError(report.error)
+        this.#options.logger?.warn({ baseFolder: this.baseFolder, err: error }, 'the model cannot be loaded')
+        void this.close(error)
+        return
+      }
+      case 'events':
+        this.#memoryBytes = report.memoryBytes
+        for (const item of report.events) {
+          if ('error' in item) this.#endStream(item.id, fromWireError(item.error))
+          else this.#deliver(item.id, item.event)
+        }
+    }
+  }
+
+  #deliver(id: number, event: GenerationEvent): void {
+    this.#streams.get(id)?.push(event)
+    if (event.type === 'finish') this.#endStream(id)
+  }
+
+  #endStream(id: number, error?: EngineError): void {
+    const queue = this.#streams.get(id)
+    if (!queue) return
+    this.#streams.delete(id)
+    if (error) queue.fail(error)
+    else queue.end()
+    if (this.#streams.size === 0 && this.#state !== 'closing') this.#options.onIdle()
+  }
+
+  #onExit(how: string, done: () => void): void {
+    if (this.#state !== 'closing') {
+      const { logger } = this.#options
+      logger?.warn({ baseFolder: this.baseFolder, how, stderr: this.#stderr }, 'engine process ended')
+      this.#retire()
+    }
+    const model = basename(this.baseFolder)
+    const error = new EngineError(
+      'unavailable',
+      'engine_crashed',
+      `The engine process of ${model} ended unexpectedly (${how}); the next request starts it again.`,
+    )
+    for (const id of [...this.#streams.keys()]) this.#endStream(id, error)
+    done()
+  }
+
+  /** From here on the child takes no more requests. */
+  #retire(): void {
+    if (this.#state === 'closing') return
+    this.#state = 'closing'
+    this.#options.onGone()
+  }
+
+  #send(command: HostCommand): void {
+    // A child that is gone answers with its exit event; there is nothing to add here.
+    this.#child.send(command, () => {})
+  }
+}
