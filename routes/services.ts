@@ -195,6 +195,8 @@ export interface AppOptions {
   keepAliveMs: number
   /** Called for each answer, for logs and metrics; `route` is the pattern, never the path. `cause` is an unknown error. */
   onResponse(entry: ResponseEntry): void
+  /** Called for an unknown error in the middle of an event stream, whose status has been sent already. */
+  onStreamError?(entry: { requestId: string; cause: unknown }): void
   schemas: {
     /** The training configuration; the OpenAPI document describes it, `training.create` enforces it. */
     trainConfig: z.ZodType

@@ -1,0 +1,79 @@
+import { OpenAPIHono } from '@hono/zod-openapi'
+import type { Context, MiddlewareHandler } from 'hono'
+import { requestId } from 'hono/request-id'
+import { routePath } from 'hono/route'
+import { chatRoutes } from './chat.ts'
+import { datasetRoutes, datasetsPath } from './datasets.ts'
+import { docsRoutes } from './docs.ts'
+import { answerError, defaultHook, RouteError, toHttpError } from './errors.ts'
+import { exportRoutes } from './exports.ts'
+import { mergeRoutes } from './merges.ts'
+import { modelRoutes } from './models.ts'
+import { describeApi } from './openapi.ts'
+import { allowOrigins, authenticate, checkHost, checkOrigin, limitBody, protectBrowsers } from './security.ts'
+import type { AppOptions, Services } from './services.ts'
+import type { StreamSettings } from './sse.ts'
+import { systemRoutes } from './system.ts'
+import { trainingRoutes } from './training.ts'
+
+/** Tells the application of each answer, with the cause where the error was nobody's intention. */
+function report(onResponse: AppOptions['onResponse']): MiddlewareHandler {
+  return async (c, next) => {
+    const start = performance.now()
+    await next()
+    onResponse({
+      requestId: c.get('requestId'),
+      method: c.req.method,
+      route: routePath(c, -1),
+      path: c.req.path,
+      status: c.res.status,
+      durationMs: performance.now() - start,
+      ...(c.error && !toHttpError(c.error).expected ? { cause: c.error } : {}),
+    })
+  }
+}
+
+function answerNotFound(c: Context): Response {
+  const message = `There is no ${c.req.method} ${c.req.path} here. /openapi.json lists what there is.`
+  return answerError(new RouteError('not_found', 'unknown_route', message), c)
+}
+
+/**
+ * The HTTP application: everything it knows comes from `services`, everything it decides by itself from `options`.
+ * Order matters: identify and report, refuse strangers, authenticate, cap the body, then the resources.
+ */
+export function createApp(services: Services, options: AppOptions): OpenAPIHono {
+  const streams: StreamSettings = {
+    keepAliveMs: options.keepAliveMs,
+    onError: (c, cause) => options.onStreamError?.({ requestId: c.get('requestId'), cause }),
+  }
+  const app = new OpenAPIHono({ defaultHook })
+  app.onError(answerError)
+  app.notFound(answerNotFound)
+
+  app.use(requestId())
+  app.use(report(options.onResponse))
+  app.use(protectBrowsers)
+  app.use(checkHost(options.allowedHosts))
+  app.use(checkOrigin(options.allowedOrigins))
+  app.use(allowOrigins(options.allowedOrigins))
+  app.use(authenticate(services.auth))
+  app.use(limitBody(options.maxJsonBytes, datasetsPath))
+
+  app.route('/', chatRoutes(services.chat, streams))
+  app.route('/', modelRoutes(services.models))
+  app.route('/', trainingRoutes(services.training, streams))
+  app.route('/', datasetRoutes(services.datasets, options.maxUploadBytes))
+  app.route('/', mergeRoutes(services.merges, streams))
+  app.route('/', exportRoutes(services.exports, streams))
+  app.route('/', systemRoutes(services.system))
+
+  const document = describeApi(app, {
+    version: options.version,
+    keysRequired: services.auth.required,
+    trainConfig: options.schemas.trainConfig,
+  })
+  app.get('/openapi.json', (c) => c.json(document))
+  app.route('/', docsRoutes())
+  return app
+}
