@@ -25,6 +25,7 @@ CREATE TABLE `jobs` (
 	`worker_pid` integer,
 	`worker_started_at` text,
 	`attempts` integer DEFAULT 0 NOT NULL,
+	`crashes` integer DEFAULT 0 NOT NULL,
 	`created_at` integer NOT NULL,
 	`started_at` integer,
 	`finished_at` integer

@@ -35,6 +35,8 @@ export const jobs = sqliteTable(
     workerStartedAt: text('worker_started_at'),
     /** How often the job was started. */
     attempts: integer('attempts').notNull().default(0),
+    /** How often in a row its supervisor died while it ran. */
+    crashes: integer('crashes').notNull().default(0),
     createdAt: integer('created_at', { mode: 'timestamp_ms' }).notNull(),
     startedAt: integer('started_at', { mode: 'timestamp_ms' }),
     finishedAt: integer('finished_at', { mode: 'timestamp_ms' }),

@@ -44,7 +44,10 @@ export interface Job {
   ownerStartedAt: string | null
   workerPid: number | null
   workerStartedAt: string | null
+  /** How often the job was started. */
   attempts: number
+  /** How often in a row its supervisor died while it ran. */
+  crashes: number
   createdAt: Date
   startedAt: Date | null
   finishedAt: Date | null

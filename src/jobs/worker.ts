@@ -1,0 +1,7 @@
+import { runChild } from './child.ts'
+
+runChild({
+  train: async () => (await import('./tasks/train.ts')).trainTask,
+  merge: async () => (await import('./tasks/merge.ts')).mergeTask,
+  export: async () => (await import('./tasks/export.ts')).exportTask,
+})
