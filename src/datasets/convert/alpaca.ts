@@ -1,0 +1,49 @@
+import type { Conversation, Message } from '../../../engine/text/conversation.ts'
+import type { DatasetAttributes } from '../entry.ts'
+import type { Row } from '../readers/index.ts'
+import { nonEmpty, textField, toolsField, typeName } from './fields.ts'
+import { RowError } from './row-error.ts'
+
+/**
+ * Alpaca: the question is prompt and query, those that are not empty, joined by a line break; history pairs come before
+ * it. A row without a response is raw text.
+ *
+ * @throws RowError when there is neither prompt nor query, or a field has the wrong type.
+ */
+export function convertAlpaca(row: Row, { columns }: DatasetAttributes): Conversation {
+  const parts = [textField(row, columns.prompt), textField(row, columns.query)]
+  if (parts.every((part) => part === undefined)) {
+    const names = [columns.prompt, columns.query].filter((name) => name !== null)
+    const wanted = names.map((name) => `\`${name}\``).join(' nor ')
+    throw new RowError(`it has neither ${wanted}; its keys are ${Object.keys(row).join(', ')}`)
+  }
+  const question = parts.filter((part) => part !== undefined && part !== '').join('\n')
+  const response = textField(row, columns.response)
+  if (response === undefined) return { kind: 'text', text: question }
+  return {
+    kind: 'chat',
+    system: nonEmpty(textField(row, columns.system)),
+    tools: toolsField(row, columns.tools),
+    messages: [
+      ...readHistory(row, columns.history),
+      { role: 'user', content: question },
+      { role: 'assistant', content: response },
+    ],
+  }
+}
+
+function readHistory(row: Row, column: string | null): Message[] {
+  const history = column === null ? undefined : row[column]
+  if (history === undefined || history === null || history === '') return []
+  if (!Array.isArray(history)) throw new RowError(`\`${column}\` must be a list, not ${typeName(history)}`)
+  return history.flatMap((pair: unknown): Message[] => {
+    const [question, answer, ...rest] = Array.isArray(pair) ? (pair as unknown[]) : []
+    if (typeof question !== 'string' || typeof answer !== 'string' || rest.length > 0) {
+      throw new RowError(`\`${column}\` must hold pairs of question and answer`)
+    }
+    return [
+      { role: 'user', content: question },
+      { role: 'assistant', content: answer },
+    ]
+  })
+}

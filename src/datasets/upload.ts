@@ -1,0 +1,85 @@
+import { extname } from 'node:path'
+import { EngineError } from '../../engine/errors.ts'
+import { convertRow } from './convert/index.ts'
+import { RowError } from './convert/row-error.ts'
+import { type DatasetAttributes, type RawEntry, readEntry } from './entry.ts'
+import { FILE_TYPES, unsupportedType } from './files.ts'
+import { readRows } from './readers/index.ts'
+import type { DatasetRegistry, DatasetSource } from './registry.ts'
+import { type StagedFile, stageFile } from './staging.ts'
+
+/** A dataset's entry without its file, which the registry names. */
+export type UploadEntry = Omit<RawEntry, 'file_name'>
+
+/**
+ * Receives a dataset: streams it to a temporary file beside the others, checks every row, and registers it.
+ *
+ * @throws EngineError `payload_too_large`, `unsupported_file_type`, `malformed_row`, `no_valid_samples`, `dataset_exists`.
+ * Nothing stays behind after an error.
+ */
+export async function saveUpload(
+  registry: DatasetRegistry,
+  content: AsyncIterable<Uint8Array>,
+  options: { name: string; extension: string; limitBytes: number; entry?: UploadEntry },
+): Promise<DatasetSource> {
+  await registry.checkNew(options.name)
+  const staged = await stageUpload(registry, content, options)
+  return registerUpload(registry, staged, options.name, options.entry ?? {})
+}
+
+/** Streams an upload to a temporary file in the registry's upload directory. `extension` has its dot: `.jsonl`. */
+export async function stageUpload(
+  registry: DatasetRegistry,
+  content: AsyncIterable<Uint8Array>,
+  options: { extension: string; limitBytes: number },
+): Promise<StagedFile> {
+  const extension = options.extension.toLowerCase()
+  if (FILE_TYPES[extension] === undefined) throw unsupportedType(`A file ending in "${options.extension}"`)
+  return stageFile(content, {
+    directory: registry.uploadDirectory,
+    extension,
+    limitBytes: options.limitBytes,
+  })
+}
+
+/** Checks a staged file's rows and registers it; on an error the staged file is removed. */
+export async function registerUpload(
+  registry: DatasetRegistry,
+  staged: StagedFile,
+  name: string,
+  entry: UploadEntry,
+): Promise<DatasetSource> {
+  try {
+    await registry.checkNew(name)
+    await checkRows(staged.path, readEntry(name, { ...entry, file_name: name }))
+    return await registry.add(name, entry, staged.path)
+  } catch (error) {
+    await staged.discard()
+    throw error
+  }
+}
+
+/** Every row must parse, and at least one must be usable for some stage. */
+async function checkRows(path: string, attributes: DatasetAttributes): Promise<void> {
+  const type = FILE_TYPES[extname(path)]
+  if (type === undefined) throw unsupportedType(path)
+  let usable = false
+  let reason = 'it has no rows'
+  for await (const { row, place } of readRows({ type, paths: [path] })) {
+    if (usable) continue
+    try {
+      convertRow(row, attributes, 'pt')
+      usable = true
+    } catch (error) {
+      if (!(error instanceof RowError)) throw error
+      reason = `${place}: ${error.message}`
+    }
+  }
+  if (usable) return
+  throw new EngineError(
+    'invalid',
+    'no_valid_samples',
+    `Cannot find valid samples, check \`data/README.md\` for the data format. ${reason}.`,
+    { param: 'file' },
+  )
+}
