@@ -45,8 +45,8 @@ describe('a written tokenizer', () => {
   it('gives back every string', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'grapheme', maxLength: 60 }), (text) => {
-        // A special token's own text, and lone surrogates, are not ordinary text.
-        fc.pre(!text.includes('<|') && text.isWellFormed())
+        // A special token's own text is not ordinary text.
+        fc.pre(!text.includes('<|'))
         expect(tokenizer.decode(tokenizer.encode(text))).toBe(text)
       }),
       { seed: 7, numRuns: 300 },
