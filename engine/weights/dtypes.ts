@@ -1,0 +1,102 @@
+import { endianness } from 'node:os'
+
+/** Element types that weights may have on disk. */
+export type WeightDType = 'float32' | 'float16' | 'bfloat16'
+
+/** Largest finite float16. */
+export const FLOAT16_MAX = 65_504
+
+// Casts reinterpret bytes instead of converting number by number (bfloat16) or by a library call per number (float16,
+// about twenty times slower); that needs the machine's byte order to be the files'. onnxruntime has no other machines.
+if (endianness() !== 'LE') throw new Error('weights are little-endian; big-endian machines are not supported')
+
+/** Widens bfloat16 bits to float32; exact, NaN payloads included. */
+export function bfloat16ToFloat32(source: Uint16Array): Float32Array {
+  const bits = new Uint32Array(source.length)
+  for (let i = 0; i < source.length; i++) bits[i] = source[i]! << 16
+  return new Float32Array(bits.buffer)
+}
+
+/** Narrows float32 to bfloat16 bits, rounding to nearest even; NaN stays NaN, too large numbers become infinite. */
+export function float32ToBfloat16(source: Float32Array): Uint16Array {
+  const bits = new Uint32Array(source.buffer, source.byteOffset, source.length)
+  const target = new Uint16Array(source.length)
+  for (let i = 0; i < bits.length; i++) {
+    const x = bits[i]!
+    // A NaN whose payload sits in the low half would round to infinity: it gets the quiet bit instead.
+    target[i] = (x & 0x7fffffff) > 0x7f800000 ? (x >>> 16) | 0x40 : (x + 0x7fff + ((x >>> 16) & 1)) >>> 16
+  }
+  return target
+}
+
+/** Widens float16 bits to float32; exact, NaN payloads included. */
+export function float16ToFloat32(source: Uint16Array): Float32Array {
+  float16Table ??= makeFloat16Table()
+  const bits = new Uint32Array(source.length)
+  for (let i = 0; i < source.length; i++) bits[i] = float16Table[source[i]!]!
+  return new Float32Array(bits.buffer)
+}
+
+/** Narrows float32 to float16 bits, rounding to nearest even; NaN stays NaN, above 65,504 becomes infinite. */
+export function float32ToFloat16(source: Float32Array): Uint16Array {
+  const bits = new Uint32Array(source.buffer, source.byteOffset, source.length)
+  const target = new Uint16Array(source.length)
+  for (let i = 0; i < bits.length; i++) {
+    const x = bits[i]!
+    target[i] = ((x >>> 16) & 0x8000) | float16Magnitude(x & 0x7fffffff)
+  }
+  return target
+}
+
+/** Float16 bits of the float32 whose bits (sign cleared) are `x`. */
+function float16Magnitude(x: number): number {
+  if (x > 0x7f800000) return 0x7e00 | ((x >>> 13) & 0x1ff)
+  if (x >= 0x47800000) return 0x7c00
+  if (x >= 0x38800000) {
+    // Normal: rebias the exponent by 15 - 127, drop 13 bits of mantissa. A carry into the exponent is right.
+    return (x - 0x38000000 + 0xfff + ((x >>> 13) & 1)) >>> 13
+  }
+  if (x < 0x33000000) return 0
+  // Subnormal: the mantissa with its leading one, in units of 2^-24.
+  const shift = 126 - (x >>> 23)
+  const mantissa = (x & 0x7fffff) | 0x800000
+  const half = (1 << (shift - 1)) - 1
+  return (mantissa + half + ((mantissa >>> shift) & 1)) >>> shift
+}
+
+let float16Table: Uint32Array | undefined
+
+/** Float32 bits of each of the 65,536 float16 numbers. */
+function makeFloat16Table(): Uint32Array {
+  const table = new Uint32Array(65_536)
+  const value = new Float32Array(1)
+  const bits = new Uint32Array(value.buffer)
+  for (let half = 0; half < table.length; half++) {
+    const exponent = (half >>> 10) & 0x1f
+    const mantissa = half & 0x3ff
+    if (exponent === 0) {
+      value[0] = mantissa * 2 ** -24
+      table[half] = bits[0]!
+    } else {
+      table[half] = ((exponent === 0x1f ? 0xff : exponent + 112) << 23) | (mantissa << 13)
+    }
+    table[half]! |= (half & 0x8000) << 16
+  }
+  return table
+}
+
+/** Widens the raw little-endian bytes of a tensor to float32. `bytes` may be reused as the result when it is float32. */
+export function decodeFloat32(bytes: Uint8Array, dtype: WeightDType): Float32Array {
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice()
+  const { buffer, byteOffset, byteLength } = aligned
+  if (dtype === 'float32') return new Float32Array(buffer, byteOffset, byteLength / 4)
+  const halves = new Uint16Array(buffer, byteOffset, byteLength / 2)
+  return dtype === 'bfloat16' ? bfloat16ToFloat32(halves) : float16ToFloat32(halves)
+}
+
+/** Narrows float32 to the raw little-endian bytes of `dtype`. A float32 result shares the memory of `values`. */
+export function encodeFloat32(values: Float32Array, dtype: WeightDType): Uint8Array {
+  if (dtype === 'float32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+  const halves = dtype === 'bfloat16' ? float32ToBfloat16(values) : float32ToFloat16(values)
+  return new Uint8Array(halves.buffer)
+}

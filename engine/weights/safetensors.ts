@@ -1,0 +1,8 @@
+// The face of this room: what the others import of the safetensors format.
+export {
+  readSafetensorsHeader,
+  type SafetensorsDType,
+  type SafetensorsHeader,
+  type TensorEntry,
+} from './safetensors-header.ts'
+export { WeightFolder } from './weight-folder.ts'
