@@ -1,0 +1,134 @@
+import { z } from 'zod'
+
+const count = z.number().int()
+const name = z.string().min(1)
+const names = z.array(name).min(1)
+
+/**
+ * Every field of a training run, with LLaMA-Factory's name and default. This is the form after coercion: text as YAML and
+ * the command line have it becomes numbers, booleans and lists in config.ts, which also fills in what depends on others.
+ */
+export const trainConfigSchema = z.object({
+  model_name_or_path: name.describe('Id or folder of the base model.'),
+  stage: z.enum(['sft', 'pt']).default('sft').describe('sft learns answers, pt learns raw text.'),
+  finetuning_type: z
+    .enum(['lora', 'full'])
+    .default('lora')
+    .describe('lora trains an adapter, full all weights.'),
+  do_train: z.literal(true).default(true).describe('Accepted for compatibility: a run always trains.'),
+
+  dataset: names.describe('Names in dataset_info.json, joined one after another.'),
+  eval_dataset: names.optional().describe('Names of sets to evaluate on; excludes val_size.'),
+  dataset_dir: name.optional().describe('Folder with dataset_info.json; the configured one when left out.'),
+  template: name.optional().describe("Name of a chat template; the model's own when left out."),
+  cutoff_len: count
+    .min(2)
+    .max(1_048_576)
+    .default(2048)
+    .describe('Most tokens of an example; the rest is cut.'),
+  max_samples: count.min(1).optional().describe('Most examples taken from each set.'),
+  train_on_prompt: z.boolean().default(false).describe('Learn the prompts too.'),
+  mask_history: z.boolean().default(false).describe('Learn only the last answer of a conversation.'),
+  packing: z.boolean().optional().describe('Join examples up to cutoff_len tokens; on for stage pt.'),
+  neat_packing: z.literal(false).default(false).describe('Packing with attention masks: not supported yet.'),
+  val_size: z
+    .number()
+    .min(0)
+    .refine((value) => value < 1 || Number.isInteger(value), 'must be a fraction below 1 or a whole number')
+    .default(0)
+    .describe('Examples held out for evaluation: a fraction below 1, or a number of examples.'),
+  disable_shuffling: z.boolean().default(false).describe('Visit the examples in the order of the data.'),
+
+  lora_rank: count.min(1).max(4096).default(8).describe("Rank of the adapter's matrices."),
+  lora_alpha: count
+    .min(1)
+    .max(65_536)
+    .optional()
+    .describe('Scale of the adapter; twice the rank when left out.'),
+  lora_dropout: z.number().min(0).lt(1).default(0).describe("Dropout on the adapter's input."),
+  lora_target: z
+    .union([z.literal('all'), names])
+    .default('all')
+    .describe("'all' linear layers but lm_head, or their names."),
+  use_rslora: z.boolean().default(false).describe('Scale by alpha / sqrt(rank) instead of alpha / rank.'),
+
+  num_train_epochs: z.number().gt(0).max(1_000_000).default(3).describe('Passes over the data.'),
+  max_steps: count.min(-1).max(1e9).default(-1).describe('Optimizer steps; above 0 it overrides the epochs.'),
+  per_device_train_batch_size: count.min(1).max(65_536).default(8).describe('Examples in a batch.'),
+  per_device_eval_batch_size: count
+    .min(1)
+    .max(65_536)
+    .default(8)
+    .describe('Examples in an evaluation batch.'),
+  gradient_accumulation_steps: count.min(1).max(65_536).default(1).describe('Batches in an optimizer step.'),
+  learning_rate: z.number().gt(0).max(10).default(5e-5).describe('Peak learning rate.'),
+  lr_scheduler_type: z
+    .enum(['linear', 'cosine', 'constant', 'constant_with_warmup'])
+    .default('linear')
+    .describe('How the learning rate falls.'),
+  warmup_steps: z
+    .number()
+    .min(0)
+    .max(1e9)
+    .refine((value) => value < 1 || Number.isInteger(value), 'must be a fraction below 1 or a whole number')
+    .default(0)
+    .describe(
+      'Steps over which the learning rate rises; below 1 a fraction of all steps. Wins over warmup_ratio.',
+    ),
+  warmup_ratio: z.number().min(0).max(1).default(0).describe('Fraction of all steps for the warm-up.'),
+  optim: z.literal('adamw_torch').default('adamw_torch').describe('The optimizer.'),
+  weight_decay: z.number().min(0).max(10).default(0).describe('Decoupled weight decay.'),
+  adam_beta1: z.number().min(0).lt(1).default(0.9).describe("Decay of AdamW's first moment."),
+  adam_beta2: z.number().min(0).lt(1).default(0.999).describe("Decay of AdamW's second moment."),
+  adam_epsilon: z.number().gt(0).max(1).default(1e-8).describe("Added to AdamW's denominator."),
+  max_grad_norm: z
+    .number()
+    .min(0)
+    .max(1e9)
+    .default(1)
+    .describe('Clip the gradient to this norm; 0 switches it off.'),
+  seed: count.min(0).max(0xffffffff).default(42).describe('Seed of weights, order and dropout.'),
+  bf16: z
+    .boolean()
+    .default(false)
+    .describe('Accepted: training computes in float32, which is at least as exact.'),
+  fp16: z
+    .boolean()
+    .default(false)
+    .describe('Accepted: training computes in float32, which is at least as exact.'),
+
+  logging_steps: count.min(1).max(1e9).default(500).describe('Steps between entries of the log.'),
+  save_steps: count.min(1).max(1e9).default(500).describe('Steps between checkpoints.'),
+  save_total_limit: count.min(1).max(1e6).optional().describe('Most checkpoints kept; the oldest go first.'),
+  save_only_model: z
+    .boolean()
+    .default(false)
+    .describe('Checkpoints without optimizer state: they cannot resume.'),
+  do_eval: z.boolean().optional().describe('Evaluate at the end; on when there is something to evaluate on.'),
+  eval_strategy: z
+    .enum(['no', 'steps'])
+    .optional()
+    .describe("'steps' evaluates while training, every eval_steps."),
+  eval_steps: count
+    .min(1)
+    .max(1e9)
+    .optional()
+    .describe('Steps between evaluations; logging_steps when left out.'),
+
+  output_dir: name.optional().describe('Folder of the run; a new one under saves/ when left out.'),
+  overwrite_output_dir: z.boolean().default(false).describe('Empty a folder that is in the way.'),
+  resume_from_checkpoint: z
+    .union([z.boolean(), name])
+    .optional()
+    .describe('A checkpoint folder, or true for the last one in output_dir.'),
+  plot_loss: z.boolean().default(true).describe('Draw training_loss.png.'),
+  report_to: z.literal('none').default('none').describe('Outside trackers: none is supported.'),
+})
+
+export type FieldName = keyof typeof trainConfigSchema.shape
+
+type Parsed = z.output<typeof trainConfigSchema>
+type Filled = 'lora_alpha' | 'packing' | 'do_eval' | 'eval_strategy'
+
+/** A checked configuration with every default filled in. A field that may stay open is undefined. */
+export type TrainConfig = Omit<Parsed, Filled> & { [K in Filled]-?: NonNullable<Parsed[K]> }
