@@ -1,17 +1,10 @@
 import { EngineError } from '../errors.ts'
 import { GraphBuilder } from '../graph/builder.ts'
 import type { Dim, Value } from '../graph/types.ts'
-import type { DType } from '../tensor.ts'
-import type { TensorEntry, WeightFolder } from '../weights/safetensors.ts'
+import type { WeightFolder } from '../weights/safetensors.ts'
 
 /** Flattened rows of a batch: every matrix product runs over these. */
 export const TOKENS: Dim = 'batch*seq'
-
-const GRAPH_DTYPES: Partial<Record<TensorEntry['dtype'], DType>> = {
-  F32: 'float32',
-  F16: 'float16',
-  BF16: 'bfloat16',
-}
 
 /** LoRA's shape for one linear module; `rank` is a symbol where adapters of any rank may be fed. */
 export interface LoraTarget {
@@ -76,12 +69,12 @@ export class ModelBuilder {
     const known = this.loaded.get(name)
     if (known) return known
     const entry = this.folder.entry(name)
-    const dtype = GRAPH_DTYPES[entry.dtype]
-    if (!dtype || entry.shape.join() !== shape.join()) {
+    const dtype = this.folder.weightDType(name)
+    if (entry.shape.join() !== shape.join()) {
       throw new EngineError(
         'invalid',
         'weight_mismatch',
-        `${entry.file}: ${name} is ${entry.dtype} [${entry.shape}]; the config asks for F32, F16 or BF16 [${shape}]`,
+        `${entry.file}: ${name} has shape [${entry.shape}], but the config asks for [${shape}]`,
       )
     }
     const value =
