@@ -5,4 +5,5 @@ export {
   type SafetensorsHeader,
   type TensorEntry,
 } from './safetensors-header.ts'
+export { type PlannedTensor, SafetensorsWriter, writeSafetensors } from './safetensors-writer.ts'
 export { WeightFolder } from './weight-folder.ts'

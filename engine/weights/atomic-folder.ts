@@ -1,0 +1,171 @@
+import { randomBytes } from 'node:crypto'
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statfsSync,
+  writeSync,
+} from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import { EngineError } from '../errors.ts'
+
+/** `.name.partial-<process id>-<random>`, beside the folder that it will become. */
+const PARTIAL = /^\..+\.partial-(\d+)-[0-9a-f]{8}$/
+/** Folders that this process is filling now. */
+const active = new Set<string>()
+
+/**
+ * Makes a folder appear whole or not at all: `fill` writes into a hidden sibling, whose files are made durable before it
+ * gets its name. When `fill` throws or `signal` is aborted, nothing is left.
+ *
+ * @throws EngineError `conflict` when `folder` has contents, `cancelled`, `too_large` when the disk is full.
+ */
+export async function commitFolder<T>(
+  folder: string,
+  fill: (partial: string) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  const target = resolve(folder)
+  checkVacant(target)
+  const parent = dirname(target)
+  const suffix = `${process.pid}-${randomBytes(4).toString('hex')}`
+  const partial = join(parent, `.${basename(target)}.partial-${suffix}`)
+  active.add(partial)
+  try {
+    mkdirSync(parent, { recursive: true })
+    sweepPartialFolders(parent)
+    mkdirSync(partial)
+    const result = await fill(partial)
+    syncTree(partial)
+    checkCancelled(signal)
+    checkVacant(target)
+    if (existsSync(target)) rmdirSync(target)
+    renameSync(partial, target)
+    syncFolder(parent)
+    return result
+  } catch (error) {
+    rmSync(partial, { recursive: true, force: true })
+    throw diskError(error, parent)
+  } finally {
+    active.delete(partial)
+  }
+}
+
+/** Removes what a killed process left half-written in `parent`; folders of living processes stay. */
+export function sweepPartialFolders(parent: string): void {
+  if (!existsSync(parent)) return
+  for (const name of readdirSync(parent)) {
+    const owner = PARTIAL.exec(name)?.[1]
+    const path = join(parent, name)
+    if (owner === undefined || active.has(path) || isAlive(Number(owner))) continue
+    rmSync(path, { recursive: true, force: true })
+  }
+}
+
+/** @throws EngineError `conflict` when something is at `folder` that a rename would lose. */
+export function checkVacant(folder: string): void {
+  if (!existsSync(folder) || isEmptyFolder(folder)) return
+  throw new EngineError(
+    'conflict',
+    'output_not_empty',
+    `${folder} exists and is not empty; choose another output folder or remove it first`,
+  )
+}
+
+/** @throws EngineError `too_large` with both numbers when the disk of `folder` has less than `bytes` free. */
+export function checkFreeSpace(folder: string, bytes: number): void {
+  let existing = resolve(folder)
+  while (!existsSync(existing)) existing = dirname(existing)
+  const { bavail, bsize } = statfsSync(existing)
+  const free = bavail * bsize
+  if (bytes <= free) return
+  throw new EngineError(
+    'too_large',
+    'disk_full',
+    `${folder} needs ${bytes} bytes, but its disk has only ${free} free; free ${bytes - free} more or choose another`,
+  )
+}
+
+/** @throws EngineError `cancelled` when `signal` is aborted. */
+export function checkCancelled(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new EngineError('cancelled', 'cancelled', 'The job was cancelled.')
+}
+
+/** Writes a small file so that it is either the old one or the whole new one. */
+export function writeFileDurably(path: string, content: string | Uint8Array): void {
+  const bytes = Buffer.from(content)
+  const part = `${path}.part`
+  const descriptor = openSync(part, 'w')
+  try {
+    for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done)
+    fsyncSync(descriptor)
+  } finally {
+    closeSync(descriptor)
+  }
+  renameSync(part, path)
+  syncFolder(dirname(path))
+}
+
+function syncTree(folder: string): void {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) syncTree(path)
+    else syncPath(path, 'r+') // Windows flushes only what is open for writing
+  }
+  syncFolder(folder)
+}
+
+function syncFolder(folder: string): void {
+  // Windows cannot open folders; NTFS journals renames itself.
+  if (process.platform !== 'win32') syncPath(folder, 'r')
+}
+
+function syncPath(path: string, flags: 'r' | 'r+'): void {
+  const descriptor = openSync(path, flags)
+  try {
+    fsyncSync(descriptor)
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+function isEmptyFolder(path: string): boolean {
+  try {
+    return readdirSync(path).length === 0
+  } catch {
+    return false // a file
+  }
+}
+
+function isAlive(processId: number): boolean {
+  if (processId === process.pid) return false // of an earlier process with this id: ours are in `active`
+  try {
+    process.kill(processId, 0)
+    return true
+  } catch (error) {
+    return errorCode(error) === 'EPERM'
+  }
+}
+
+function diskError(error: unknown, folder: string): unknown {
+  const code = errorCode(error)
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new EngineError('too_large', 'disk_full', `the disk of ${folder} is full`, { cause: error })
+  }
+  if (code === 'EACCES' || code === 'EROFS') {
+    return new EngineError('invalid', 'output_not_writable', `${folder} cannot be written to`, {
+      cause: error,
+    })
+  }
+  return error
+}
+
+function errorCode(error: unknown): string | undefined {
+  return error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
+}
