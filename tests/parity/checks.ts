@@ -1,0 +1,250 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { mergeAdapter } from '../../engine/adapter/merge.ts'
+import { readAdapter, writeAdapter } from '../../engine/adapter/peft.ts'
+import { Decoder, type DecoderAdapter } from '../../engine/generate/decoder.ts'
+import { openModel } from '../../engine/models/index.ts'
+import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
+import {
+  bounded,
+  type Check,
+  type CurvePoint,
+  exact,
+  type Reference,
+  relativeToLargest,
+} from './reference.ts'
+import { trainCurve } from './train-curve.ts'
+
+export const LOGITS_BOUND = 1e-4
+const GRADIENT_BOUND = 1e-3
+export const LOSS_BOUND = 1e-3
+/** Variants of LoRA that the engine trains and merges; others in the folder are counted as unsupported. */
+const SUPPORTED_KINDS = ['plain', 'rslora'] as const
+const KNOWN_KINDS = [...SUPPORTED_KINDS, 'dora'] as const
+
+export interface FamilyReport {
+  readonly checks: readonly Check[]
+  /** What the folder holds and the engine does not do yet. */
+  readonly unsupported: readonly string[]
+  readonly notes: readonly string[]
+}
+
+/** Runs every comparison that a tiny random model's folder allows. */
+export async function checkFamily(reference: Reference, python: string | null): Promise<FamilyReport> {
+  const base = join(reference.folder, 'model')
+  const checks: Check[] = []
+  const kinds = KNOWN_KINDS.filter((kind) => reference.has(`adapter-${kind}-start`))
+  const supported = kinds.filter((kind) => SUPPORTED_KINDS.some((known) => known === kind))
+  const decoder = await Decoder.load(base)
+  try {
+    checks.push(bounded('base logits', await logitsError(decoder, reference, 'base.logits'), LOGITS_BOUND))
+    checks.push(await greedyCheck(decoder, reference))
+    for (const kind of supported) checks.push(...(await checkAdapter(decoder, reference, kind, python)))
+  } finally {
+    await decoder.release()
+  }
+  for (const kind of supported) checks.push(...(await checkTraining(reference, base, kind)))
+  if (reference.json.full_curve) {
+    checks.push(...(await checkCurve('full', reference, base, { kind: 'full' }, reference.json.full_curve)))
+  }
+  return {
+    checks,
+    unsupported: kinds.filter((kind) => !supported.includes(kind)).map((kind) => `adapters of kind ${kind}`),
+    notes: python ? [] : ['PEFT did not load our adapters: no Python with peft (set ANNEAL_PYTHON)'],
+  }
+}
+
+async function logitsError(
+  decoder: Decoder,
+  reference: Reference,
+  tensor: string,
+  adapter?: DecoderAdapter,
+): Promise<number> {
+  const batch = reference.batch(0)
+  const expected = reference.float(tensor)
+  let low = Number.POSITIVE_INFINITY
+  let high = Number.NEGATIVE_INFINITY
+  let difference = 0
+  for (let row = 0; row < batch.rows; row++) {
+    const count = batch.rowLengths[row]!
+    const start = row * batch.length
+    const tokens = Int32Array.from(batch.inputIds.subarray(start, start + count), Number)
+    const places = Array.from({ length: count }, (_, place) => place)
+    const logits = await decoder.logitsAt(tokens, decoder.createCache(), places, adapter)
+    for (let i = 0; i < logits.length; i++) {
+      const value = expected[start * decoder.vocabSize + i]!
+      low = Math.min(low, value)
+      high = Math.max(high, value)
+      const distance = Math.abs(logits[i]! - value)
+      difference = Number.isNaN(distance) ? Number.POSITIVE_INFINITY : Math.max(difference, distance)
+    }
+  }
+  return difference / (high - low)
+}
+
+async function greedyCheck(decoder: Decoder, reference: Reference): Promise<Check> {
+  const expected = reference.json.greedy_from_first_8_tokens_of_batch_0_row_0 ?? []
+  const prompt = Int32Array.from(reference.batch(0).inputIds.subarray(0, 8), Number)
+  const actual = await greedyTokens(decoder, prompt, expected.length)
+  return exact(`${expected.length} greedy tokens`, actual.join() === expected.join())
+}
+
+/** Greedy continuation, one cached step a token. */
+export async function greedyTokens(decoder: Decoder, prompt: Int32Array, count: number): Promise<number[]> {
+  const cache = decoder.createCache()
+  const tokens: number[] = []
+  let next = prompt
+  while (tokens.length < count) {
+    const logits = await decoder.forward(next, cache)
+    tokens.push(logits.reduce((best, value, id) => (value > logits[best]! ? id : best), 0))
+    next = Int32Array.of(tokens.at(-1)!)
+  }
+  return tokens
+}
+
+/** PEFT's adapters read by us, ours read by PEFT, and merged weights. */
+async function checkAdapter(
+  decoder: Decoder,
+  reference: Reference,
+  kind: string,
+  python: string | null,
+): Promise<Check[]> {
+  const checks: Check[] = []
+  const folder = (end: string) => join(reference.folder, `adapter-${kind}-${end}`)
+  for (const end of ['start', 'end']) {
+    const error = await logitsError(
+      decoder,
+      reference,
+      `${kind}.${end}.logits`,
+      decoder.loadAdapter(folder(end)),
+    )
+    checks.push(bounded(`${kind}: logits of PEFT's ${end} adapter`, error, LOGITS_BOUND))
+  }
+  const scratch = mkdtempSync(join(tmpdir(), 'anneal-parity-'))
+  try {
+    const base = join(reference.folder, 'model')
+    const copy = join(scratch, 'adapter')
+    const adapter = readAdapter(folder('end'))
+    await writeAdapter(copy, adapter)
+    checks.push(
+      exact(`${kind}: adapter rewritten and reread unchanged`, sameAdapter(adapter, readAdapter(copy))),
+    )
+    if (python) {
+      const script = join(import.meta.dirname, 'judge-adapter.py')
+      const tensor = `${kind}.end.logits`
+      const output = execFileSync(python, [script, base, copy, reference.folder, tensor], {
+        encoding: 'utf8',
+      })
+      const { error } = JSON.parse(output.trim().split('\n').at(-1)!) as { error: number }
+      checks.push(bounded(`${kind}: our adapter loaded by PEFT`, error, LOGITS_BOUND))
+    }
+    const merged = join(scratch, 'merged')
+    await mergeAdapter({ baseFolder: base, adapterFolder: folder('end'), outputFolder: merged })
+    const mergedDecoder = await Decoder.load(merged)
+    const error = await logitsError(mergedDecoder, reference, `${kind}.merged.logits`)
+    await mergedDecoder.release()
+    checks.push(bounded(`${kind}: merged logits`, error, LOGITS_BOUND))
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+  return checks
+}
+
+function sameAdapter(left: ReturnType<typeof readAdapter>, right: ReturnType<typeof readAdapter>): boolean {
+  if (left.scale !== right.scale || left.modules.size !== right.modules.size) return false
+  return [...left.modules].every(([path, { a, b }]) => {
+    const other = right.modules.get(path)
+    return other !== undefined && relativeToLargest(other.a, a) === 0 && relativeToLargest(other.b, b) === 0
+  })
+}
+
+/** Gradients of the start adapter and the loss curve from it. */
+async function checkTraining(reference: Reference, base: string, kind: string): Promise<Check[]> {
+  const adapter = readAdapter(join(reference.folder, `adapter-${kind}-start`))
+  const method: TrainingMethod = {
+    kind: 'lora',
+    rank: adapter.config.r,
+    scale: adapter.scale,
+    dropout: 0,
+    targets: [...adapter.modules.keys()],
+  }
+  const gradients = await gradientError(reference, base, kind, method)
+  const curve = reference.json[`${kind}_curve` as 'plain_curve'] ?? []
+  return [
+    bounded(`${kind}: worst of all gradients`, gradients, GRADIENT_BOUND),
+    ...(await checkCurve(kind, reference, base, method, curve)),
+  ]
+}
+
+async function gradientError(
+  reference: Reference,
+  base: string,
+  kind: string,
+  method: TrainingMethod,
+): Promise<number> {
+  const batch = reference.batch(0)
+  const step = await openStep(reference, base, method, kind)
+  try {
+    const { gradients } = await step.run(batch, 1 / batch.labels.length)
+    const errors = step.parameters.map(({ name }, index) => {
+      const expected = reference.float(`${kind}.grad.${name.replace(/\.weight$/, '.default.weight')}`)
+      return relativeToLargest(gradients[index]!, expected)
+    })
+    return Math.max(...errors)
+  } finally {
+    await step.release()
+  }
+}
+
+async function checkCurve(
+  kind: string,
+  reference: Reference,
+  base: string,
+  method: TrainingMethod,
+  curve: readonly CurvePoint[],
+): Promise<Check[]> {
+  const step = await openStep(reference, base, method, kind)
+  try {
+    const peak = Math.max(...curve.map(({ lr }) => lr))
+    const batches = curve.map((_, index) => reference.batch(index))
+    const actual = await trainCurve(step, batches, peak)
+    const worst = (field: 'loss' | 'grad_norm' | 'lr') =>
+      Math.max(
+        ...curve.map((point, index) => {
+          const distance = Math.abs(actual[index]![field] - point[field])
+          return point[field] === 0 ? distance : distance / point[field]
+        }),
+      )
+    return [
+      bounded(`${kind}: learning rates of ${curve.length} steps`, worst('lr'), 1e-6),
+      bounded(`${kind}: losses of ${curve.length} steps`, worst('loss'), LOSS_BOUND),
+    ]
+  } finally {
+    await step.release()
+  }
+}
+
+async function openStep(
+  reference: Reference,
+  base: string,
+  method: TrainingMethod,
+  kind: string,
+): Promise<CompiledStep> {
+  const model = openModel(base)
+  const start = method.kind === 'full' ? null : readAdapter(join(reference.folder, `adapter-${kind}-start`))
+  return CompiledStep.create(model, {
+    method,
+    maxLength: model.config.maxPositions,
+    initialize: (name) => (start ? adapterTensor(start, name) : model.weights.readFloat32(name)),
+  })
+}
+
+/** The tensor of an adapter under PEFT's name. */
+export function adapterTensor(adapter: ReturnType<typeof readAdapter>, name: string): Float32Array {
+  const [, path, matrix] = /^base_model\.model\.(.*)\.lora_([AB])\.weight$/.exec(name) ?? []
+  const module = adapter.modules.get(path ?? '')
+  if (!module) throw new Error(`the adapter has no ${name}`)
+  return (matrix === 'A' ? module.a : module.b).slice()
+}

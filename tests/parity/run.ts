@@ -1,0 +1,108 @@
+/**
+ * npm run parity -- FOLDER [--family NAME] [--models FOLDER]
+ *
+ * Compares the engine with numbers from PyTorch, transformers and PEFT, family by family: prints each deviation with
+ * its bound and exits 1 when one is above it. Families and adapter kinds that the engine doesn't do are counted as
+ * unsupported, never as passed. A folder of a real model has no weights of its own; they are looked for in --models
+ * (a folder with NAME/ inside, or with an unpack.mjs that writes one).
+ */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { EngineError } from '../../engine/errors.ts'
+import { readRawConfig } from '../../engine/models/config.ts'
+import { familyOf } from '../../engine/models/index.ts'
+import { checkFamily, type FamilyReport } from './checks.ts'
+import { checkRealModel } from './real-model.ts'
+import { Reference } from './reference.ts'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { family: { type: 'string' }, models: { type: 'string' } },
+})
+const [root] = positionals
+if (!root || !existsSync(root)) {
+  console.error('usage: npm run parity -- FOLDER [--family NAME] [--models FOLDER]')
+  process.exit(2)
+}
+const python = findPython()
+const totals = { passed: 0, failed: 0, unsupported: 0 }
+const names = readdirSync(root)
+  .filter((name) => existsSync(join(root, name, 'reference.json')))
+  .filter((name) => !values.family || name === values.family)
+if (names.length === 0) {
+  console.error(`no family to compare in ${root}${values.family ? ` named ${values.family}` : ''}`)
+  process.exit(2)
+}
+for (const name of names) await compare(name)
+console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.unsupported} unsupported`)
+process.exitCode = totals.failed > 0 ? 1 : 0
+
+async function compare(name: string): Promise<void> {
+  console.log(`\n${name}`)
+  try {
+    const reference = new Reference(join(root!, name))
+    print(reference.has('model') ? await checkTiny(reference) : await checkReal(reference))
+  } catch (error) {
+    if (error instanceof EngineError && error.kind === 'unsupported') {
+      totals.unsupported++
+      console.log(`  unsupported  ${error.message}`)
+      return
+    }
+    totals.failed++
+    console.log(`  FAILED       ${error instanceof Error ? error.stack : error}`)
+  }
+}
+
+async function checkTiny(reference: Reference): Promise<FamilyReport> {
+  familyOf(readRawConfig(join(reference.folder, 'model')))
+  return checkFamily(reference, python)
+}
+
+async function checkReal(reference: Reference): Promise<FamilyReport> {
+  const scratch = mkdtempSync(join(tmpdir(), 'anneal-parity-'))
+  try {
+    return await checkRealModel(reference, findRealModel(reference.name, scratch))
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+}
+
+/** The folder of a real model: given, beside the reference folder, or unpacked into `scratch`. */
+function findRealModel(name: string, scratch: string): string {
+  const shared = resolve(import.meta.dirname, '../../../shared/models')
+  const places = values.models ? [values.models] : [resolve(root!, '../models'), shared]
+  for (const place of places) {
+    if (existsSync(join(place, name, 'model.safetensors'))) return join(place, name)
+    if (!existsSync(join(place, 'unpack.mjs'))) continue
+    execFileSync(process.execPath, [join(place, 'unpack.mjs'), join(scratch, name)])
+    return join(scratch, name)
+  }
+  const message = `no weights for ${name} in ${places.join(' or ')}; name their folder with --models`
+  throw new EngineError('unsupported', 'weights_missing', message)
+}
+
+function findPython(): string | null {
+  const candidate = process.env.ANNEAL_PYTHON ?? 'python3'
+  try {
+    execFileSync(candidate, ['-c', 'import peft, transformers'], { stdio: 'ignore' })
+    return candidate
+  } catch {
+    return null
+  }
+}
+
+function print({ checks, unsupported, notes }: FamilyReport): void {
+  for (const { name, error, bound, passed } of checks) {
+    totals[passed ? 'passed' : 'failed']++
+    const figure = error === null ? '' : `  ${error.toExponential(2)} (bound ${bound!.toExponential(0)})`
+    console.log(`  ${passed ? 'passed' : 'FAILED'}       ${name}${figure}`)
+  }
+  for (const what of unsupported) {
+    totals.unsupported++
+    console.log(`  unsupported  ${what}`)
+  }
+  for (const note of notes) console.log(`  note         ${note}`)
+}
