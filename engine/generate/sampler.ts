@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts'
-import { compareCandidates, topCandidates } from './top-k.ts'
+import { topCandidates } from './top-k.ts'
 
 /** How the next token is drawn. Names and meanings are those of transformers' GenerationConfig and of vLLM. */
 export interface SamplingParams {
@@ -151,28 +151,38 @@ export class Sampler {
     const { topK, topP, minP } = this.#params
     const limited = this.#limitsTopK(scores.length)
     const candidates = limited ? topCandidates(weights, topK) : this.#likelyCandidates(total)
-    const mass = limited ? sumAt(weights, candidates) : total
+    const falling = weightsOf(candidates, weights).sort().reverse()
+    const mass = limited ? falling.reduce((sum, weight) => sum + weight, 0) : total
     let kept = 0
     let count = 0
-    for (const id of candidates) {
-      const weight = weights[id]!
+    for (const weight of falling) {
       // The first candidate always stays; its weight is 1, so minP compares directly.
       if (count > 0 && (kept >= topP * mass || weight < minP || weight === 0)) break
       kept += weight
       count++
     }
-    let remaining = this.#random() * kept
-    for (let i = 0; i < count - 1; i++) {
-      const weight = weights[candidates[i]!]!
-      if (remaining < weight) return candidates[i]!
+    return this.#drawKept(candidates, falling.subarray(0, count), this.#random() * kept)
+  }
+
+  /** Draws among the candidates whose weights are `kept`: where equal weights were cut apart, the lower ids. */
+  #drawKept(candidates: readonly number[], kept: Float64Array, at: number): number {
+    const threshold = kept[kept.length - 1]!
+    let ties = kept.length - kept.indexOf(threshold)
+    let remaining = at
+    let last = 0
+    for (const id of candidates) {
+      const weight = this.#weights[id]!
+      if (weight < threshold || (weight === threshold && ties-- <= 0)) continue
+      if (remaining < weight) return id
       remaining -= weight
+      last = id
     }
-    return candidates[count - 1]!
+    return last
   }
 
   /**
-   * Candidates for top-p and min-p in falling order. Tokens below (1 - topP) / n of the mass together stay under
-   * 1 - topP, so the nucleus is complete without them and the sort stays short.
+   * Candidates for top-p and min-p by rising id. Tokens below (1 - topP) / n of the mass together stay under 1 - topP,
+   * so the nucleus is complete without them and the sort stays short.
    */
   #likelyCandidates(total: number): number[] {
     const weights = this.#weights
@@ -180,14 +190,14 @@ export class Sampler {
     const floor = Math.max(((1 - topP) * total) / weights.length, minP)
     const candidates: number[] = []
     for (let id = 0; id < weights.length; id++) if (weights[id]! >= floor) candidates.push(id)
-    return candidates.sort((a, b) => compareCandidates(weights, a, b))
+    return candidates
   }
 }
 
-function sumAt(values: Float64Array, ids: readonly number[]): number {
-  let sum = 0
-  for (const id of ids) sum += values[id]!
-  return sum
+function weightsOf(ids: readonly number[], weights: Float64Array): Float64Array {
+  const chosen = new Float64Array(ids.length)
+  for (let i = 0; i < ids.length; i++) chosen[i] = weights[ids[i]!]!
+  return chosen
 }
 
 /** The id of the largest score, the lowest among equals. */

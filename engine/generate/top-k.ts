@@ -1,11 +1,6 @@
-/** Orders ids by falling weight, equal weights by rising id. */
-export function compareCandidates(weights: Float64Array, a: number, b: number): number {
-  return weights[b]! - weights[a]! || a - b
-}
-
 /**
- * The ids of the k largest weights, most likely first; equal weights prefer the lower id. One pass with a heap of k
- * entries whose root is the weakest, so a vocabulary of 150,000 costs little more than a scan when k is small.
+ * The ids of the k largest weights by rising id; among equal weights the lower ids count as larger. One pass with a
+ * heap of k entries whose root is the weakest, so a vocabulary of 150,000 costs little more than a scan when k is small.
  */
 export function topCandidates(weights: Float64Array, k: number): number[] {
   const heap: number[] = []
@@ -18,12 +13,12 @@ export function topCandidates(weights: Float64Array, k: number): number[] {
       siftDown(weights, heap)
     }
   }
-  return heap.sort((a, b) => compareCandidates(weights, a, b))
+  return heap.sort((a, b) => a - b)
 }
 
 /** Whether candidate a ranks below candidate b. */
 function isWeaker(weights: Float64Array, a: number, b: number): boolean {
-  return compareCandidates(weights, a, b) > 0
+  return weights[a]! < weights[b]! || (weights[a] === weights[b] && a > b)
 }
 
 function siftUp(weights: Float64Array, heap: number[]): void {

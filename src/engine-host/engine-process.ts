@@ -59,7 +59,7 @@ export class EngineProcess {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     })
     this.#exited = new Promise((resolve) => {
-      this.#child.once('error', (error) => this.#onExit(String(error), resolve))
+      this.#child.on('error', (error) => this.#onExit(String(error), resolve))
       this.#child.once('exit', (code, signal) => this.#onExit(signal ?? `exit code ${code}`, resolve))
     })
     this.#child.on('message', (report: HostReport) => this.#onReport(report))
