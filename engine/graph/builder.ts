@@ -244,8 +244,9 @@ export class GraphBuilder {
     }
     const target = shape.map((dim, axis) => (typeof dim === 'number' ? dim : x.shape[axis] === dim ? 0 : -1))
     const unknown = target.filter((dim) => dim === -1).length
-    const shapeInput = unknown <= 1 ? this.ints(target) : this.shapeTensor(shape)
-    return this.emit('Reshape', [x, shapeInput], { shape })
+    return unknown <= 1
+      ? this.emit('Reshape', [x, this.ints(target)], { shape, allowzero: 0 })
+      : this.emit('Reshape', [x, this.shapeTensor(shape)], { shape, allowzero: 1 })
   }
 
   /** The finished graph with the given outputs; `nodes` may be a rewritten list of this builder's nodes. */

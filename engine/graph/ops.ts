@@ -29,7 +29,8 @@ export interface OpAttributes {
   Softmax: { axis: number }
   LogSoftmax: { axis: number }
   Cast: { to: DType }
-  Reshape: { shape: Shape }
+  /** allowzero 1: a 0 in the fed shape is an empty axis; 0: it copies the input's axis. */
+  Reshape: { shape: Shape; allowzero: 0 | 1 }
   Expand: { shape: Shape }
   Transpose: { perm: readonly number[] }
   Concat: { axis: number }
