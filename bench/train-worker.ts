@@ -1,0 +1,66 @@
+/** One side of bench:train in a process of its own: prints step seconds, peak memory and the first loss as JSON. */
+import { parseArgs } from 'node:util'
+import { initializeLora } from '../engine/adapter/initialize.ts'
+import { openModel } from '../engine/models/index.ts'
+import { clipGradients } from '../engine/train/clip.ts'
+import { CompiledStep } from '../engine/train/compiled-step.ts'
+import { createAdamW } from '../engine/train/optimizers/adamw.ts'
+import type { TokenBatch } from '../engine/train/step.ts'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    rows: { type: 'string', default: '2' },
+    length: { type: 'string', default: '256' },
+    'trained-from': { type: 'string', default: '127' },
+    steps: { type: 'string', default: '3' },
+    threads: { type: 'string', default: '2' },
+    profile: { type: 'string' },
+  },
+})
+const [rows, length, trainedFrom, steps, threads] = [
+  values.rows,
+  values.length,
+  values['trained-from'],
+  values.steps,
+  values.threads,
+].map(Number) as [number, number, number, number, number]
+
+const step = await CompiledStep.create(openModel(positionals[0]!), {
+  method: { kind: 'lora', rank: 8, scale: 2, dropout: 0, targets: 'all' },
+  maxLength: length,
+  initialize: initializeLora(42),
+  session: { threads, profilePrefix: values.profile },
+})
+const batch = syntheticBatch()
+const optimizer = createAdamW(step.parameters, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 })
+const seconds: number[] = []
+let firstLoss: number | undefined
+for (let index = 0; index <= steps; index++) {
+  const start = performance.now()
+  const { loss, gradients } = await step.run(batch, 1 / batch.labels.length)
+  clipGradients(gradients, 1)
+  optimizer.update(gradients, 1e-4)
+  seconds.push((performance.now() - start) / 1000)
+  firstLoss ??= loss
+}
+await step.release()
+const peakBytes = process.resourceUsage().maxRSS * 1024
+console.log(JSON.stringify({ seconds: seconds.slice(1), peakBytes, firstLoss }))
+
+/** The same ids as the rival's; label i + 1 is trained from `trainedFrom` on. */
+function syntheticBatch(): TokenBatch {
+  const ids = Array.from({ length: rows * length }, (_, index) => (index * 37 + 11) % 40_000)
+  const positions: number[] = []
+  for (let row = 0; row < rows; row++) {
+    for (let place = trainedFrom; place + 1 < length; place++) positions.push(row * length + place)
+  }
+  return {
+    rows,
+    length,
+    inputIds: BigInt64Array.from(ids, BigInt),
+    trainedPositions: BigInt64Array.from(positions, BigInt),
+    labels: BigInt64Array.from(positions, (position) => BigInt(ids[position + 1]!)),
+    tokens: rows * length,
+  }
+}
