@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createRandom } from '../../../engine/train/random.ts'
+import { writeSafetensors } from '../../../engine/weights/safetensors.ts'
 import { CHATML, writeModelFolder } from '../../engine/text/byte-tokenizer.ts'
 
 const HIDDEN = 16
@@ -29,17 +30,17 @@ export function tinyLlama(seed = 1, maxPositions = 4096): string {
       eos_token_id: 257,
     },
   })
-  writeFileSync(join(folder, 'model.safetensors'), safetensors(weights(seed)))
+  writeTensors(join(folder, 'model.safetensors'), weights(seed))
   return folder
 }
 
-/** A PEFT folder of rank 2 on the first query projection, strong enough to change every answer. */
+/** A PEFT folder of rank 2 on the first layer's down projection, strong enough to change every answer. */
 export function tinyAdapter(baseFolder: string, seed = 9): string {
   const folder = join(baseFolder, `adapter-${seed}`)
   mkdirSync(folder)
   const name = (matrix: string) => `base_model.model.model.layers.0.mlp.down_proj.lora_${matrix}.weight`
   const tensors = { [name('A')]: normal([2, INNER], seed, 3), [name('B')]: normal([HIDDEN, 2], seed + 1, 3) }
-  writeFileSync(join(folder, 'adapter_model.safetensors'), safetensors(tensors))
+  writeTensors(join(folder, 'adapter_model.safetensors'), tensors)
   const config = {
     peft_type: 'LORA',
     task_type: 'CAUSAL_LM',
@@ -94,19 +95,12 @@ function normal(shape: number[], seed: number, scale: number): Weights {
   return { shape, data: Float32Array.from({ length: count }, () => scale * random.nextGaussian()) }
 }
 
-/** The tensors as one F32 safetensors file. */
-function safetensors(tensors: Record<string, Weights>): Buffer {
-  const header: Record<string, unknown> = {}
-  const chunks: Buffer[] = []
-  let offset = 0
-  for (const [name, { shape, data }] of Object.entries(tensors)) {
-    header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + data.byteLength] }
-    chunks.push(Buffer.from(data.buffer, data.byteOffset, data.byteLength))
-    offset += data.byteLength
-  }
-  const json = JSON.stringify(header)
-  const padded = Buffer.from(json.padEnd(Math.ceil(json.length / 8) * 8))
-  const length = Buffer.alloc(8)
-  length.writeBigUInt64LE(BigInt(padded.length))
-  return Buffer.concat([length, padded, ...chunks])
+function writeTensors(path: string, tensors: Record<string, Weights>): void {
+  const planned = Object.entries(tensors).map(([name, { shape, data }]) => ({
+    name,
+    dtype: 'F32' as const,
+    shape,
+    data: new Uint8Array(data.buffer),
+  }))
+  writeSafetensors(path, planned)
 }
