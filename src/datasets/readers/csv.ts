@@ -15,7 +15,7 @@ export async function* readCsv(path: string): AsyncGenerator<{ value: unknown; p
     }
   } catch (cause) {
     if (cause instanceof EngineError || !(cause instanceof CsvError)) throw cause
-    throw malformedRow(path, `row ${number + 1}`, `not valid CSV (${cause.message})`, cause)
+    throw malformedRow(path, `line ${cause.lines}`, `not valid CSV (${cause.message})`, cause)
   }
 }
 

@@ -1,4 +1,4 @@
-import { pipeline, Readable } from 'node:stream'
+import { none } from 'stream-chain/core'
 import streamArray from 'stream-json/streamers/stream-array.js'
 import { EngineError } from '../../../engine/errors.ts'
 import { decodeFile, malformedRow } from './decode.ts'
@@ -16,11 +16,9 @@ export async function* readJson(path: string): AsyncGenerator<{ value: unknown; 
   }
   if (start !== '[') throw malformedRow(path, 'row 1', 'the file must hold a JSON array of rows')
 
-  const rows = streamArray.withParserAsStream()
-  pipeline(Readable.from(decodeFile(path)), rows, () => {}) // errors also end the iteration below
   let number = 0
   try {
-    for await (const { value } of rows as AsyncIterable<{ value: unknown }>) {
+    for await (const value of parseElements(path)) {
       number++
       yield { value, place: `row ${number}` }
     }
@@ -28,6 +26,20 @@ export async function* readJson(path: string): AsyncGenerator<{ value: unknown; 
     if (cause instanceof EngineError) throw cause
     throw malformedRow(path, `row ${number + 1}`, `not valid JSON (${(cause as Error).message})`, cause)
   }
+}
+
+/** What the library's pipeline is, which its declarations do not say; `none` ends the input. */
+type Parse = (piece: string | typeof none) => AsyncIterable<{ value: unknown }>
+
+/** The elements of the file's array. Pieces end with a `}`, so that an error comes after all rows before it came out. */
+async function* parseElements(path: string): AsyncGenerator<unknown> {
+  const parse = streamArray.withParser() as unknown as Parse
+  for await (const text of decodeFile(path)) {
+    for (const piece of text.split(/(?<=\})/)) {
+      for await (const { value } of parse(piece)) yield value
+    }
+  }
+  for await (const { value } of parse(none)) yield value
 }
 
 async function firstCharacter(path: string): Promise<string | undefined> {
