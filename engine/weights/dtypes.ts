@@ -3,8 +3,12 @@ import { endianness } from 'node:os'
 /** Element types that weights may have on disk. */
 export type WeightDType = 'float32' | 'float16' | 'bfloat16'
 
-/** Largest finite float16. */
-export const FLOAT16_MAX = 65_504
+/** Largest finite number of each. */
+export const LARGEST: Record<WeightDType, number> = {
+  float32: (2 - 2 ** -23) * 2 ** 127,
+  float16: 65_504,
+  bfloat16: (2 - 2 ** -7) * 2 ** 127,
+}
 
 // Casts reinterpret bytes instead of converting number by number (bfloat16) or by a library call per number (float16,
 // about twenty times slower); that needs the machine's byte order to be the files'. onnxruntime has no other machines.

@@ -21,7 +21,7 @@ export class SafetensorsWriter {
   readonly path: string
   /** Size of the finished file. */
   readonly byteLength: number
-  readonly #descriptor: number
+  #descriptor: number | undefined
   readonly #missing: Map<string, { offset: number; byteLength: number }>
 
   /** Plans the file and writes its header. @throws EngineError `invalid` for a name or shape that can't be. */
@@ -50,21 +50,26 @@ export class SafetensorsWriter {
     if (this.#missing.size > 0) {
       throw new Error(`${this.path}: not written: ${[...this.#missing.keys()].join(', ')}`)
     }
-    fsyncSync(this.#descriptor)
-    closeSync(this.#descriptor)
+    fsyncSync(this.#descriptor!)
+    this.#close()
     renameSync(`${this.path}.part`, this.path)
   }
 
   /** Drops the unfinished file. */
   abort(): void {
-    closeSync(this.#descriptor)
+    this.#close()
     rmSync(`${this.path}.part`, { force: true })
+  }
+
+  #close(): void {
+    if (this.#descriptor !== undefined) closeSync(this.#descriptor)
+    this.#descriptor = undefined
   }
 
   #write(bytes: Uint8Array, offset: number): void {
     let done = 0
     while (done < bytes.length) {
-      done += writeSync(this.#descriptor, bytes, done, Math.min(bytes.length - done, 1 << 30), offset + done)
+      done += writeSync(this.#descriptor!, bytes, done, Math.min(bytes.length - done, 1 << 30), offset + done)
     }
   }
 }

@@ -1,0 +1,63 @@
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { EngineError } from '../errors.ts'
+import { writeFileDurably } from './atomic-folder.ts'
+import type { WeightDType } from './dtypes.ts'
+
+export const CONFIG_FILE = 'config.json'
+
+/** Larger files beside the weights are not part of a model that another program loads. */
+const MAX_CARRIED_BYTES = 100_000_000
+
+/** Weights and pickles, in any framework's form; they are never carried, and pickles never read. */
+const WEIGHT_FILES =
+  /\.(safetensors|bin|pt|pth|pkl|pickle|ckpt|msgpack|h5|gguf|onnx|onnx_data|npz|part)$|\.index\.json$/
+/** What a training run or an earlier export left beside the model: untrue of the new one. */
+const OF_THE_OLD_FOLDER =
+  /^(adapter_config|manifest|trainer_state|all_results|train_results|eval_results)\.json$|^(trainer_log\.jsonl|SHA256SUMS)$|\.(png|log)$/
+
+/** The small files that make weights a model: config, generation config, tokenizer, chat template, licence. */
+export function carriedFiles(modelFolder: string): string[] {
+  return readdirSync(modelFolder)
+    .filter((name) => !name.startsWith('.') && !WEIGHT_FILES.test(name) && !OF_THE_OLD_FOLDER.test(name))
+    .filter((name) => {
+      const stat = statSync(join(modelFolder, name))
+      return stat.isFile() && stat.size <= MAX_CARRIED_BYTES
+    })
+    .sort()
+}
+
+/** Writes the carried files into another folder; with `dtype`, config.json says it. */
+export function carryFiles(modelFolder: string, target: string, dtype: WeightDType | undefined): void {
+  for (const name of carriedFiles(modelFolder)) {
+    const content = readFileSync(join(modelFolder, name))
+    const changed = name === CONFIG_FILE && dtype ? withDType(modelFolder, dtype) : content
+    writeFileDurably(join(target, name), changed)
+  }
+}
+
+/** Reads config.json as far as merging and exporting care. @throws EngineError `not_found` or `invalid`. */
+export function readModelConfig(modelFolder: string): Record<string, unknown> {
+  const path = join(modelFolder, CONFIG_FILE)
+  if (!existsSync(path)) {
+    throw new EngineError(
+      'not_found',
+      'config_missing',
+      `${modelFolder} has no ${CONFIG_FILE}; it is no model folder`,
+    )
+  }
+  try {
+    return z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(path, 'utf8')))
+  } catch (cause) {
+    throw new EngineError('invalid', 'config_malformed', `${path} is not a JSON object`, { cause })
+  }
+}
+
+/** config.json with its element type changed, under the key that it has: `dtype` since transformers 5. */
+function withDType(modelFolder: string, dtype: WeightDType): string {
+  const config = readModelConfig(modelFolder)
+  const keys = ['dtype', 'torch_dtype'].filter((key) => key in config)
+  for (const key of keys.length > 0 ? keys : ['torch_dtype']) config[key] = dtype
+  return `${JSON.stringify(config, null, 2)}\n`
+}

@@ -1,0 +1,215 @@
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
+import { EngineError } from '../errors.ts'
+import {
+  checkCancelled,
+  checkFreeSpace,
+  checkVacant,
+  commitFolder,
+  writeFileDurably,
+} from './atomic-folder.ts'
+import { decodeFloat32, encodeFloat32, LARGEST, type WeightDType } from './dtypes.ts'
+import { carriedFiles, carryFiles, readModelConfig } from './model-files.ts'
+import { type PlannedTensor, type SafetensorsDType, SafetensorsWriter, WeightFolder } from './safetensors.ts'
+import { tensorBytes } from './safetensors-header.ts'
+import { INDEX_FILE, WEIGHTS_FILE } from './weight-folder.ts'
+
+/** How far a long job on files is. */
+export interface ByteProgress {
+  done: number
+  total: number
+  unit: 'bytes'
+  message?: string
+}
+
+/** Changes a tensor's values in place on their way from one model folder to another. */
+export type Adjust = (values: Float32Array) => void
+
+export interface ModelWriteOptions {
+  modelFolder: string
+  /** Must not exist, or be empty. */
+  outputFolder: string
+  /** Every floating-point tensor is cast to it; without it each keeps its own. */
+  dtype?: WeightDType
+  /** By tensor name. */
+  adjust?: ReadonlyMap<string, Adjust>
+  /** Most bytes of tensors in one file, unless a single tensor is larger. */
+  shardBytes?: number
+  /** Adds files to the folder before it appears. */
+  finish?: (partial: string) => Promise<void>
+  onProgress?: (progress: ByteProgress) => void
+  signal?: AbortSignal
+}
+
+/** What LLaMA-Factory's export_size means when it isn't given: 5 GB. */
+export const DEFAULT_SHARD_BYTES = 5e9
+
+/**
+ * Writes a model folder anew, tensor by tensor (memory: the largest one, a few times), as one file or as shards with an
+ * index in Hugging Face's layout, and carries its config and tokenizer files over. The folder appears whole or not at all.
+ *
+ * @returns the bytes of the new weights.
+ * @throws EngineError `refused` for a quantized model, `invalid` naming a tensor that doesn't fit its dtype, `too_large`
+ *   when the disk is too small (checked first), `conflict`, `cancelled`, and what opening a model folder throws.
+ */
+export async function writeModel(options: ModelWriteOptions): Promise<number> {
+  const { modelFolder, outputFolder, signal } = options
+  checkCancelled(signal)
+  checkVacant(outputFolder)
+  checkNotQuantized(modelFolder)
+  const source = WeightFolder.open(modelFolder)
+  try {
+    const shards = planShards(planTensors(source, options.dtype), options.shardBytes ?? DEFAULT_SHARD_BYTES)
+    const bytes = shards.flat().reduce((sum, tensor) => sum + tensor.byteLength, 0)
+    checkFreeSpace(outputFolder, bytes + smallBytes(modelFolder, shards.flat().length))
+    await commitFolder(
+      outputFolder,
+      async (partial) => {
+        await writeShards(source, shards, partial, bytes, options)
+        carryFiles(modelFolder, partial, options.dtype)
+        await options.finish?.(partial)
+      },
+      signal,
+    )
+    return bytes
+  } finally {
+    source.close()
+  }
+}
+
+interface OutputTensor extends PlannedTensor {
+  byteLength: number
+  /** Element type in the source and in the output; undefined for integers, which are copied. */
+  cast: { from: WeightDType; to: WeightDType } | undefined
+}
+
+const DTYPE_NAMES: Record<WeightDType, SafetensorsDType> = {
+  float32: 'F32',
+  float16: 'F16',
+  bfloat16: 'BF16',
+}
+
+function planTensors(source: WeightFolder, dtype: WeightDType | undefined): OutputTensor[] {
+  const inReadingOrder = [...source.entries.values()].sort((a, b) =>
+    a.file === b.file ? a.offset - b.offset : a.file < b.file ? -1 : 1,
+  )
+  return inReadingOrder.map(({ name, dtype: stored, shape, byteLength }) => {
+    if (/^([IU]\d+|BOOL)$/.test(stored)) return { name, dtype: stored, shape, byteLength, cast: undefined }
+    const from = source.weightDType(name)
+    const cast = { from, to: dtype ?? from }
+    const written = DTYPE_NAMES[cast.to]
+    return { name, dtype: written, shape, byteLength: tensorBytes(written, shape)!, cast }
+  })
+}
+
+function planShards(tensors: readonly OutputTensor[], shardBytes: number): OutputTensor[][] {
+  const shards: OutputTensor[][] = []
+  let room = 0
+  for (const tensor of tensors) {
+    if (shards.length === 0 || tensor.byteLength > room) {
+      shards.push([])
+      room = shardBytes
+    }
+    shards.at(-1)!.push(tensor)
+    room -= tensor.byteLength
+  }
+  return shards
+}
+
+async function writeShards(
+  source: WeightFolder,
+  shards: readonly OutputTensor[][],
+  folder: string,
+  total: number,
+  { adjust, onProgress, signal }: ModelWriteOptions,
+): Promise<void> {
+  const fileName = (shard: number) =>
+    shards.length === 1 ? WEIGHTS_FILE : `model-${digits(shard + 1)}-of-${digits(shards.length)}.safetensors`
+  let done = 0
+  for (const [shard, tensors] of shards.entries()) {
+    const writer = new SafetensorsWriter(join(folder, fileName(shard)), tensors)
+    try {
+      for (const tensor of tensors) {
+        checkCancelled(signal)
+        writer.write(tensor.name, convert(source, tensor, adjust?.get(tensor.name)))
+        done += tensor.byteLength
+        onProgress?.({ done, total, unit: 'bytes', message: tensor.name })
+        await setImmediate() // lets a cancellation in
+      }
+      writer.finish()
+    } catch (error) {
+      writer.abort()
+      throw error
+    }
+  }
+  if (shards.length > 1) writeIndex(join(folder, INDEX_FILE), shards, total, fileName)
+}
+
+function writeIndex(
+  path: string,
+  shards: readonly OutputTensor[][],
+  totalBytes: number,
+  fileName: (shard: number) => string,
+): void {
+  const files = shards.flatMap((tensors, shard) =>
+    tensors.map(({ name }) => [name, fileName(shard)] as const),
+  )
+  const weightMap = Object.fromEntries(files.sort(([a], [b]) => (a < b ? -1 : 1)))
+  const index = { metadata: { total_size: totalBytes }, weight_map: weightMap }
+  writeFileDurably(path, `${JSON.stringify(index, null, 2)}\n`)
+}
+
+/** A tensor's bytes for the output. */
+function convert(source: WeightFolder, { name, cast }: OutputTensor, adjust: Adjust | undefined): Uint8Array {
+  const raw = source.readRaw(name)
+  if (!cast || (cast.from === cast.to && !adjust)) return raw
+  const values = decodeFloat32(raw, cast.from)
+  adjust?.(values)
+  checkRange(name, values, cast.to, adjust !== undefined)
+  return encodeFloat32(values, cast.to)
+}
+
+/** Infinities and NaN of the source are passed on by a mere cast, but never made here. */
+function checkRange(name: string, values: Float32Array, dtype: WeightDType, mustBeFinite: boolean): void {
+  const largest = LARGEST[dtype]
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!
+    if (value >= -largest && value <= largest) continue
+    if (!Number.isFinite(value)) {
+      if (!mustBeFinite) continue
+      const message = `${name} comes out as ${value} at element ${i}; the adapter or the base holds numbers that are not finite or far too large`
+      throw new EngineError('invalid', 'merge_not_finite', message)
+    }
+    const wider = dtype === 'float16' ? 'bfloat16 and float32 hold more' : 'float32 holds more'
+    throw new EngineError(
+      'invalid',
+      'weight_overflow',
+      `${name} has ${value} at element ${i}, beyond the largest ${dtype}, ${largest}; ${wider}`,
+      { param: 'dtype' },
+    )
+  }
+}
+
+function checkNotQuantized(modelFolder: string): void {
+  const { quantization_config: quantization } = readModelConfig(modelFolder)
+  if (quantization === undefined || quantization === null) return
+  throw new EngineError(
+    'refused',
+    'base_quantized',
+    `${modelFolder} is quantized (its config.json has a quantization_config); use the full-width model that it was made from`,
+  )
+}
+
+/** Bytes of everything but the tensors, roughly and from above: carried files, headers, index, manifest. */
+function smallBytes(modelFolder: string, tensors: number): number {
+  const carried = carriedFiles(modelFolder).reduce(
+    (sum, name) => sum + statSync(join(modelFolder, name)).size,
+    0,
+  )
+  return carried + tensors * 1024 + 1_000_000
+}
+
+function digits(count: number): string {
+  return String(count).padStart(5, '0')
+}
