@@ -1,0 +1,110 @@
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Logger, pino } from 'pino'
+import { z } from 'zod'
+import { EngineError } from '../engine/errors.ts'
+import type { Health } from '../routes/services.ts'
+import { DatasetRegistry } from './datasets/registry.ts'
+import { openDatabase } from './db/client.ts'
+import { JobQueries } from './db/queries.ts'
+import { EngineHosts } from './engine-host/client.ts'
+import { identityOf } from './jobs/process-identity.ts'
+import { SqliteJobQueue } from './jobs/queue.ts'
+import { JobSupervisor } from './jobs/supervisor.ts'
+import type { Job, ProcessIdentity } from './jobs/types.ts'
+import { ModelRegistry } from './models/registry.ts'
+import type { ServiceContext } from './services/context.ts'
+import { Metrics } from './services/metrics.ts'
+import { type AppServices, createServices } from './services.ts'
+import { packageRoot, type Settings } from './settings.ts'
+
+/** Everything that a server or a command works with. */
+export interface Application extends ServiceContext {
+  services: AppServices
+  supervisor: JobSupervisor
+  /** This process, as the owner of the jobs that it runs. */
+  self: ProcessIdentity
+  /** What /health says. */
+  state: { status: Health['status'] }
+  /** Ends the engine's processes and closes the database. Drain the supervisor before. */
+  close(): Promise<void>
+}
+
+/**
+ * Opens the database and composes the services. Starts no job, listens nowhere and takes no lock: the command line uses
+ * it beside a running server.
+ */
+export function openApplication(
+  settings: Settings,
+  options: { logger?: Logger; supervisor?: { entry: URL } } = {},
+): Application {
+  checkDevice(settings)
+  const { logger = pino({ level: 'silent' }) } = options
+  const { directories, limits, chat, concurrency } = settings
+  mkdirSync(directories.saves, { recursive: true })
+  const database = openDatabase(settings.database)
+  const queue = new SqliteJobQueue(new JobQueries(database.db), settings.database)
+  const self = identityOf(process.pid)
+  if (!self) throw new Error('The system does not tell when this process started.')
+  const hosts = new EngineHosts({
+    threads: chat.threads,
+    maxLoaded: chat.loadedModels,
+    maxPositions: limits.contextTokens,
+    maxQueue: limits.queuedChats,
+    logger,
+  })
+  const context: ServiceContext = {
+    settings,
+    queue,
+    models: new ModelRegistry(directories.models, queue),
+    datasets: new DatasetRegistry({ directories: [directories.datasets] }),
+    hosts,
+    metrics: new Metrics(queue),
+    logger,
+    version: readVersion(),
+  }
+  const supervisor = new JobSupervisor({
+    queue,
+    owner: self,
+    concurrency,
+    cancelGraceMs: settings.jobs.cancelGraceSeconds * 1000,
+    logFile: (job) => logFileOf(job, directories.saves),
+    onError: (error) => logger.error({ err: error }, 'jobs cannot be recorded'),
+    onSettled: ({ id, status, error }) => logger.info({ job: id, status, code: error?.code }, 'job settled'),
+    ...options.supervisor,
+  })
+  const state: Application['state'] = { status: 'starting' }
+  return {
+    ...context,
+    services: createServices(context, state),
+    supervisor,
+    self,
+    state,
+    async close() {
+      await hosts.close()
+      database.close()
+    },
+  }
+}
+
+/** A run's log lies in its folder, as LLaMA-Factory has it. A merge's or export's folder appears only once complete. */
+export function logFileOf({ kind, id, outputDir }: Job, saves: string): string {
+  return kind === 'train' ? join(outputDir, 'running_log.txt') : join(saves, 'logs', `${id}.txt`)
+}
+
+function checkDevice({ device }: Settings): void {
+  if (device === 'auto' || device === 'cpu') return
+  throw new EngineError(
+    'unsupported',
+    'device_not_supported',
+    `device ${device} is not supported yet; cpu is.`,
+    {
+      param: 'device',
+    },
+  )
+}
+
+function readVersion(): string {
+  const manifest: unknown = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8'))
+  return z.object({ version: z.string() }).parse(manifest).version
+}

@@ -1,0 +1,21 @@
+import { existsSync } from 'node:fs'
+import { mergeAdapter } from '../../../engine/adapter/merge.ts'
+import { readModelFacts } from '../../models/model-folder.ts'
+import type { MergeTask } from '../../services/merges.ts'
+import type { Task } from '../protocol.ts'
+import { byteProgressReporter } from './byte-progress.ts'
+
+/** Merges an adapter into its base. The output folder appears whole, so one that is there is an earlier start's work. */
+export const mergeTask: Task = async ({ job, signal, report }) => {
+  const { baseFolder, adapterFolder } = job.resolved as unknown as MergeTask
+  if (!existsSync(job.outputDir)) {
+    await mergeAdapter({
+      baseFolder,
+      adapterFolder,
+      outputFolder: job.outputDir,
+      onProgress: byteProgressReporter(report),
+      signal,
+    })
+  }
+  return { bytes: readModelFacts(job.outputDir).weightBytes }
+}

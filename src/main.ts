@@ -1,0 +1,160 @@
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { createAdaptorServer } from '@hono/node-server'
+import { type Logger, pino } from 'pino'
+import { EngineError } from '../engine/errors.ts'
+import { trainConfigSchema } from '../engine/train/config.ts'
+import { createApp } from '../routes/app.ts'
+import type { ResponseEntry } from '../routes/services.ts'
+import { type Application, openApplication } from './application.ts'
+import { lockServer } from './db/lock.ts'
+import { recoverJobs } from './jobs/recover.ts'
+import { sweepTemporaries } from './models/sweep.ts'
+import type { Settings } from './settings.ts'
+
+export interface RunningServer {
+  /** Where it listens, such as http://127.0.0.1:8000. */
+  url: string
+  application: Application
+  /** Stops accepting, puts running jobs back into the queue with a checkpoint, lets answers finish, and closes. */
+  close(): Promise<void>
+}
+
+/** Pause between comments that keep an event stream alive. */
+const KEEP_ALIVE_MS = 15_000
+
+/** A large upload over a slow line is no attack. */
+const REQUEST_TIMEOUT_MS = 60 * 60 * 1000
+
+/**
+ * Starts the server: takes the lock on the saves directory, clears what a killed predecessor left, gives its jobs back
+ * to the queue, and listens.
+ *
+ * @throws EngineError `conflict` when another server works on the same data or the port is taken.
+ */
+export async function startServer(
+  settings: Settings,
+  options: { logger?: Logger } = {},
+): Promise<RunningServer> {
+  const logger = options.logger ?? pino({ level: settings.logLevel })
+  const lock = lockServer(settings.directories.saves)
+  let application: Application | undefined
+  try {
+    application = openApplication(settings, { logger })
+    await takeOver(application)
+    const server = createServer(application)
+    const url = await listen(server, settings)
+    application.state.status = 'ok'
+    application.supervisor.start()
+    logger.info({ url, saves: settings.directories.saves }, 'listening')
+    const opened = application
+    return { url, application, close: once(() => closeServer(opened, server).finally(() => lock.release())) }
+  } catch (error) {
+    await application?.close()
+    lock.release()
+    throw error
+  }
+}
+
+/** `anneal serve`: runs until SIGTERM or SIGINT, then drains; a second signal ends it at once. */
+export async function serve(settings: Settings): Promise<void> {
+  const server = await startServer(settings)
+  const { logger } = server.application
+  const signal = await nextSignal()
+  logger.info({ signal }, 'draining')
+  void nextSignal().then(() => process.exit(1))
+  await server.close()
+  logger.info('stopped')
+}
+
+async function takeOver({ settings, queue, logger }: Application): Promise<void> {
+  const recovered = await recoverJobs(queue)
+  for (const { id, status } of recovered)
+    logger.warn({ job: id, status }, 'taken over from a process that died')
+  const runs = await queue.list({ kind: 'train' })
+  await sweepTemporaries(
+    settings.directories,
+    runs.map((run) => run.outputDir),
+  )
+}
+
+function createServer({ services, settings, version, metrics, logger }: Application): Server {
+  const app = createApp(services, {
+    version,
+    allowedHosts: [settings.server.host, ...settings.server.allowedHosts],
+    allowedOrigins: settings.server.allowedOrigins,
+    maxJsonBytes: settings.limits.bodyBytes,
+    maxUploadBytes: settings.limits.uploadBytes,
+    keepAliveMs: KEEP_ALIVE_MS,
+    onResponse(entry) {
+      const { method, route, status, durationMs } = entry
+      metrics.httpRequests.inc({ method, route, status })
+      metrics.httpDuration.observe({ method, route }, durationMs / 1000)
+      logResponse(logger, entry)
+    },
+    onStreamError: ({ requestId, cause }) => logger.error({ requestId, err: cause }, 'stream failed'),
+    schemas: { trainConfig: trainConfigSchema },
+  })
+  const serverOptions = { requestTimeout: REQUEST_TIMEOUT_MS }
+  return createAdaptorServer({ fetch: app.fetch, serverOptions }) as Server
+}
+
+function logResponse(logger: Logger, { cause, ...entry }: ResponseEntry): void {
+  if (cause !== undefined) logger.error({ ...entry, err: cause }, 'request failed')
+  else if (entry.route === '/health' || entry.route === '/metrics') logger.debug(entry, 'answered')
+  else logger.info(entry, 'answered')
+}
+
+function listen(server: Server, { server: { host, port } }: Settings): Promise<string> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const taken = error.code === 'EADDRINUSE'
+      const reason = taken
+        ? 'is taken by another program. Set another (server.port, ANNEAL_PORT)'
+        : error.message
+      const message = `Cannot listen on ${host}: port ${port} ${reason}.`
+      reject(new EngineError('conflict', taken ? 'port_in_use' : 'cannot_listen', message, { cause: error }))
+    })
+    server.listen(port, host, () => {
+      const address = server.address() as AddressInfo
+      resolve(`http://${host.includes(':') ? `[${host}]` : host}:${address.port}`)
+    })
+  })
+}
+
+async function closeServer(application: Application, server: Server): Promise<void> {
+  const { settings, supervisor, state, logger } = application
+  state.status = 'draining'
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+  server.closeIdleConnections()
+  await supervisor.drain()
+  // Answers in progress may finish; event streams of jobs that wait for the next start would stay open for ever.
+  await untilIdle(application, settings.server.drainSeconds * 1000)
+  server.closeAllConnections()
+  await closed
+  await application.close().catch((error) => logger.error({ err: error }, 'not closed cleanly'))
+}
+
+const POLL_MS = 50
+
+async function untilIdle({ hosts }: Application, timeoutMs: number): Promise<void> {
+  const deadline = Date.now() + timeoutMs
+  while (hosts.loaded().some((engine) => engine.activeRequests > 0) && Date.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+}
+
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    process.once('SIGTERM', resolve)
+    process.once('SIGINT', resolve)
+  })
+}
+
+function once(work: () => Promise<void>): () => Promise<void> {
+  let running: Promise<void> | undefined
+  return () => {
+    running ??= work()
+    return running
+  }
+}

@@ -1,0 +1,33 @@
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** A base model's id is its folder's name. */
+const BASE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/
+
+/** What the ids of jobs look like; a base folder of such a name would hide a job's model. */
+const JOB_ID = /^(run|merge|export)-[0-9a-f]{12}$/
+
+/**
+ * The base models in the models directories: subfolders with a config.json, by id. Of equal names the first directory's
+ * counts. Read anew on each call, so that a folder that is copied in counts at once.
+ */
+export function findBases(directories: readonly string[]): Map<string, { folder: string; createdAt: Date }> {
+  const bases = new Map<string, { folder: string; createdAt: Date }>()
+  for (const directory of directories) {
+    for (const name of subfolders(directory)) {
+      const folder = join(directory, name)
+      const config = join(folder, 'config.json')
+      if (bases.has(name) || !BASE_ID.test(name) || JOB_ID.test(name) || !existsSync(config)) continue
+      bases.set(name, { folder, createdAt: statSync(config).mtime })
+    }
+  }
+  return bases
+}
+
+function subfolders(directory: string): string[] {
+  if (!existsSync(directory)) return []
+  return readdirSync(directory, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() || entry.isSymbolicLink())
+    .map((entry) => entry.name)
+    .sort()
+}

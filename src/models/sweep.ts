@@ -1,0 +1,30 @@
+import { existsSync } from 'node:fs'
+import { readdir, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { sweepPartialFolders } from '../../engine/weights/atomic-folder.ts'
+import { TRASH } from './remove.ts'
+
+/** An upload that is this old has nobody waiting for it. */
+const STALE_UPLOAD_MS = 60 * 60 * 1000
+
+/** Removes what killed processes left half-written: partial folders, unfinished uploads, half-deleted models. */
+export async function sweepTemporaries(
+  directories: { saves: string; datasets: string },
+  outputDirs: readonly string[],
+): Promise<void> {
+  const { saves, datasets } = directories
+  for (const folder of [join(saves, 'merges'), join(saves, 'exports'), ...outputDirs])
+    sweepPartialFolders(folder)
+  await rm(join(saves, TRASH), { recursive: true, force: true })
+  await sweepUploads(datasets)
+}
+
+async function sweepUploads(folder: string): Promise<void> {
+  if (!existsSync(folder)) return
+  for (const name of await readdir(folder)) {
+    if (!name.startsWith('.upload-')) continue
+    const file = join(folder, name)
+    const { mtimeMs } = await stat(file)
+    if (Date.now() - mtimeMs > STALE_UPLOAD_MS) await rm(file, { force: true })
+  }
+}

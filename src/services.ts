@@ -1,0 +1,29 @@
+import type { Health, Services } from '../routes/services.ts'
+import { chatService } from './services/chat.ts'
+import type { ServiceContext } from './services/context.ts'
+import { datasetService } from './services/datasets.ts'
+import { type Exports, exportService } from './services/exports.ts'
+import { type Merges, mergeService } from './services/merges.ts'
+import { modelService } from './services/models.ts'
+import { authService, systemService } from './services/system.ts'
+import { type Training, trainingService } from './services/training.ts'
+
+/** What the routes ask for, and what the command line may ask beyond that. */
+export interface AppServices extends Services {
+  training: Training
+  merges: Merges
+  exports: Exports
+}
+
+export function createServices(context: ServiceContext, state: { status: Health['status'] }): AppServices {
+  return {
+    auth: authService(context.settings.server.apiKeys),
+    training: trainingService(context),
+    datasets: datasetService(context),
+    merges: mergeService(context),
+    exports: exportService(context),
+    models: modelService(context),
+    chat: chatService(context),
+    system: systemService(context, state),
+  }
+}

@@ -1,0 +1,48 @@
+import { join } from 'node:path'
+import type { TaskProgress } from '../../routes/schemas/jobs.ts'
+import type { Job } from '../jobs/types.ts'
+import { type ModelFacts, readModelFacts } from '../models/model-folder.ts'
+import type { ModelEntry } from '../models/registry.ts'
+import type { PolicySubject } from '../policy.ts'
+
+/** What the rows of merges and exports keep of the model that they start from. */
+export interface SourceModel {
+  id: string
+  baseFolder: string
+  root: string
+  template?: string
+}
+
+export function sourceOf(entry: ModelEntry): SourceModel {
+  return { id: entry.id, baseFolder: entry.baseFolder, root: entry.root, template: entry.template }
+}
+
+/** A model as the policy sees it, with what its folder says. */
+export function inspect(entry: ModelEntry): { subject: PolicySubject; facts: ModelFacts } {
+  const facts = readModelFacts(entry.baseFolder)
+  const { parameters, isQuantized } = facts
+  return {
+    subject: { id: entry.id, parameters, isQuantized, isAdapter: entry.adapterFolder !== undefined },
+    facts,
+  }
+}
+
+/** A merge's or export's progress as its task last reported it. */
+export function taskProgressOf(job: Job): TaskProgress | null {
+  const { fraction, message, remaining_seconds: remaining } = job.progress ?? {}
+  if (typeof fraction !== 'number') return null
+  return {
+    fraction,
+    message: typeof message === 'string' ? message : '',
+    remaining_seconds: typeof remaining === 'number' ? remaining : null,
+  }
+}
+
+export function bytesOf(job: Job): number | null {
+  return typeof job.result?.bytes === 'number' ? job.result.bytes : null
+}
+
+/** Where a merge or an export lands. */
+export function artifactFolder(saves: string, kind: 'merges' | 'exports', id: string): string {
+  return join(saves, kind, id)
+}

@@ -1,0 +1,20 @@
+import type { Logger } from 'pino'
+import type { DatasetRegistry } from '../datasets/registry.ts'
+import type { EngineHosts } from '../engine-host/client.ts'
+import type { JobQueue } from '../jobs/queue.ts'
+import type { ModelRegistry } from '../models/registry.ts'
+import type { Settings } from '../settings.ts'
+import type { Metrics } from './metrics.ts'
+
+/** What the services work with; made once by openApplication. */
+export interface ServiceContext {
+  settings: Settings
+  queue: JobQueue
+  models: ModelRegistry
+  datasets: DatasetRegistry
+  hosts: EngineHosts
+  metrics: Metrics
+  logger: Logger
+  /** Of this package. */
+  version: string
+}

@@ -1,0 +1,72 @@
+import { EngineError } from '../../engine/errors.ts'
+import type { Model, ModelService } from '../../routes/services.ts'
+import { ACTIVE_STATUSES } from '../jobs/types.ts'
+import { contextLength } from '../models/model-folder.ts'
+import type { ModelEntry } from '../models/registry.ts'
+import { removeFolder } from '../models/remove.ts'
+import type { ServiceContext } from './context.ts'
+import { checkAtRest, conflict, unixTime } from './jobs.ts'
+
+/** Lists models of every kind and deletes those that jobs made. */
+export function modelService(context: ServiceContext): ModelService {
+  const { models, queue, hosts, settings } = context
+  return {
+    async list() {
+      return (await models.list()).map(toWire)
+    },
+    async get(id) {
+      return toWire(await models.resolve(id, 'id'))
+    },
+    async delete(id) {
+      const entry = await models.resolve(id, 'id')
+      if (entry.jobId === null) {
+        throw new EngineError(
+          'refused',
+          'base_model_kept',
+          `${id} is a base model. The server deletes only what it made; remove the folder by hand.`,
+          { param: 'id' },
+        )
+      }
+      const job = await queue.get(entry.jobId)
+      if (job) checkAtRest(job)
+      await checkUnused(context, entry)
+      if (!entry.adapterFolder) await hosts.unload(entry.baseFolder)
+      if (entry.kind === 'checkpoint') await removeFolder(entry.folder, settings.directories.saves)
+      else {
+        await queue.delete(entry.jobId)
+        await removeFolder(entry.folder, settings.directories.saves)
+      }
+    },
+  }
+}
+
+/** @throws EngineError `conflict` when a waiting or running job reads one of the model's folders. */
+export async function checkUnused(
+  { queue }: ServiceContext,
+  entry: { id: string; folder: string },
+): Promise<void> {
+  for (const job of await queue.list({ statuses: ACTIVE_STATUSES })) {
+    const task = job.resolved as {
+      model?: { baseFolder: string }
+      baseFolder?: string
+      adapterFolder?: string
+    }
+    const read = [task.model?.baseFolder, task.baseFolder, task.adapterFolder]
+    if (read.some((folder) => folder === entry.folder || folder?.startsWith(`${entry.folder}/`))) {
+      throw conflict('model_in_use', `${entry.id} is being read by ${job.id}, which is ${job.status}.`)
+    }
+  }
+}
+
+function toWire(entry: ModelEntry): Model {
+  return {
+    id: entry.id,
+    object: 'model',
+    created: unixTime(entry.createdAt),
+    owned_by: 'anneal',
+    root: entry.root,
+    parent: entry.parent,
+    kind: entry.kind,
+    max_model_len: contextLength(entry.baseFolder),
+  }
+}
