@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import '../../fixed-seed.ts'
 import { collate, makeBatches, trainedTokenCount } from '../../../engine/text/batch.ts'
 import type { EncodedExample } from '../../../engine/text/conversation.ts'
 

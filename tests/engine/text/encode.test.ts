@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import '../../fixed-seed.ts'
 import { resolveChatTemplate } from '../../../engine/text/chat-template.ts'
 import { type EncodedExample, IGNORE_INDEX, type Message } from '../../../engine/text/conversation.ts'
 import { encodeConversation, inferTurnLengths } from '../../../engine/text/encode.ts'

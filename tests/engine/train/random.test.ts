@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import '../../fixed-seed.ts'
 import { createRandom, epochOrder, restoreRandom } from '../../../engine/train/random.ts'
 
 describe('createRandom', () => {
