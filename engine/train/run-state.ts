@@ -1,0 +1,247 @@
+import { createHash } from 'node:crypto'
+import { EngineError } from '../errors.ts'
+import type { EncodedExample } from '../text/conversation.ts'
+import type { TrainConfig } from './config.ts'
+import type { History, LogEntry, Progress, Results } from './events.ts'
+import { epochAt, type Plan } from './plan.ts'
+import { createRandom, type Random, type RandomState, restoreRandom } from './random.ts'
+
+/** The random stream of dropout; the epochs' orders use the streams 0, 1, 2… of the same seed. */
+const DROPOUT_STREAM = 0xffffffff
+
+/** Everything that a run counts, as a checkpoint keeps it. Only plain data. */
+export interface SavedRun {
+  step: number
+  /** Sum of the steps' losses since the last log entry, and how many there are. */
+  windowLoss: number
+  windowSteps: number
+  /** Sum of all steps' losses. */
+  lossSum: number
+  tokens: number
+  elapsedSeconds: number
+  random: RandomState
+  entries: LogEntry[]
+  /** What the run was started with, to notice that it goes on with something else. */
+  config: TrainConfig
+  dataHash: string
+}
+
+/** The counters of a run: all that changes between steps besides parameters and optimizer. */
+export class RunState {
+  random: Random
+  saved: SavedRun
+  private readonly config: TrainConfig
+  private readonly plan: Plan
+  private readonly allParameters: number
+  private readonly now: () => number
+  private readonly startedAt: number
+  /** Where this attempt began. */
+  private begin = { step: 0, tokens: 0, elapsedSeconds: 0 }
+
+  constructor(options: {
+    config: TrainConfig
+    plan: Plan
+    examples: readonly EncodedExample[]
+    allParameters: number
+    now?: () => number
+  }) {
+    this.config = options.config
+    this.plan = options.plan
+    this.allParameters = options.allParameters
+    this.now = options.now ?? (() => performance.now())
+    this.startedAt = this.now()
+    this.random = createRandom(options.config.seed, DROPOUT_STREAM)
+    this.saved = {
+      step: 0,
+      windowLoss: 0,
+      windowSteps: 0,
+      lossSum: 0,
+      tokens: 0,
+      elapsedSeconds: 0,
+      random: this.random.state(),
+      entries: [],
+      config: options.config,
+      dataHash: hashExamples(options.examples),
+    }
+  }
+
+  get step(): number {
+    return this.saved.step
+  }
+
+  /** Goes on from a checkpoint's counters; returns what differs between its settings and these. */
+  restore(saved: SavedRun): string[] {
+    const differences = changedSettings(saved, this.saved)
+    const { config, dataHash } = this.saved
+    this.saved = { ...saved, entries: [...saved.entries], config, dataHash }
+    this.random = restoreRandom(saved.random)
+    this.begin = { step: saved.step, tokens: saved.tokens, elapsedSeconds: saved.elapsedSeconds }
+    return differences
+  }
+
+  /** The counters as of now, for a checkpoint. */
+  snapshot(): SavedRun {
+    return { ...this.saved, random: this.random.state(), elapsedSeconds: this.elapsed() }
+  }
+
+  /** Counts a finished step. */
+  advance(loss: number, tokens: number): void {
+    this.saved.step++
+    this.saved.windowLoss += loss
+    this.saved.windowSteps++
+    this.saved.lossSum += loss
+    this.saved.tokens += tokens
+  }
+
+  /** Writes the mean loss since the last entry into the history, and begins a new window. */
+  log(values: { learningRate: number; gradNorm: number }): number {
+    const loss = this.saved.windowLoss / this.saved.windowSteps
+    this.saved.windowLoss = 0
+    this.saved.windowSteps = 0
+    this.addEntry({ loss, grad_norm: values.gradNorm, learning_rate: values.learningRate })
+    return loss
+  }
+
+  logEvaluation(loss: number, seconds: number, examples: number): void {
+    const batches = Math.ceil(examples / this.config.per_device_eval_batch_size)
+    this.addEntry({
+      eval_loss: loss,
+      ...(this.config.stage === 'pt' ? { eval_perplexity: Math.exp(loss) } : {}),
+      eval_runtime: round(seconds, 4),
+      eval_samples_per_second: rate(examples, seconds),
+      eval_steps_per_second: rate(batches, seconds),
+    })
+  }
+
+  progress(): Progress {
+    const { step, tokens } = this.saved
+    const { totalSteps } = this.plan
+    const elapsedSeconds = this.elapsed()
+    const seconds = elapsedSeconds - this.begin.elapsedSeconds
+    const perStep = seconds / Math.max(1, step - this.begin.step)
+    return {
+      step,
+      totalSteps,
+      epoch: epochAt(this.plan, this.config, step),
+      percentage: totalSteps === 0 ? 100 : Math.min(100, (100 * step) / totalSteps),
+      elapsedSeconds,
+      remainingSeconds: perStep * Math.max(0, totalSteps - step),
+      tokens,
+      tokensPerSecond: seconds > 0 ? (tokens - this.begin.tokens) / seconds : 0,
+    }
+  }
+
+  history(): History {
+    const { step, tokens, entries } = this.saved
+    return {
+      step,
+      epoch: epochAt(this.plan, this.config, step),
+      maxSteps: this.plan.totalSteps,
+      epochs: this.plan.epochs,
+      tokens,
+      totalFlos: 6 * tokens * this.allParameters,
+      entries,
+    }
+  }
+
+  /** Closes the history of a run that came to its end. `examples` are those of one pass over the data. */
+  finish(examples: number): Results {
+    const { step, lossSum, entries } = this.saved
+    const seconds = this.elapsed()
+    const { epoch, totalFlos, tokens } = this.history()
+    const speed = {
+      train_runtime: round(seconds, 4),
+      train_samples_per_second: rate(examples * epoch, seconds),
+      train_steps_per_second: rate(step, seconds),
+    }
+    const train = { train_loss: lossSum / Math.max(1, step), total_flos: totalFlos, ...speed }
+    const evaluation = entries.findLast((entry) => 'eval_loss' in entry && entry.step === step)
+    this.saved.entries = [...entries.filter((entry) => !('train_loss' in entry)), { step, epoch, ...train }]
+    return {
+      train: { epoch, num_input_tokens_seen: tokens, ...train },
+      ...(evaluation ? { eval: withoutStep(evaluation) } : {}),
+    }
+  }
+
+  private elapsed(): number {
+    return this.begin.elapsedSeconds + (this.now() - this.startedAt) / 1000
+  }
+
+  private addEntry(values: Record<string, number>): void {
+    const { step } = this.saved
+    const finite = Object.fromEntries(Object.entries(values).filter(([, value]) => Number.isFinite(value)))
+    this.saved.entries.push({ step, epoch: epochAt(this.plan, this.config, step), ...finite })
+  }
+}
+
+/** Settings that don't change what the steps compute. */
+const NEUTRAL: ReadonlySet<string> = new Set<keyof TrainConfig>([
+  'dataset_dir',
+  'eval_dataset',
+  'per_device_eval_batch_size',
+  'bf16',
+  'fp16',
+  'logging_steps',
+  'save_steps',
+  'save_total_limit',
+  'save_only_model',
+  'do_eval',
+  'eval_strategy',
+  'eval_steps',
+  'output_dir',
+  'overwrite_output_dir',
+  'resume_from_checkpoint',
+  'plot_loss',
+])
+
+function changedSettings(before: SavedRun, after: SavedRun): string[] {
+  const fields = Object.keys({ ...before.config, ...after.config }) as (keyof TrainConfig)[]
+  const changes = fields
+    .filter((field) => !NEUTRAL.has(field))
+    .map((field) => ({ field, was: text(before.config[field]), is: text(after.config[field]) }))
+    .filter(({ was, is }) => was !== is)
+    .map(({ field, was, is }) => `${field} was ${was}, is ${is}`)
+  return before.dataHash === after.dataHash ? changes : [...changes, 'the training examples differ']
+}
+
+function text(value: unknown): string {
+  return value === undefined ? 'not set' : JSON.stringify(value)
+}
+
+function hashExamples(examples: readonly EncodedExample[]): string {
+  const hash = createHash('sha256')
+  for (const { inputIds, labels } of examples) {
+    hash.update(Int32Array.of(inputIds.length))
+    hash.update(inputIds)
+    hash.update(labels)
+  }
+  return hash.digest('hex')
+}
+
+/** Refuses numbers that training can't go on from. @throws EngineError `invalid`. */
+export function requireFinite(loss: number, gradNorm: number, step: number, lastCheckpoint?: string): void {
+  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return
+  const what = Number.isFinite(loss) ? `gradient norm is ${gradNorm}` : `loss is ${loss}`
+  const kept = lastCheckpoint
+    ? `The last good checkpoint is ${lastCheckpoint}.`
+    : 'No checkpoint was written yet.'
+  throw new EngineError(
+    'invalid',
+    'training_diverged',
+    `The ${what} at step ${step}, so training stopped. ${kept} A lower learning_rate, a warm-up or a max_grad_norm ` +
+      'usually helps.',
+    { param: 'learning_rate' },
+  )
+}
+
+function withoutStep({ step: _, ...metrics }: LogEntry): Record<string, number> {
+  return metrics
+}
+
+function rate(count: number, seconds: number): number {
+  return seconds > 0 ? round(count / seconds, 3) : 0
+}
+
+function round(value: number, digits: number): number {
+  return Number(value.toFixed(digits))
+}
