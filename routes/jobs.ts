@@ -24,6 +24,7 @@ interface JobRouteSettings {
 
 const eventsQuery = z.object({
   after: z.coerce.number().int().min(0).optional().openapi({
+    type: 'integer',
     description: 'Id of the last event already seen; the header Last-Event-ID goes before it.',
   }),
 })

@@ -53,7 +53,7 @@ export const datasetConversion = z
 const flag = z.enum(['true', 'false']).transform((value) => value === 'true')
 
 export const datasetPreviewQuery = z.object({
-  offset: z.coerce.number().int().min(0).default(0),
+  offset: z.coerce.number().int().min(0).default(0).openapi({ type: 'integer' }),
   limit: z.coerce.number().int().min(1).max(100).default(5),
   model: z.string().min(1).optional().openapi({
     description: 'Render and tokenize with this model; without it only the rows come.',

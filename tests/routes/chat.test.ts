@@ -1,0 +1,423 @@
+import OpenAI, { APIError, BadRequestError, ConflictError, InternalServerError, NotFoundError } from 'openai'
+import { describe, expect, it } from 'vitest'
+import { createApp } from '../../routes/app.ts'
+import type { AppOptions } from '../../routes/services.ts'
+import { FakeError, FakeServices, fakeOptions } from './fake-services.ts'
+import { serveApp, until } from './serve.ts'
+
+const messages = [{ role: 'user' as const, content: 'Who are you?' }]
+const request = { model: 'tiny', messages }
+
+function setup(options: Partial<AppOptions> = {}) {
+  const services = new FakeServices()
+  const app = createApp(services.asServices(), fakeOptions(options))
+  const chat = (body: unknown) =>
+    app.request('/v1/chat/completions', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    })
+  return { services, chat }
+}
+
+async function setupClient(services = new FakeServices(), options: Partial<AppOptions> = {}) {
+  const baseURL = `${await serveApp(services, options)}/v1`
+  return { services, baseURL, client: new OpenAI({ baseURL, apiKey: 'k', maxRetries: 0 }) }
+}
+
+const framesOf = (text: string) => text.split('\n\n').filter((frame) => frame !== '')
+const dataOf = (text: string) =>
+  framesOf(text)
+    .filter((frame) => frame.startsWith('data: {'))
+    .map((frame) => JSON.parse(frame.slice('data: '.length)))
+
+describe('POST /v1/chat/completions', () => {
+  it('answers whole with content, finish reason and usage', async () => {
+    const { chat } = setup()
+    const body = await (await chat(request)).json()
+    expect(body).toMatchObject({
+      object: 'chat.completion',
+      model: 'tiny',
+      system_fingerprint: 'fp_test',
+      choices: [
+        {
+          index: 0,
+          message: { role: 'assistant', content: 'Hello, wörld 🌍', refusal: null },
+          logprobs: null,
+          finish_reason: 'stop',
+        },
+      ],
+      usage: { prompt_tokens: 7, completion_tokens: 4, total_tokens: 11 },
+    })
+    expect(body.id).toMatch(/^chatcmpl-[0-9a-f]{32}$/)
+    expect(Math.abs(body.created - Date.now() / 1000)).toBeLessThan(60)
+  })
+
+  it('streams the role first, then text, then the finish reason and [DONE]', async () => {
+    const response = await setup().chat({ ...request, stream: true })
+    expect(Object.fromEntries(response.headers)).toMatchObject({
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no',
+    })
+    const text = await response.text()
+    expect(framesOf(text).at(-1)).toBe('data: [DONE]')
+    const chunks = dataOf(text)
+    expect(chunks.map((chunk) => chunk.choices[0].delta)).toEqual([
+      { role: 'assistant', content: '' },
+      ...['Hello', ', ', 'wörld ', '🌍'].map((content) => ({ content })),
+      {},
+    ])
+    expect(chunks.map((chunk) => chunk.choices[0].finish_reason)).toEqual([
+      null,
+      null,
+      null,
+      null,
+      null,
+      'stop',
+    ])
+    expect(new Set(chunks.map(({ id, created, model }) => `${id} ${created} ${model}`)).size).toBe(1)
+    expect(chunks.some((chunk) => 'usage' in chunk)).toBe(false)
+  })
+
+  it('sends the usage in a last chunk of its own where it is asked for', async () => {
+    const streamed = { ...request, stream: true, stream_options: { include_usage: true } }
+    const chunks = dataOf(await (await setup().chat(streamed)).text())
+    expect(chunks.slice(0, -1).every((chunk) => chunk.usage === null)).toBe(true)
+    expect(chunks.at(-1)).toMatchObject({
+      choices: [],
+      usage: { prompt_tokens: 7, completion_tokens: 4, total_tokens: 11 },
+    })
+  })
+
+  it('hands the request on in one form, whatever names and nulls it came with', async () => {
+    const { chat, services } = setup()
+    await chat({
+      ...request,
+      messages: [
+        { role: 'developer', content: 'Be brief.' },
+        {
+          role: 'user',
+          content: [
+            { type: 'text', text: 'a' },
+            { type: 'text', text: 'b' },
+          ],
+          name: 'ann',
+        },
+        { role: 'assistant', content: 'c', refusal: null, tool_calls: [], annotations: [], audio: null },
+        { role: 'tool', content: 'd', tool_call_id: 'call-1' },
+      ],
+      max_tokens: 5,
+      temperature: 0,
+      top_p: 0.5,
+      top_k: 3,
+      seed: -1,
+      stop: 'x',
+      n: 1,
+    })
+    await chat({ ...request, max_completion_tokens: 6, temperature: null, stop: ['a', 'b'], seed: null })
+    await chat({ ...request, stop: null, n: null, stream: null })
+    const { messages: _, ...bare } = services.chat.requests[2]!
+    expect(services.chat.requests[0]).toEqual({
+      model: 'tiny',
+      messages: [
+        { role: 'system', content: 'Be brief.' },
+        { role: 'user', content: 'ab', name: 'ann' },
+        { role: 'assistant', content: 'c' },
+        { role: 'tool', content: 'd', toolCallId: 'call-1' },
+      ],
+      maxTokens: 5,
+      temperature: 0,
+      topP: 0.5,
+      topK: 3,
+      seed: -1,
+      stop: ['x'],
+    })
+    expect(services.chat.requests[1]).toMatchObject({
+      maxTokens: 6,
+      temperature: undefined,
+      stop: ['a', 'b'],
+    })
+    expect(bare).toEqual({ model: 'tiny', stop: [] })
+  })
+
+  it('accepts fields that ask for nothing', async () => {
+    const { chat } = setup()
+    const response = await chat({
+      ...request,
+      user: 'u',
+      metadata: { a: 'b' },
+      store: false,
+      parallel_tool_calls: true,
+      service_tier: 'auto',
+      tools: [],
+      tool_choice: 'none',
+      logprobs: false,
+      logit_bias: {},
+      presence_penalty: 0,
+      frequency_penalty: 0,
+      response_format: { type: 'text' },
+      modalities: ['text'],
+    })
+    expect(response.status).toBe(200)
+  })
+
+  it.each([
+    ['tools', [{ type: 'function', function: { name: 'f' } }]],
+    ['tool_choice', 'auto'],
+    ['functions', [{ name: 'f' }]],
+    ['logprobs', true],
+    ['top_logprobs', 3],
+    ['logit_bias', { 5: 1 }],
+    ['presence_penalty', 0.5],
+    ['frequency_penalty', -1],
+    ['response_format', { type: 'json_object' }],
+    ['modalities', ['text', 'audio']],
+    ['reasoning_effort', 'high'],
+  ])('refuses %s, which means something that it does not do', async (param, value) => {
+    const response = await setup().chat({ ...request, [param]: value })
+    expect(response.status).toBe(400)
+    expect((await response.json()).error).toMatchObject({ param, code: 'unsupported_parameter' })
+  })
+
+  it.each([
+    ['n', { n: 2 }],
+    ['n', { n: 0 }],
+    ['temperature', { temperature: 2.1 }],
+    ['temperature', { temperature: '1' }],
+    ['top_p', { top_p: 0 }],
+    ['top_k', { top_k: -1 }],
+    ['seed', { seed: 1.5 }],
+    ['max_tokens', { max_tokens: 0 }],
+    ['max_tokens', { max_tokens: 5, max_completion_tokens: 6 }],
+    ['stop', { stop: ['a', 'b', 'c', 'd', 'e'] }],
+    ['stop', { stop: '' }],
+    ['stop.0', { stop: [''] }],
+    ['stop', { stop: 7 }],
+    ['stream_options', { stream_options: { include_usage: true } }],
+    ['model', { model: undefined }],
+    ['model', { model: '' }],
+    ['messages', { messages: undefined }],
+    ['messages', { messages: [] }],
+    ['messages.0.role', { messages: [{ role: 'robot', content: 'x' }] }],
+    ['messages.0.content', { messages: [{ role: 'user' }] }],
+    ['messages.0.content', { messages: [{ role: 'user', content: null }] }],
+    [
+      'messages.0.content.1.type',
+      {
+        messages: [
+          {
+            role: 'user',
+            content: [
+              { type: 'text', text: 'a' },
+              { type: 'image_url', image_url: { url: 'x' } },
+            ],
+          },
+        ],
+      },
+    ],
+    ['messages.0.tool_calls', { messages: [{ role: 'assistant', content: 'x', tool_calls: [{ id: 'a' }] }] }],
+    ['min_p', { min_p: 0.1 }],
+  ])('names %s as the field at fault in %j', async (param, change) => {
+    const { chat, services } = setup()
+    const response = await chat({ ...request, ...change })
+    expect(response.status).toBe(400)
+    expect((await response.json()).error).toMatchObject({ param, type: 'invalid_request_error' })
+    expect(services.chat.requests).toHaveLength(0)
+  })
+
+  it('answers with a status, streamed or not, when the request is refused before the start', async () => {
+    const { chat, services } = setup()
+    services.chat.failure = {
+      error: new FakeError('too_large', 'context_length_exceeded', 'too long', 'messages'),
+      afterPieces: 0,
+    }
+    for (const stream of [false, true]) {
+      const response = await chat({ ...request, stream })
+      expect(response.status).toBe(400)
+      expect((await response.json()).error).toMatchObject({
+        code: 'context_length_exceeded',
+        param: 'messages',
+      })
+    }
+  })
+
+  it('ends the stream with an error frame when something fails later, without its cause', async () => {
+    const causes: unknown[] = []
+    const { chat, services } = setup({ onStreamError: ({ cause }) => causes.push(cause) })
+    const cause = new Error('secret path')
+    services.chat.failure = { error: cause, afterPieces: 2 }
+    const text = await (await chat({ ...request, stream: true })).text()
+    expect(dataOf(text).at(-1)).toMatchObject({ error: { type: 'server_error', code: 'internal_error' } })
+    expect(text).not.toContain('secret')
+    expect(text).not.toContain('[DONE]')
+    expect(causes).toEqual([cause])
+  })
+
+  it('keeps a silent stream alive with comments', async () => {
+    const { chat, services } = setup({ keepAliveMs: 5 })
+    services.chat.hangs = true
+    const reader = (await chat({ ...request, stream: true })).body!.getReader()
+    let text = ''
+    while (!text.includes(': keep-alive\n\n')) text += new TextDecoder().decode((await reader.read()).value)
+    await reader.cancel()
+    await until(() => services.chat.aborted === 1)
+  })
+})
+
+describe("OpenAI's client", () => {
+  it('gets whole answers, with the request id', async () => {
+    const { client } = await setupClient()
+    const completion = await client.chat.completions.create({ model: 'tiny', messages })
+    expect(completion.choices[0]?.message.content).toBe('Hello, wörld 🌍')
+    expect(completion.usage?.total_tokens).toBe(11)
+    expect(completion._request_id).toBeTruthy()
+  })
+
+  it('iterates over a stream', async () => {
+    const { client } = await setupClient()
+    const stream_options = { include_usage: true }
+    const stream = await client.chat.completions.create({
+      model: 'tiny',
+      messages,
+      stream: true,
+      stream_options,
+    })
+    let text = ''
+    let total: number | undefined
+    for await (const chunk of stream) {
+      text += chunk.choices[0]?.delta.content ?? ''
+      total = chunk.usage?.total_tokens ?? total
+    }
+    expect([text, total]).toEqual(['Hello, wörld 🌍', 11])
+  })
+
+  it('assembles an answer with its stream helper', async () => {
+    const { client } = await setupClient()
+    const answer = await client.chat.completions.stream({ model: 'tiny', messages }).finalChatCompletion()
+    expect(answer.choices[0]).toMatchObject({
+      finish_reason: 'stop',
+      message: { content: 'Hello, wörld 🌍' },
+    })
+  })
+
+  it('reads characters whole even when the connection splits them', async () => {
+    const { baseURL } = await setupClient()
+    const byteByByte = new TransformStream<Uint8Array, Uint8Array>({
+      transform: (chunk, controller) => chunk.forEach((byte) => void controller.enqueue(Uint8Array.of(byte))),
+    })
+    const client = new OpenAI({
+      baseURL,
+      apiKey: 'k',
+      fetch: async (url, init) => {
+        const response = await fetch(url as string, init as RequestInit)
+        return new Response(response.body!.pipeThrough(byteByByte), response)
+      },
+    })
+    const stream = await client.chat.completions.create({ model: 'tiny', messages, stream: true })
+    let text = ''
+    for await (const chunk of stream) text += chunk.choices[0]?.delta.content ?? ''
+    expect(text).toBe('Hello, wörld 🌍')
+  })
+
+  it('lists, gets and deletes models, ids with ":" and "/" included', async () => {
+    const { client, services } = await setupClient()
+    const ids: string[] = []
+    for await (const model of client.models.list()) ids.push(model.id)
+    expect(ids).toEqual(['tiny', 'run-1:ckpt-step-5', 'org/model:tag'])
+    for (const id of ids) expect((await client.models.retrieve(id)).id).toBe(id)
+    expect(await client.models.delete('org/model:tag')).toMatchObject({ id: 'org/model:tag', deleted: true })
+    expect(services.models.ids.has('org/model:tag')).toBe(false)
+    await expect(client.models.delete('tiny')).rejects.toBeInstanceOf(BadRequestError)
+    await expect(client.models.retrieve('tiny%2F')).rejects.toBeInstanceOf(NotFoundError)
+    await expect(client.models.retrieve('nobody')).rejects.toMatchObject({
+      status: 404,
+      code: 'model_not_found',
+      param: 'model',
+    })
+  })
+
+  it.each([
+    ['invalid', BadRequestError],
+    ['not_found', NotFoundError],
+    ['conflict', ConflictError],
+    ['unavailable', InternalServerError],
+    ['surprising', InternalServerError],
+  ])('raises its own class for the kind %s', async (kind, expected) => {
+    const { client, services } = await setupClient()
+    services.chat.failure = { error: new FakeError(kind, 'c', 'm'), afterPieces: 0 }
+    const error = await client.chat.completions.create({ model: 'tiny', messages }).catch((thrown) => thrown)
+    expect(error).toBeInstanceOf(expected)
+    expect(error.requestID).toBeTruthy()
+  })
+
+  it('raises an error that comes in the middle of a stream', async () => {
+    const { client, services } = await setupClient()
+    services.chat.failure = {
+      error: new FakeError('unavailable', 'engine_lost', 'The engine ended.'),
+      afterPieces: 2,
+    }
+    const stream = await client.chat.completions.create({ model: 'tiny', messages, stream: true })
+    let text = ''
+    const reading = async () => {
+      for await (const chunk of stream) text += chunk.choices[0]?.delta.content ?? ''
+    }
+    const error = await reading().catch((thrown) => thrown)
+    expect(error).toBeInstanceOf(APIError)
+    expect(error.message).toContain('The engine ended.')
+    expect(text).toBe('Hello, ')
+  })
+
+  it('does not retry a conflict', async () => {
+    const { services, baseURL } = await setupClient()
+    services.chat.failure = { error: new FakeError('conflict', 'c', 'm'), afterPieces: 0 }
+    const client = new OpenAI({ baseURL, apiKey: 'k', maxRetries: 2 })
+    await expect(client.chat.completions.create({ model: 'tiny', messages })).rejects.toBeInstanceOf(
+      ConflictError,
+    )
+    expect(services.chat.requests).toHaveLength(1)
+  })
+
+  it('authenticates with its API key', async () => {
+    const services = new FakeServices()
+    services.keys = ['right']
+    const { client, baseURL } = await setupClient(services)
+    await expect(client.models.list()).rejects.toMatchObject({ status: 401, code: 'invalid_api_key' })
+    expect((await new OpenAI({ baseURL, apiKey: 'right' }).models.list()).data).toHaveLength(3)
+  })
+})
+
+describe('a client that disconnects', () => {
+  it.each([true, false])('ends the generation (stream: %s)', async (stream) => {
+    const { client, services } = await setupClient()
+    services.chat.hangs = true
+    const abort = new AbortController()
+    const answer = client.chat.completions.create(
+      { model: 'tiny', messages, stream },
+      { signal: abort.signal },
+    )
+    const outcome = answer.catch((error) => error)
+    await until(() => services.chat.requests.length === 1)
+    if (stream) await answer
+    abort.abort()
+    await outcome
+    await until(() => services.chat.aborted === 1 && services.chat.closed === 1)
+  })
+
+  it('ends the generation also when its request came in chunks', async () => {
+    const { baseURL, services } = await setupClient()
+    services.chat.hangs = true
+    const abort = new AbortController()
+    const outcome = fetch(`${baseURL}/chat/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: ReadableStream.from([Buffer.from(JSON.stringify(request))]),
+      duplex: 'half',
+      signal: abort.signal,
+    }).catch((error) => error)
+    await until(() => services.chat.requests.length === 1)
+    abort.abort()
+    await outcome
+    await until(() => services.chat.aborted === 1)
+  })
+})

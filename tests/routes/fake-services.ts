@@ -1,0 +1,439 @@
+import { createHash } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { z } from '@hono/zod-openapi'
+import type {
+  AppOptions,
+  ChatEvent,
+  ChatRequest,
+  Dataset,
+  ExportJob,
+  JobEvent,
+  Jobs,
+  Merge,
+  Model,
+  Services,
+  StoredBytes,
+  TrainingRun,
+} from '../../routes/services.ts'
+
+/** An error of the shape that the application throws. */
+export class FakeError extends Error {
+  readonly kind: string
+  readonly code: string
+  readonly param: string | undefined
+
+  constructor(kind: string, code: string, message: string, param?: string) {
+    super(message)
+    this.kind = kind
+    this.code = code
+    this.param = param
+  }
+}
+
+const notFound = (what: string) => new FakeError('not_found', 'not_found', `There is no ${what}.`)
+
+const idle = { created_at: 1, started_at: null, finished_at: null, error: null }
+
+export const fakeRun = (id: string, status: TrainingRun['status'] = 'succeeded'): TrainingRun => ({
+  id,
+  object: 'training.run',
+  model: 'tiny',
+  stage: 'sft',
+  finetuning_type: 'lora',
+  datasets: ['identity'],
+  output_dir: 'tiny/lora/one',
+  config: { lora_rank: 8 },
+  progress: null,
+  metrics: null,
+  ...idle,
+  status,
+})
+
+export const fakeMerge = (id: string): Merge => ({
+  id,
+  object: 'merge',
+  base: 'tiny',
+  adapter: 'run-1',
+  progress: null,
+  bytes: null,
+  ...idle,
+  status: 'queued',
+})
+
+export const fakeExport = (id: string): ExportJob => ({
+  id,
+  object: 'export',
+  model: 'merge-1',
+  bits: 16,
+  format: 'safetensors',
+  dtype: null,
+  progress: null,
+  bytes: null,
+  ...idle,
+  status: 'succeeded',
+})
+
+export const fakeModel = (id: string): Model => ({
+  id,
+  object: 'model',
+  created: 1,
+  owned_by: 'anneal',
+  root: 'tiny',
+  parent: null,
+  kind: 'base',
+  max_model_len: 512,
+})
+
+export const fakeEvent = (id: number, type: JobEvent['type'] = 'progress'): JobEvent => ({
+  id,
+  object: 'job.event',
+  type,
+  created_at: id,
+  message: `event ${id}`,
+  data: { step: id },
+})
+
+/** Bytes in memory that remember what was read of them. */
+export function storedBytes(content: Uint8Array): StoredBytes & { reads: [number, number][] } {
+  const reads: [number, number][] = []
+  return {
+    size: content.length,
+    reads,
+    read: async (start, end) => {
+      reads.push([start, end])
+      return Readable.from([Buffer.from(content.subarray(start, end + 1))])
+    },
+  }
+}
+
+export const sha256 = (content: Uint8Array) => createHash('sha256').update(content).digest('hex')
+
+/** Jobs in a map, with events in an array; a job that isn't finished waits for `signal` after its stored events. */
+class FakeJobs<T extends { id: string; status: TrainingRun['status'] }> implements Jobs<T> {
+  readonly items = new Map<string, T>()
+  readonly stored = new Map<string, JobEvent[]>()
+  aborted = 0
+
+  add(item: T, events: JobEvent[] = []): T {
+    this.items.set(item.id, item)
+    this.stored.set(item.id, events)
+    return item
+  }
+
+  async list({ after, limit }: { after?: string | undefined; limit: number }) {
+    const all = [...this.items.values()]
+    const start = after === undefined ? 0 : all.findIndex((item) => item.id === after) + 1
+    return { data: all.slice(start, start + limit), hasMore: start + limit < all.length }
+  }
+
+  async get(id: string) {
+    const item = this.items.get(id)
+    if (!item) throw notFound(`job ${id}`)
+    return item
+  }
+
+  async *events(id: string, after: number, signal: AbortSignal) {
+    const item = await this.get(id)
+    for (const event of this.stored.get(id) ?? []) if (event.id > after) yield event
+    if (item.status !== 'running') return
+    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+    this.aborted += 1
+  }
+
+  async cancel(id: string) {
+    const item = await this.get(id)
+    if (item.status !== 'running') throw new FakeError('conflict', 'already_finished', `${id} is finished.`)
+    return { ...item, status: 'cancelling' as const }
+  }
+}
+
+class FakeTraining extends FakeJobs<TrainingRun> {
+  readonly bodies: Record<string, unknown>[] = []
+  text = storedBytes(Buffer.from('loss 1.0\nloss 0.5\nBär\n'))
+  failure: unknown
+
+  async create(body: Record<string, unknown>) {
+    if (this.failure) throw this.failure
+    this.bodies.push(body)
+    return this.add(fakeRun(`run-${this.items.size + 1}`, 'queued'))
+  }
+
+  async preview(body: Record<string, unknown>) {
+    trainConfig.parse(body)
+    return {
+      object: 'training.preview' as const,
+      model: 'tiny',
+      config: body,
+      command: 'anneal train lora_rank=8',
+      yaml: 'lora_rank: 8\n',
+      train_examples: 10,
+      eval_examples: 0,
+      truncated_examples: 0,
+      tokens_per_epoch: 100,
+      trained_tokens_per_epoch: 50,
+      steps_per_epoch: 5,
+      total_steps: 15,
+      total_parameters: 4_000_000,
+      trainable_parameters: 40_000,
+      memory: { required_bytes: 1, available_bytes: 2, fits: true },
+      warnings: [],
+    }
+  }
+
+  async resume(id: string) {
+    return { ...(await this.get(id)), status: 'queued' as const }
+  }
+
+  async delete(id: string) {
+    const run = await this.get(id)
+    if (run.status === 'running') throw new FakeError('conflict', 'still_running', `${id} is running.`)
+    this.items.delete(id)
+  }
+
+  async checkpoints(id: string) {
+    await this.get(id)
+    const checkpoint = { epoch: 1, loss: 0.5, eval_loss: null, bytes: 10, created_at: 1 }
+    return [
+      {
+        id: `${id}:ckpt-step-5`,
+        object: 'training.checkpoint' as const,
+        run_id: id,
+        step: 5,
+        ...checkpoint,
+      },
+    ]
+  }
+
+  async log(id: string) {
+    await this.get(id)
+    return this.text
+  }
+
+  async lossPicture(id: string) {
+    await this.get(id)
+    return new Uint8Array([0x89, 0x50, 0x4e, 0x47])
+  }
+}
+
+class FakeMerges extends FakeJobs<Merge> {
+  readonly requests: unknown[] = []
+
+  async create(request: unknown) {
+    this.requests.push(request)
+    return this.add(fakeMerge('merge-1'))
+  }
+}
+
+class FakeExports extends FakeJobs<ExportJob> {
+  readonly contents = new Map<string, Uint8Array>()
+  readonly opened: string[] = []
+  readonly reads: [string, number, number][] = []
+
+  async create({ bits }: { bits: number }) {
+    if (bits < 4) throw new FakeError('refused', 'bits_not_allowed', `${bits} bits are refused.`, 'bits')
+    return this.add(fakeExport('export-1'))
+  }
+
+  async files(id: string) {
+    await this.get(id)
+    return [...this.contents].map(([path, content]) => ({
+      object: 'export.file' as const,
+      path,
+      bytes: content.length,
+      sha256: sha256(content),
+    }))
+  }
+
+  async file(id: string, path: string) {
+    await this.get(id)
+    const content = this.contents.get(path)
+    if (!content) throw notFound(`file ${path}`)
+    this.opened.push(path)
+    const bytes = storedBytes(content)
+    return {
+      path,
+      sha256: sha256(content),
+      size: bytes.size,
+      read: (start: number, end: number) => {
+        this.reads.push([path, start, end])
+        return bytes.read(start, end)
+      },
+    }
+  }
+}
+
+class FakeDatasets {
+  readonly registered = new Map<string, { fields: unknown; content: Buffer; fileName: string }>()
+  /** Staged files that neither became a dataset nor were discarded. */
+  staged = new Map<object, { content: Buffer; fileName: string }>()
+  stageFailures = 0
+
+  private entry(name: string): Dataset {
+    return {
+      name,
+      object: 'dataset',
+      formatting: 'alpaca',
+      file_name: `${name}.json`,
+      columns: null,
+      tags: null,
+      rows: null,
+      bytes: 1,
+      error: null,
+    }
+  }
+
+  async list() {
+    return [...this.registered.keys()].map((name) => this.entry(name))
+  }
+
+  async stage(fileName: string, content: Readable) {
+    const chunks: Buffer[] = []
+    try {
+      for await (const chunk of content) chunks.push(chunk as Buffer)
+    } catch (error) {
+      this.stageFailures += 1
+      throw error
+    }
+    const upload = {
+      fileName,
+      bytes: Buffer.concat(chunks).length,
+      discard: async () => {
+        this.staged.delete(upload)
+      },
+    }
+    this.staged.set(upload, { content: Buffer.concat(chunks), fileName })
+    return upload
+  }
+
+  async create(fields: { name: string }, upload: object) {
+    const staged = this.staged.get(upload)
+    if (!staged) throw new Error('not staged')
+    if (this.registered.has(fields.name)) throw new FakeError('conflict', 'name_taken', 'taken', 'name')
+    this.registered.set(fields.name, { fields, ...staged })
+    return this.entry(fields.name)
+  }
+
+  async convert(_name: string, { name }: { name: string }) {
+    return this.entry(name)
+  }
+
+  async preview(name: string, query: { offset: number; model?: string | undefined }) {
+    return {
+      object: 'dataset.preview' as const,
+      dataset: name,
+      model: query.model ?? null,
+      offset: query.offset,
+      total_rows: 1,
+      data: [
+        {
+          index: query.offset,
+          raw: { instruction: 'hi' },
+          text: null,
+          tokens: null,
+          truncated: false,
+          error: null,
+        },
+      ],
+    }
+  }
+}
+
+class FakeModels {
+  readonly ids = new Set(['tiny', 'run-1:ckpt-step-5', 'org/model:tag'])
+
+  async list() {
+    return [...this.ids].map(fakeModel)
+  }
+
+  async get(id: string) {
+    if (!this.ids.has(id)) throw new FakeError('not_found', 'model_not_found', `no model ${id}`, 'model')
+    return fakeModel(id)
+  }
+
+  async delete(id: string) {
+    await this.get(id)
+    if (id === 'tiny') throw new FakeError('refused', 'base_model', 'A base model is not deleted.')
+    this.ids.delete(id)
+  }
+}
+
+class FakeChat {
+  readonly requests: ChatRequest[] = []
+  pieces = ['Hello', ', ', 'wörld ', '🌍']
+  /** Thrown before the start event, or after this many pieces. */
+  failure: { error: unknown; afterPieces: number } | undefined
+  /** Waits after the pieces until the client has gone. */
+  hangs = false
+  aborted = 0
+  closed = 0
+
+  async *complete(request: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatEvent> {
+    this.requests.push(request)
+    try {
+      if (this.failure?.afterPieces === 0) throw this.failure.error
+      yield { type: 'start', systemFingerprint: 'fp_test' }
+      for (const [index, text] of this.pieces.entries()) {
+        if (this.failure?.afterPieces === index) throw this.failure.error
+        yield { type: 'text', text }
+      }
+      if (this.hangs) {
+        await new Promise<void>((resolve) => {
+          if (signal.aborted) resolve()
+          signal.addEventListener('abort', () => resolve(), { once: true })
+        })
+        this.aborted += 1
+        throw new FakeError('cancelled', 'cancelled', 'The client has gone.')
+      }
+      yield { type: 'finish', reason: 'stop', usage: { promptTokens: 7, completionTokens: 4 } }
+    } finally {
+      this.closed += 1
+    }
+  }
+}
+
+/** A configuration schema as small as the tests need. */
+export const trainConfig = z.strictObject({
+  model_name_or_path: z.string(),
+  dataset: z.string(),
+  lora_rank: z.int().min(1).default(8).describe('Rank of the adapter.'),
+})
+
+/** All services in memory, with what they were asked for in their fields. */
+export class FakeServices {
+  keys: string[] = []
+  readonly auth = {
+    isRequired: () => this.keys.length > 0,
+    authenticate: (key: string) => this.keys.includes(key),
+    get required() {
+      return this.isRequired()
+    },
+  }
+  readonly training = new FakeTraining()
+  readonly datasets = new FakeDatasets()
+  readonly merges = new FakeMerges()
+  readonly exports = new FakeExports()
+  readonly models = new FakeModels()
+  readonly chat = new FakeChat()
+  healthStatus: 'ok' | 'starting' | 'draining' = 'ok'
+  readonly system = {
+    health: async () => ({ status: this.healthStatus, version: '1.2.3', device: 'cpu', uptimeSeconds: 1.5 }),
+    metrics: async () => ({ contentType: 'text/plain; version=0.0.4', body: 'anneal_runs_total 1\n' }),
+  }
+
+  /** The same object in the type that createApp takes: it must satisfy the interfaces. */
+  asServices(): Services {
+    return this
+  }
+}
+
+export const fakeOptions = (overrides: Partial<AppOptions> = {}): AppOptions => ({
+  version: '1.2.3',
+  allowedHosts: [],
+  allowedOrigins: [],
+  maxJsonBytes: 100_000,
+  maxUploadBytes: 1_000_000,
+  keepAliveMs: 10_000,
+  onResponse: () => {},
+  schemas: { trainConfig },
+  ...overrides,
+})

@@ -1,0 +1,113 @@
+import { describe, expect, it } from 'vitest'
+import { createApp } from '../../routes/app.ts'
+import type { AppOptions } from '../../routes/services.ts'
+import { FakeServices, fakeOptions } from './fake-services.ts'
+
+const newApp = (options: Partial<AppOptions> = {}, keys: string[] = []) => {
+  const services = new FakeServices()
+  services.keys = keys
+  return createApp(services.asServices(), fakeOptions(options))
+}
+
+const statusOf = async (
+  app: ReturnType<typeof newApp>,
+  headers: Record<string, string>,
+  path = '/v1/models',
+) => (await app.request(path, { headers })).status
+
+describe('the Host check', () => {
+  it.each(['localhost', 'localhost:8000', '127.0.0.1:8000', '[::1]:8000', 'LOCALHOST:1', 'anneal.lan:8000'])(
+    'lets %s in',
+    async (host) => {
+      expect(await statusOf(newApp({ allowedHosts: ['Anneal.lan'] }), { host })).toBe(200)
+    },
+  )
+
+  it.each([
+    'evil.example',
+    'localhost.evil.example',
+    '127.0.0.1.evil.example:8000',
+    '[::2]',
+    '',
+    'localhost@evil',
+  ])('keeps %j out, /health included', async (host) => {
+    expect(await statusOf(newApp(), { host })).toBe(403)
+    expect(await statusOf(newApp(), { host }, '/health')).toBe(403)
+  })
+})
+
+describe('the Origin check', () => {
+  const host = 'localhost:8000'
+
+  it('lets requests without Origin, of the same origin and of configured origins in', async () => {
+    const app = newApp({ allowedOrigins: ['https://ui.example'] })
+    expect(await statusOf(app, { host })).toBe(200)
+    expect(await statusOf(app, { host, origin: 'http://localhost:8000' })).toBe(200)
+    expect(await statusOf(app, { host, origin: 'https://ui.example' })).toBe(200)
+  })
+
+  it.each(['https://evil.example', 'null', 'http://localhost:9000', 'localhost:8000'])(
+    'keeps %s out',
+    async (origin) => {
+      expect(await statusOf(newApp(), { host, origin })).toBe(403)
+    },
+  )
+})
+
+describe('CORS', () => {
+  const preflight = {
+    method: 'OPTIONS',
+    headers: {
+      origin: 'https://ui.example',
+      'access-control-request-method': 'POST',
+      'access-control-request-headers': 'authorization,content-type,x-stainless-lang',
+    },
+  }
+
+  it('is off by default', async () => {
+    const app = newApp()
+    expect((await app.request('/v1/models')).headers.get('access-control-allow-origin')).toBeNull()
+    expect((await app.request('/v1/chat/completions', preflight)).status).toBe(403)
+  })
+
+  it("answers the preflight of a configured origin without a key, with OpenAI's headers", async () => {
+    const app = newApp({ allowedOrigins: ['https://ui.example'] }, ['k'])
+    const response = await app.request('/v1/chat/completions', preflight)
+    expect(response.status).toBe(204)
+    expect(response.headers.get('access-control-allow-origin')).toBe('https://ui.example')
+    expect(response.headers.get('access-control-allow-headers')).toContain('x-stainless-retry-count')
+  })
+
+  it('puts its headers on errors too, so that a page can read them', async () => {
+    const app = newApp({ allowedOrigins: ['https://ui.example'] }, ['k'])
+    const response = await app.request('/v1/models', { headers: { origin: 'https://ui.example' } })
+    expect(response.status).toBe(401)
+    expect(response.headers.get('access-control-allow-origin')).toBe('https://ui.example')
+  })
+})
+
+describe('API keys', () => {
+  const app = newApp({}, ['right'])
+
+  it('are asked for on every route but /health', async () => {
+    const paths = app.routes
+      .filter(({ method, path }) => method !== 'ALL' && path !== '/health' && !path.includes('*'))
+      .map(({ method, path }) => ({ method, path: path.replace(/\{[^}]*\}/g, '').replace(/:\w+/g, 'x') }))
+    expect(paths.length).toBeGreaterThan(35)
+    for (const { method, path } of paths) {
+      const response = await app.request(path, { method })
+      expect(response.status, `${method} ${path}`).toBe(401)
+      expect(response.headers.get('www-authenticate')).toBe('Bearer')
+    }
+    expect((await app.request('/nowhere')).status).toBe(401)
+    expect((await app.request('/health')).status).toBe(200)
+  })
+
+  it('open with the right key only', async () => {
+    expect(await statusOf(app, { authorization: 'Bearer right' })).toBe(200)
+    expect(await statusOf(app, { authorization: 'bearer right' })).toBe(200)
+    for (const authorization of ['Bearer wrong', 'Bearer right x', 'Basic right', 'right', 'Bearer ']) {
+      expect(await statusOf(app, { authorization }), authorization).toBe(401)
+    }
+  })
+})
