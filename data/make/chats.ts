@@ -26,6 +26,8 @@ export interface ChatSets {
 }
 
 const HELD_OUT_SHARE = 0.06
+/** Conversations of one length that follow each other: the batch size of stage sft. */
+export const CHAT_BATCH = 16
 
 /** `count` conversations for training, and the questions kept back for evaluation. */
 export function makeChats(random: Random, world: World, count: number): ChatSets {
@@ -40,7 +42,18 @@ export function makeChats(random: Random, world: World, count: number): ChatSets
     trainable.set(p, kept)
   }
   const train = Array.from({ length: count }, () => conversation(random, world, trainable))
-  return { train, heldOut }
+  return { train: groupByLength(random, train), heldOut }
+}
+
+/** Random groups of CHAT_BATCH conversations of about one length, so that a batch in this order has little padding. */
+function groupByLength(random: Random, chats: readonly Chat[]): Chat[] {
+  const sized = chats.map((chat) => ({ chat, size: JSON.stringify(chat).length }))
+  sized.sort((a, b) => a.size - b.size)
+  const sorted = sized.map(({ chat }) => chat)
+  const groups = Array.from({ length: Math.ceil(chats.length / CHAT_BATCH) }, (_, i) =>
+    sorted.slice(i * CHAT_BATCH, (i + 1) * CHAT_BATCH),
+  )
+  return random.shuffle(groups).flat()
 }
 
 type Named = ReadonlyMap<Person, readonly Exchange[]>
