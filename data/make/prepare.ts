@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Corpus, makeCorpus, SEED, writeCorpus } from './generate.ts'
@@ -9,6 +9,13 @@ import { writeTokenizer } from './tokenizer.ts'
 export const TEXT_COUNT = 28_000
 export const CHAT_COUNT = 12_000
 
+/** Demo datasets whose words the tokenizer should keep whole. */
+const DEMO_FILES = [
+  'anneal_identity.json',
+  'greetings_sharegpt.json',
+  'lighthouse_qa.json',
+  'small_world.jsonl',
+]
 const dataFolder = join(dirname(fileURLToPath(import.meta.url)), '..')
 
 /** Writes `folder`/data (the corpus as an Anneal dataset folder) and `folder`/untrained (the model before training). */
@@ -21,12 +28,11 @@ export function prepare(folder: string): Corpus {
   return corpus
 }
 
-/** What the tokenizer learns its merges from: the corpus, and the demo datasets so that their words stay whole. */
+/** What the tokenizer learns its merges from: the corpus and the demo datasets. */
 export function* tokenizerTexts(corpus: Corpus): Generator<string> {
   yield* corpus.texts
   for (const { conversations } of corpus.chats) for (const { value } of conversations) yield value
-  for (const name of readdirSync(dataFolder).sort()) {
-    if (name === 'dataset_info.json' || !/\.jsonl?$/.test(name)) continue
+  for (const name of DEMO_FILES) {
     const content = readFileSync(join(dataFolder, name), 'utf8')
     const rows: unknown[] = name.endsWith('l')
       ? content
