@@ -30,35 +30,44 @@ export function toTemplateConversation(
   const system = [conversation.system ?? '', describeTools(listed)].filter((part) => part !== '').join('\n\n')
   return {
     system: system === '' ? [] : [{ role: 'system', content: system }],
-    turns: conversation.messages.map((message) => toTemplateMessage(message, template)),
+    turns: toTemplateMessages(conversation.messages, template),
     tools: shown,
   }
 }
 
-function toTemplateMessage(message: Message, template: ChatTemplate): TemplateMessage {
-  switch (message.role) {
-    case 'observation':
-      return { role: template.knows.toolRole ? 'tool' : 'user', content: message.content }
-    case 'function': {
-      const calls = template.knows.toolCalls ? parseToolCalls(message.content) : undefined
-      return calls === undefined
-        ? { role: 'assistant', content: message.content }
-        : { role: 'assistant', content: '', tool_calls: calls }
+function toTemplateMessages(messages: readonly Message[], template: ChatTemplate): TemplateMessage[] {
+  let calls = 0
+  return messages.map(({ role, content }): TemplateMessage => {
+    if (role === 'observation') {
+      return template.knows.toolRole
+        ? { role: 'tool', content, tool_call_id: callId(calls) }
+        : { role: 'user', content }
     }
-    default:
-      return { role: message.role, content: message.content }
-  }
+    if (role !== 'function') return { role, content }
+    const parsed = template.knows.toolCalls ? parseToolCalls(content) : undefined
+    if (parsed === undefined) return { role: 'assistant', content }
+    return {
+      role: 'assistant',
+      content: '',
+      tool_calls: parsed.map((call) => ({ id: callId(++calls), type: 'function', function: call })),
+    }
+  })
+}
+
+/** Datasets have no call ids, and some templates insist on nine letters or digits. */
+function callId(number: number): string {
+  return `call${String(number).padStart(5, '0')}`
 }
 
 /** The calls that a function message holds as JSON: one {name, arguments} or a list; undefined when it is something else. */
-function parseToolCalls(content: string): TemplateMessage['tool_calls'] | undefined {
+function parseToolCalls(content: string): { name: string; arguments: unknown }[] | undefined {
   const value = parseJson(content)
-  const calls: NonNullable<TemplateMessage['tool_calls']> = []
+  const calls: { name: string; arguments: unknown }[] = []
   for (const call of Array.isArray(value) ? value : [value]) {
     if (!isJsonObject(call) || typeof call.name !== 'string') return undefined
     const given = call.arguments ?? {}
     const parsed = typeof given === 'string' ? (parseJson(given) ?? given) : given
-    calls.push({ type: 'function', function: { name: call.name, arguments: parsed } })
+    calls.push({ name: call.name, arguments: parsed })
   }
   return calls.length > 0 ? calls : undefined
 }

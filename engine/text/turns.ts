@@ -18,7 +18,7 @@ const MARKER = 'ANSWER-9f2c7e51'
  * with the answer adds to that. This needs each render to begin with the one before it. Where a template breaks that:
  * - a response that does not continue its prompt (trimmed content, a generation prompt that opens a thought) is the
  *   answer as written plus what the template puts after an answer;
- * - a history that differs from the answer as it was learned (thoughts are dropped from earlier turns) is skipped up to
+ * - a history that differs from the turn as it was learned (thoughts are dropped from earlier turns) is skipped up to
  *   where it agrees again with the end of that answer, so every turn is learned in its own full form;
  * - a history that agrees nowhere (the system text moves to the last question) leaves one turn: the last, with the whole
  *   history as its prompt.
@@ -36,16 +36,14 @@ export function splitTurns(
     template.render([...system, ...messages], { addGenerationPrompt, tools, variables })
 
   const result: Turn[] = []
-  let previous = { prompt: '', full: '' }
+  let previous: Rendered = { question: '', prompt: '', response: '' }
   for (let end = 2; end <= turns.length; end += 2) {
     const context = render(turns.slice(0, end - 1), true)
     const response = findResponse(conversation, turns.slice(0, end), context, render)
     const start = end === 2 ? 0 : findHistoryEnd(context, previous)
-    if (start === undefined) {
-      return [lastTurn(conversation, turns, render)]
-    }
+    if (start === undefined) return [lastTurn(conversation, turns, render)]
     result.push({ prompt: context.slice(start), response })
-    previous = { prompt: context, full: context + response }
+    previous = { question: render(turns.slice(0, end - 1), false), prompt: context, response }
   }
   return result
 }
@@ -72,17 +70,32 @@ function findResponse(
   return (conversation.messages[turns.length - 1]?.content ?? '') + endOfTurn
 }
 
-/** Where in `context` the turn before ends; undefined when the history does not agree with it. */
-function findHistoryEnd(context: string, previous: { prompt: string; full: string }): number | undefined {
-  if (context.startsWith(previous.full)) return previous.full.length
-  if (!context.startsWith(previous.prompt)) return undefined
-  const shown = context.slice(previous.prompt.length)
-  const learned = previous.full.slice(previous.prompt.length)
-  for (let skip = 1; skip < learned.length; skip++) {
-    const kept = learned.slice(skip)
-    if (kept.trim() !== '' && shown.startsWith(kept)) return previous.prompt.length + kept.length
+/** A turn as it was learned: the render up to its question, the same with the generation prompt, and the answer. */
+interface Rendered {
+  question: string
+  prompt: string
+  response: string
+}
+
+/**
+ * Where in `context` the turn before ends; undefined when the history does not agree with it. The history has to show that
+ * turn's question unchanged; its generation prompt and the head of its answer may be missing.
+ */
+function findHistoryEnd(context: string, { question, prompt, response }: Rendered): number | undefined {
+  if (context.startsWith(prompt + response)) return prompt.length + response.length
+  if (!context.startsWith(question)) return undefined
+  const answerStart = commonLength(context, prompt)
+  for (let skip = 0; skip < response.length; skip++) {
+    const kept = response.slice(skip)
+    if (kept.trim() !== '' && context.startsWith(kept, answerStart)) return answerStart + kept.length
   }
   return undefined
+}
+
+function commonLength(a: string, b: string): number {
+  let length = 0
+  while (length < a.length && a[length] === b[length]) length++
+  return length
 }
 
 /** Questions (user, observation) stand at even places, answers (assistant, function) at odd ones, and an answer ends it. */

@@ -19,6 +19,8 @@ export interface DatasetFiles {
   /** Absolute paths, sorted by name. */
   paths: string[]
   bytes: number
+  /** When the last of them was changed, in milliseconds since 1970. */
+  modified: number
 }
 
 /**
@@ -43,8 +45,13 @@ export async function findFiles(directory: string, fileName: string): Promise<Da
     )
   }
   let bytes = 0
-  for (const file of paths) bytes += (await stat(file)).size
-  return { type, paths, bytes }
+  let modified = 0
+  for (const file of paths) {
+    const { size, mtimeMs } = await stat(file)
+    bytes += size
+    modified = Math.max(modified, mtimeMs)
+  }
+  return { type, paths, bytes, modified }
 }
 
 /** The error for a file extension without a reader. */

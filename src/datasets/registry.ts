@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
 import { extname, join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
@@ -73,7 +74,8 @@ export class DatasetRegistry {
 
   /** How many rows a dataset's files have; counted once for each state of the files. */
   async countRows(source: DatasetSource): Promise<number> {
-    const key = `${source.files.paths.join('\n')}\n${source.files.bytes}`
+    const { paths, bytes, modified } = source.files
+    const key = JSON.stringify([paths, bytes, modified])
     const known = this.#rowCounts.get(key)
     if (known !== undefined) return known
     const rows = await countRows(source.files)
@@ -102,7 +104,9 @@ export class DatasetRegistry {
     readEntry(name, complete)
 
     const info = await readInfo(directory)
-    await rename(file, join(directory, fileName))
+    const target = join(directory, fileName)
+    if (existsSync(target)) throw taken(`There is already a file ${fileName}, which is not registered.`)
+    await rename(file, target)
     await writeInfo(directory, { ...info, [name]: complete })
     return readSource(name, directory, complete)
   }
@@ -118,9 +122,7 @@ export class DatasetRegistry {
       )
     }
     if ((await this.#entries()).has(name)) {
-      throw new EngineError('conflict', 'dataset_exists', `There is already a dataset named ${name}.`, {
-        param: 'name',
-      })
+      throw taken(`There is already a dataset named ${name}.`)
     }
   }
 
@@ -138,6 +140,10 @@ export class DatasetRegistry {
 async function readSource(name: string, directory: string, entry: unknown): Promise<DatasetSource> {
   const attributes = readEntry(name, entry)
   return { name, attributes, files: await findFiles(directory, attributes.fileName) }
+}
+
+function taken(message: string): EngineError {
+  return new EngineError('conflict', 'dataset_exists', `${message} Choose another name.`, { param: 'name' })
 }
 
 type Info = Record<string, Record<string, unknown>>

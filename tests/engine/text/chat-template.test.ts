@@ -101,9 +101,9 @@ describe('toTemplateConversation', () => {
         {
           role: 'assistant',
           content: '',
-          tool_calls: [{ type: 'function', function: { name: 'add', arguments: { a: 1 } } }],
+          tool_calls: [{ id: 'call00001', type: 'function', function: { name: 'add', arguments: { a: 1 } } }],
         },
-        { role: 'tool', content: '2' },
+        { role: 'tool', content: '2', tool_call_id: 'call00001' },
         { role: 'assistant', content: 'two' },
       ],
     })

@@ -162,7 +162,10 @@ describe('splitTurns with templates whose renders do not continue each other', (
     const source =
       "{% for m in messages %}{{ ('[A]' if m.role == 'assistant' else '[U]') + m.content + '[E]' }}{% endfor %}" +
       "{% if add_generation_prompt %}{{ '[A]<think>' }}{% endif %}"
-    expect(split(source, 'q', 'a')).toEqual([{ prompt: '[U]q[E][A]<think>', response: 'a[E]' }])
+    expect(split(source, 'q', 'a', 'r', 'b')).toEqual([
+      { prompt: '[U]q[E][A]<think>', response: 'a[E]' },
+      { prompt: '[U]r[E][A]<think>', response: 'b[E]' },
+    ])
   })
 
   it('learns the last turn alone when the system text moves to the last question', () => {

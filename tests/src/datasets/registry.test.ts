@@ -139,6 +139,13 @@ describe('DatasetRegistry.add', () => {
     expect(await registry.countRows(await registry.get('c'))).toBe(1)
   })
 
+  it('does not overwrite a file that is not registered', async () => {
+    const directory = datasetDirectory({ 'mine.json': 'precious' })
+    const registry = new DatasetRegistry({ directories: [directory] })
+    expect((await failureOf(registry.add('mine', {}, staged(directory, 'x')))).code).toBe('dataset_exists')
+    expect(readFileSync(join(directory, 'mine.json'), 'utf8')).toBe('precious')
+  })
+
   it('refuses a taken name in any directory and names that could be paths', async () => {
     const first = datasetDirectory({ 'dataset_info.json': { a: { file_name: 'a.json' } } })
     const second = datasetDirectory({})
