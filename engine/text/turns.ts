@@ -1,6 +1,8 @@
 import { EngineError } from '../errors.ts'
 import type { ChatTemplate, TemplateMessage } from './chat-template.ts'
+import type { Message } from './conversation.ts'
 import { type ChatConversation, toTemplateConversation } from './template-messages.ts'
+import type { ModelTokenizer } from './tokenizer.ts'
 
 /** One exchange as text: what the model is given and what it shall answer, end-of-turn included. */
 export interface Turn {
@@ -46,6 +48,26 @@ export function splitTurns(
     previous = { question: render(turns.slice(0, end - 1), false), prompt: context, response }
   }
   return result
+}
+
+/**
+ * Whether an answer in this template ends with a token that ends a generation. Where it does not, what is trained never
+ * learns to stop.
+ *
+ * @returns a warning that says so, or undefined when all is well.
+ */
+export function checkEndOfTurn(template: ChatTemplate, tokenizer: ModelTokenizer): string | undefined {
+  const messages: Message[] = [
+    { role: 'user', content: 'Hi' },
+    { role: 'assistant', content: 'Hello' },
+  ]
+  const response = splitTurns({ kind: 'chat', messages }, template).at(-1)?.response ?? ''
+  if (tokenizer.encode(response).some((id) => tokenizer.eosTokenIds.includes(id))) return undefined
+  const ends = tokenizer.eosTokenIds.map((id) => JSON.stringify(tokenizer.decode([id]))).join(', ')
+  return (
+    `An answer ends with ${JSON.stringify(response.slice(-24))} in this template, which holds none of the model's end ` +
+    `tokens (${ends || 'it has none'}): the trained model may not stop.`
+  )
 }
 
 type Render = (messages: readonly TemplateMessage[], addGenerationPrompt: boolean) => string

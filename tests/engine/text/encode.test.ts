@@ -6,7 +6,7 @@ import { type EncodedExample, IGNORE_INDEX, type Message } from '../../../engine
 import { encodeConversation, inferTurnLengths } from '../../../engine/text/encode.ts'
 import { packExamples, packText } from '../../../engine/text/packing.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
-import { splitTurns } from '../../../engine/text/turns.ts'
+import { checkEndOfTurn, splitTurns } from '../../../engine/text/turns.ts'
 import { byteTokenizerFolder, writeModelFolder } from './byte-tokenizer.ts'
 
 const tokenizer = loadTokenizer(byteTokenizerFolder())
@@ -176,6 +176,14 @@ describe('splitTurns with templates whose renders do not continue each other', (
     expect(split(source, 'q', 'a', 'r', 'b')).toEqual([
       { prompt: '[U]q[A]a[E][U]SYS r[A]', response: 'b[E]' },
     ])
+  })
+})
+
+describe('checkEndOfTurn', () => {
+  it('is content with an answer that ends with an end token, and warns where none does', () => {
+    expect(checkEndOfTurn(template, tokenizer)).toBeUndefined()
+    const endless = resolveChatTemplate(loadTokenizer(byteTokenizerFolder('{{ messages[-1].content }}')))
+    expect(checkEndOfTurn(endless, tokenizer)).toMatch(/"Hello".*"<\|im_end\|>".*may not stop/)
   })
 })
 
