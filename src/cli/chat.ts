@@ -1,0 +1,193 @@
+import { createInterface } from 'node:readline'
+import { Command } from 'commander'
+import { EngineError } from '../../engine/errors.ts'
+import type { ChatMessage } from '../../routes/services.ts'
+import type { Application } from '../application.ts'
+import { withApplication } from './support/application.ts'
+import { describeFailure, UsageError } from './support/failure.ts'
+import { readModelTarget } from './support/model-target.ts'
+import { note, onInterrupt, print, printJson } from './support/terminal.ts'
+
+interface ChatOptions {
+  checkpoint?: string
+  adapter?: string
+  system?: string
+  temperature?: string
+  topP?: string
+  seed?: string
+  maxTokens?: string
+  prompt?: string
+  json?: boolean
+}
+
+/** Who answers, and how. */
+interface Speaker {
+  model: string
+  adapterFolder?: string
+  system?: string
+  temperature?: number
+  topP?: number
+  seed?: number
+  maxTokens?: number
+}
+
+/** `anneal chat`: a conversation in the terminal, or one question with --prompt. */
+export function chatCommand(): Command {
+  return new Command('chat')
+    .description('Talk to a model in the terminal. /clear starts anew, /exit or Ctrl-D leaves.')
+    .argument('<model>', 'id of a base, run, checkpoint, merge or export, or a model folder')
+    .option('--checkpoint <step>', 'the checkpoint of a run')
+    .option('--adapter <folder>', 'a PEFT adapter folder over the model')
+    .option('--system <text>', 'system message')
+    .option('--temperature <number>', '0 always takes the likeliest token')
+    .option('--top-p <number>', 'nucleus sampling')
+    .option('--seed <number>', 'makes sampling repeatable')
+    .option('--max-tokens <number>', 'longest answer')
+    .option('--prompt <text>', 'ask this one question and leave')
+    .option('--json', 'with --prompt: print the answer as JSON')
+    .action(chat)
+}
+
+async function chat(word: string, options: ChatOptions): Promise<void> {
+  const target = readModelTarget(word)
+  const speaker = readSpeaker(target.id, options)
+  if (options.json && options.prompt === undefined) throw new UsageError('--json needs --prompt.')
+  await withApplication(async (application) => {
+    if (options.prompt === undefined) return converse(application, speaker)
+    const messages: ChatMessage[] = [...opening(speaker), { role: 'user', content: options.prompt }]
+    const interrupts = new AbortController()
+    const watch = onInterrupt(() => interrupts.abort())
+    try {
+      const write = options.json ? () => {} : (text: string) => process.stdout.write(text)
+      const content = await answer(application, speaker, messages, { signal: interrupts.signal, write })
+      if (options.json) printJson({ model: speaker.model, content })
+      else print('')
+    } finally {
+      watch.close()
+    }
+  }, target.widen)
+}
+
+function readSpeaker(id: string, options: ChatOptions): Speaker {
+  const { checkpoint, adapter, system } = options
+  const step = readNumber('--checkpoint', checkpoint, (value) => Number.isInteger(value) && value >= 0)
+  return {
+    model: step === undefined ? id : `${id}:ckpt-step-${step}`,
+    adapterFolder: adapter,
+    system,
+    temperature: readNumber('--temperature', options.temperature, (value) => value >= 0 && value <= 2),
+    topP: readNumber('--top-p', options.topP, (value) => value > 0 && value <= 1),
+    seed: readNumber('--seed', options.seed, Number.isInteger),
+    maxTokens: readNumber('--max-tokens', options.maxTokens, (value) => Number.isInteger(value) && value > 0),
+  }
+}
+
+/** A number behind an option. @throws UsageError where it is none or out of range. */
+export function readNumber(
+  option: string,
+  text: string | undefined,
+  allows: (value: number) => boolean,
+): number | undefined {
+  if (text === undefined) return undefined
+  const value = text.trim() === '' ? Number.NaN : Number(text)
+  if (allows(value)) return value
+  throw new UsageError(`${option} does not take ${JSON.stringify(text)}.`)
+}
+
+/** Reads questions line by line until the input ends; an answer that fails ends neither the chat nor the history. */
+async function converse(application: Application, speaker: Speaker): Promise<void> {
+  const interactive = process.stdin.isTTY === true
+  const lines = createInterface({
+    input: process.stdin,
+    output: interactive ? process.stderr : undefined,
+    prompt: '> ',
+  })
+  let messages = opening(speaker)
+  let running: AbortController | undefined
+  const interrupted = () => (running ? running.abort() : lines.close())
+  const watch = onInterrupt(interrupted)
+  lines.on('SIGINT', interrupted)
+  if (interactive) note(`${speaker.model} answers. /clear starts anew, /exit leaves, Ctrl-C stops an answer.`)
+  try {
+    if (interactive) lines.prompt()
+    for await (const line of lines) {
+      const question = line.trim()
+      if (question === '/exit') break
+      if (question === '/clear') messages = opening(speaker)
+      else if (question !== '') {
+        running = new AbortController()
+        messages = await turn(
+          application,
+          speaker,
+          [...messages, { role: 'user', content: question }],
+          running,
+        )
+        running = undefined
+      }
+      if (interactive) lines.prompt()
+    }
+  } finally {
+    watch.close()
+    lines.close()
+  }
+}
+
+/** Answers one question and returns the conversation with it; without the question when there was no answer. */
+async function turn(
+  application: Application,
+  speaker: Speaker,
+  messages: ChatMessage[],
+  { signal }: AbortController,
+): Promise<ChatMessage[]> {
+  try {
+    const write = (text: string) => process.stdout.write(text)
+    const content = await answer(application, speaker, messages, { signal, write })
+    print('')
+    return [...messages, { role: 'assistant', content }]
+  } catch (error) {
+    if (!process.stdin.isTTY) throw error
+    if (signal.aborted) print('')
+    else note(`anneal: ${describeFailure(error)}`)
+    return messages.slice(0, -1)
+  }
+}
+
+function opening({ system }: Speaker): ChatMessage[] {
+  return system === undefined ? [] : [{ role: 'system', content: system }]
+}
+
+/** Generates one answer, writes its pieces as they come and returns it whole. */
+export async function answer(
+  application: Application,
+  { model, adapterFolder, temperature, topP, seed, maxTokens }: Speaker,
+  messages: ChatMessage[],
+  { signal, write }: { signal: AbortSignal; write(text: string): void },
+): Promise<string> {
+  const sampling = { temperature, topP, seed, maxTokens }
+  const events =
+    adapterFolder === undefined
+      ? application.services.chat.complete({ model, messages, stop: [], ...sampling }, signal)
+      : answerWithAdapter(application, model, adapterFolder, messages, sampling, signal)
+  let whole = ''
+  for await (const event of events) {
+    if (event.type !== 'text') continue
+    whole += event.text
+    write(event.text)
+  }
+  if (signal.aborted) throw new EngineError('cancelled', 'cancelled', 'The answer was stopped.')
+  return whole
+}
+
+/** An adapter folder has no id, so this goes to the engine's process directly, as the chat service does. */
+async function* answerWithAdapter(
+  { models, hosts }: Application,
+  model: string,
+  adapterFolder: string,
+  messages: ChatMessage[],
+  sampling: Pick<Speaker, 'temperature' | 'topP' | 'seed' | 'maxTokens'>,
+  signal: AbortSignal,
+) {
+  const { baseFolder, template } = await models.resolve(model)
+  const rendered = messages.map(({ role, content }) => ({ role, content }))
+  yield* hosts.generate({ baseFolder, adapterFolder, template, messages: rendered, ...sampling }, signal)
+}

@@ -1,0 +1,73 @@
+import { Command } from 'commander'
+import { datasetConversion } from '../../routes/schemas/datasets.ts'
+import type { Dataset } from '../../routes/services.ts'
+import { withApplication } from './support/application.ts'
+import { UsageError } from './support/failure.ts'
+import { formatBytes, formatCount, formatTable } from './support/format.ts'
+import { print, printJson } from './support/terminal.ts'
+
+/** Question-and-answer keys to those of the Alpaca format. */
+const DEFAULT_RENAMES = ['query=instruction', 'response=output']
+
+/** `anneal datasets`: the entries of dataset_info.json; `convert` renames the keys of one. */
+export function datasetsCommand(): Command {
+  const command = new Command('datasets')
+    .description('List the datasets, or convert one.')
+    .option('--json', 'print them as JSON')
+    .action(({ json }: { json?: boolean }) =>
+      withApplication(async ({ services }) => {
+        const datasets = await services.datasets.list()
+        if (json) printJson(datasets)
+        else print(formatTable([['DATASET', 'FORMAT', 'ROWS', 'SIZE', 'FILE'], ...datasets.map(row)]))
+      }),
+    )
+  command.addCommand(convertCommand())
+  return command
+}
+
+function convertCommand(): Command {
+  return new Command('convert')
+    .description('Write a copy of a dataset with its keys renamed, and register it.')
+    .argument('<name>', 'dataset to convert')
+    .option('--to <name>', 'name of the new dataset (default: <name>_alpaca)')
+    .option('--rename <old=new...>', `keys to rename (default: ${DEFAULT_RENAMES.join(' ')})`)
+    .option('--formatting <format>', 'format of the new dataset: alpaca, sharegpt or openai', 'alpaca')
+    .action((name: string, options: { to?: string; rename?: string[]; formatting: string }) =>
+      withApplication(async ({ services }) => {
+        const conversion = datasetConversion.safeParse({
+          name: options.to ?? `${name}_alpaca`,
+          rename: readRenames(options.rename ?? DEFAULT_RENAMES),
+          formatting: options.formatting,
+        })
+        if (!conversion.success) {
+          const [issue] = conversion.error.issues
+          throw new UsageError(`${issue?.path.join('.')}: ${issue?.message}`)
+        }
+        const converted = await services.datasets.convert(name, conversion.data)
+        print(`${converted.name}: ${formatCount(converted.rows ?? 0)} rows in ${converted.file_name}`)
+      }),
+    )
+}
+
+/** `old=new` words as a map. */
+export function readRenames(words: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    words.map((word) => {
+      const [from, to, ...rest] = word.split('=')
+      if (!from || !to || rest.length > 0) {
+        throw new UsageError(`--rename takes old=new, such as ${DEFAULT_RENAMES[0]}; got ${word}.`)
+      }
+      return [from, to]
+    }),
+  )
+}
+
+function row({ name, formatting, rows, bytes, file_name, error }: Dataset): string[] {
+  return [
+    name,
+    formatting,
+    rows === null ? '-' : formatCount(rows),
+    bytes === null ? '-' : formatBytes(bytes),
+    error ? `${file_name} (${error})` : file_name,
+  ]
+}

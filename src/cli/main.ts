@@ -1,0 +1,9 @@
+import { runCommandLine } from './program.ts'
+
+// A reader that goes away early, such as head, is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  throw error
+})
+
+process.exitCode = await runCommandLine(process.argv.slice(2))

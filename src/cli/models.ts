@@ -1,0 +1,25 @@
+import { Command } from 'commander'
+import { withApplication } from './support/application.ts'
+import { formatTable } from './support/format.ts'
+import { note, print, printJson } from './support/terminal.ts'
+
+/** `anneal models`: what can answer, be trained further, merged or exported. */
+export function modelsCommand(): Command {
+  return new Command('models')
+    .description('List the models: bases, runs and their checkpoints, merges, exports.')
+    .option('--json', 'print them as JSON')
+    .action(({ json }: { json?: boolean }) =>
+      withApplication(async ({ services, settings }) => {
+        const models = await services.models.list()
+        if (json) return printJson(models)
+        if (models.length === 0) return note(`No base model in ${settings.directories.models.join(', ')}.`)
+        const rows = models.map(({ id, kind, parent, max_model_len }) => [
+          id,
+          kind,
+          parent ?? '-',
+          max_model_len === null ? '-' : String(max_model_len),
+        ])
+        print(formatTable([['MODEL', 'KIND', 'MADE FROM', 'CONTEXT'], ...rows]))
+      }),
+    )
+}

@@ -1,0 +1,60 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { Command } from 'commander'
+import type { TrainingRun } from '../../routes/services.ts'
+import type { Application } from '../application.ts'
+import { showPreview } from './preview.ts'
+import { withApplication } from './support/application.ts'
+import { formatSeconds, formatTable } from './support/format.ts'
+import { trainingPoint } from './support/progress.ts'
+import { runJob } from './support/run-job.ts'
+import { note, print, printJson, shownPath } from './support/terminal.ts'
+import { CONFIG_ARGUMENT, readTrainInput } from './support/train-input.ts'
+
+interface TrainOptions {
+  preview?: boolean
+  json?: boolean
+}
+
+/** `anneal train`: one training run in this terminal, from LLaMA-Factory's fields. */
+export function trainCommand(): Command {
+  return new Command('train')
+    .description('Fine-tune a model. Ctrl-C stops with a checkpoint; the same output_dir goes on from there.')
+    .argument('<config...>', CONFIG_ARGUMENT)
+    .option('--preview', 'show what would run, and do not run it')
+    .option('--json', 'print the finished run as JSON')
+    .action(async (words: string[], { preview, json }: TrainOptions) => {
+      const input = await readTrainInput(words)
+      await withApplication(async (application) => {
+        if (preview) return showPreview(application, input, json)
+        const run = await train(application, input)
+        if (json) printJson(run)
+        else print(summaryOf(run))
+      })
+    })
+}
+
+/** Starts a run, shows it until its end and returns it finished. */
+export async function train(application: Application, input: Record<string, unknown>): Promise<TrainingRun> {
+  const { services, self } = application
+  const { id, output_dir } = await services.training.create(input, { owner: self, trusted: true })
+  note(`${id}: training, into ${shownPath(output_dir)}`)
+  return runJob(application, services.training, id, trainingPoint)
+}
+
+/** Where everything lies, and what can be done with it next. */
+export function summaryOf({ id, output_dir, config, progress, metrics }: TrainingRun): string {
+  const adapter = config.finetuning_type === 'lora'
+  const loss = metrics?.train_loss
+  const took = progress ? `${progress.step} steps in ${formatSeconds(progress.elapsed_seconds)}` : 'done'
+  const picture = join(output_dir, 'training_loss.png')
+  const rows = [
+    ['Finished', loss === undefined ? took : `${took}, mean loss ${loss.toFixed(4)}`],
+    [adapter ? 'Adapter' : 'Model', shownPath(output_dir)],
+    ['Checkpoints', shownPath(join(output_dir, 'checkpoint-*'))],
+    ...(existsSync(picture) ? [['Loss picture', shownPath(picture)]] : []),
+    ['Chat with it', `npx anneal chat ${id}`],
+    ...(adapter ? [['Merge it', `npx anneal merge ${id}`]] : []),
+  ]
+  return formatTable(rows)
+}
