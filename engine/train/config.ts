@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { stringify } from 'yaml'
 import { z } from 'zod'
 import { EngineError } from '../errors.ts'
@@ -116,7 +117,7 @@ function refusal(field: string, value: unknown): Problem | undefined {
   if (Object.hasOwn(UNSUPPORTED_FIELDS, field)) {
     const inert = UNSUPPORTED_FIELDS[field]!
     const wanted = coerceScalar(value)
-    if (inert.some((allowed) => JSON.stringify(allowed) === JSON.stringify(wanted))) return undefined
+    if (inert.some((allowed) => json(allowed) === json(wanted))) return undefined
     const instead = inert.length === 0 ? '' : ` or set it to ${show(inert[0])}`
     return unsupported(field, value, `Leave the field out${instead}.`)
   }
@@ -245,7 +246,16 @@ function combined(problems: readonly Problem[]): EngineError {
 }
 
 function show(value: unknown): string {
-  return clip(JSON.stringify(value) ?? String(value))
+  return clip(json(value))
+}
+
+/** JSON where there is one: YAML aliases can make a value that contains itself. */
+function json(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? inspect(value)
+  } catch {
+    return inspect(value)
+  }
 }
 
 function clip(text: string): string {
