@@ -13,6 +13,7 @@ const unsupported = (isHarmless: (value: unknown) => boolean, message: string) =
       message,
       params: { code: 'unsupported_parameter' },
     })
+    .optional()
     .openapi({ description: `Accepted only where it asks for nothing: ${message}.` })
 
 const isEmpty = (value: unknown) =>

@@ -31,10 +31,12 @@ const dataOf = (text: string) =>
     .filter((frame) => frame.startsWith('data: {'))
     .map((frame) => JSON.parse(frame.slice('data: '.length)))
 
+const errorOf = async (response: Response) => ((await response.json()) as { error: unknown }).error
+
 describe('POST /v1/chat/completions', () => {
   it('answers whole with content, finish reason and usage', async () => {
     const { chat } = setup()
-    const body = await (await chat(request)).json()
+    const body = (await (await chat(request)).json()) as { id: string; created: number }
     expect(body).toMatchObject({
       object: 'chat.completion',
       model: 'tiny',
@@ -177,7 +179,7 @@ describe('POST /v1/chat/completions', () => {
   ])('refuses %s, which means something that it does not do', async (param, value) => {
     const response = await setup().chat({ ...request, [param]: value })
     expect(response.status).toBe(400)
-    expect((await response.json()).error).toMatchObject({ param, code: 'unsupported_parameter' })
+    expect(await errorOf(response)).toMatchObject({ param, code: 'unsupported_parameter' })
   })
 
   it.each([
@@ -222,7 +224,7 @@ describe('POST /v1/chat/completions', () => {
     const { chat, services } = setup()
     const response = await chat({ ...request, ...change })
     expect(response.status).toBe(400)
-    expect((await response.json()).error).toMatchObject({ param, type: 'invalid_request_error' })
+    expect(await errorOf(response)).toMatchObject({ param, type: 'invalid_request_error' })
     expect(services.chat.requests).toHaveLength(0)
   })
 
@@ -235,7 +237,7 @@ describe('POST /v1/chat/completions', () => {
     for (const stream of [false, true]) {
       const response = await chat({ ...request, stream })
       expect(response.status).toBe(400)
-      expect((await response.json()).error).toMatchObject({
+      expect(await errorOf(response)).toMatchObject({
         code: 'context_length_exceeded',
         param: 'messages',
       })
@@ -259,7 +261,11 @@ describe('POST /v1/chat/completions', () => {
     services.chat.hangs = true
     const reader = (await chat({ ...request, stream: true })).body!.getReader()
     let text = ''
-    while (!text.includes(': keep-alive\n\n')) text += new TextDecoder().decode((await reader.read()).value)
+    while (!text.includes(': keep-alive\n\n')) {
+      const { done, value } = await reader.read()
+      expect(done).toBe(false)
+      text += new TextDecoder().decode(value)
+    }
     await reader.cancel()
     await until(() => services.chat.aborted === 1)
   })

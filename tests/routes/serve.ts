@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
-import { afterEach } from 'vitest'
+import { afterEach, expect, vi } from 'vitest'
 import { createApp } from '../../routes/app.ts'
 import { answerUnreadableRequest } from '../../routes/errors.ts'
 import type { AppOptions } from '../../routes/services.ts'
@@ -27,7 +27,6 @@ export async function serveApp(services: FakeServices, options: Partial<AppOptio
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-/** Waits until the condition holds; the test's own time limit ends a wait in vain. */
-export async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setImmediate(resolve))
-}
+/** Waits until the condition holds; fails when it does not within some seconds. */
+export const until = (condition: () => boolean): Promise<void> =>
+  vi.waitFor(() => expect(condition()).toBe(true), { timeout: 4000, interval: 5 })
