@@ -1,0 +1,78 @@
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { mergeAdapter } from '../../../engine/adapter/merge.ts'
+import { Decoder } from '../../../engine/generate/decoder.ts'
+import { tinyAdapter, tinyLlama } from '../../src/engine-host/tiny-llama.ts'
+
+const tokens = Int32Array.from({ length: 200 }, (_, i) => 97 + ((i * 7) % 26))
+
+function largestDifference(left: Float32Array, right: Float32Array): number {
+  expect(left.length).toBe(right.length)
+  return left.reduce((worst, value, i) => Math.max(worst, Math.abs(value - right[i]!)), 0)
+}
+
+describe('Decoder', () => {
+  const folder = tinyLlama()
+  let decoder: Decoder
+  beforeAll(async () => {
+    decoder = await Decoder.load(folder)
+  })
+  afterAll(() => decoder.release())
+
+  it('logits do not depend on how the tokens are cut into runs, also where the cache grows', async () => {
+    const whole = await decoder.forward(tokens, decoder.createCache())
+    for (const size of [1, 7, 127, 128, 199]) {
+      const cache = decoder.createCache()
+      let logits = new Float32Array(0)
+      for (let start = 0; start < tokens.length; start += size) {
+        logits = Float32Array.from(await decoder.forward(tokens.slice(start, start + size), cache))
+      }
+      expect(cache.length).toBe(tokens.length)
+      expect(largestDifference(logits, whole)).toBeLessThan(1e-5)
+    }
+  })
+
+  it('a truncated cache continues as if the forgotten tokens had never been there', async () => {
+    const cache = decoder.createCache()
+    await decoder.forward(tokens.slice(0, 150), cache)
+    cache.truncate(20)
+    const continued = await decoder.forward(tokens.slice(150), cache)
+    const fresh = decoder.createCache()
+    const joined = Int32Array.from([...tokens.slice(0, 20), ...tokens.slice(150)])
+    expect(largestDifference(continued, await decoder.forward(joined, fresh))).toBeLessThan(1e-5)
+  })
+
+  it('an adapter over the base answers as the merged model does', async () => {
+    const adapterFolder = tinyAdapter(folder)
+    const adapter = decoder.loadAdapter(adapterFolder)
+    const merged = join(mkdtempSync(join(tmpdir(), 'anneal-merged-')), 'model')
+    await mergeAdapter({ baseFolder: folder, adapterFolder, outputFolder: merged })
+    const mergedDecoder = await Decoder.load(merged)
+    const expected = await mergedDecoder.forward(tokens, mergedDecoder.createCache())
+    const actual = await decoder.forward(tokens, decoder.createCache(), adapter)
+    const base = await decoder.forward(tokens, decoder.createCache())
+    await mergedDecoder.release()
+    expect(largestDifference(actual, base)).toBeGreaterThan(0.1)
+    expect(largestDifference(actual, expected)).toBeLessThan(1e-3)
+  })
+
+  it('refuses tokens beyond the context, with both numbers', async () => {
+    const cache = decoder.createCache()
+    const request = decoder.forward(new Int32Array(decoder.maxPositions + 1), cache)
+    await expect(request).rejects.toMatchObject({ code: 'context_length_exceeded' })
+    expect(cache.length).toBe(0)
+  })
+
+  it('refuses an adapter of another base, naming the module', async () => {
+    const other = tinyAdapter(tinyLlama(3))
+    const { readAdapter, writeAdapter } = await import('../../../engine/adapter/peft.ts')
+    const adapter = readAdapter(other)
+    const [[path, module]] = [...adapter.modules] as [[string, NonNullable<unknown>]]
+    adapter.modules = new Map([[path.replace('layers.0', 'layers.7'), module as never]])
+    const strange = mkdtempSync(join(tmpdir(), 'anneal-adapter-'))
+    writeAdapter(strange, adapter)
+    expect(() => decoder.loadAdapter(strange)).toThrow('model.layers.7.mlp.down_proj')
+  })
+})

@@ -1,0 +1,114 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import { initializeLora } from '../../../engine/adapter/initialize.ts'
+import { openModel } from '../../../engine/models/index.ts'
+import { collate } from '../../../engine/text/batch.ts'
+import { CompiledStep, type TrainingMethod } from '../../../engine/train/compiled-step.ts'
+import type { TokenBatch } from '../../../engine/train/step.ts'
+import { tinyLlama } from '../../src/engine-host/tiny-llama.ts'
+
+const folder = tinyLlama()
+const lora = { kind: 'lora', rank: 2, scale: 2, dropout: 0, targets: 'all' } as const
+const opened: CompiledStep[] = []
+
+async function compile(method: TrainingMethod, initialize = initializeLora(1)): Promise<CompiledStep> {
+  const step = await CompiledStep.create(openModel(folder), { method, maxLength: 64, initialize })
+  opened.push(step)
+  return step
+}
+
+/** Rows of different lengths whose first two tokens are the prompt. */
+function batchOf(lengths: readonly number[], padId = 0): TokenBatch {
+  const examples = lengths.map((length, row) => {
+    const inputIds = Int32Array.from({ length }, (_, i) => 97 + ((i * 5 + row) % 26))
+    return { inputIds, labels: inputIds.map((id, i) => (i < 2 ? -100 : id)) }
+  })
+  return collate(examples, padId)
+}
+
+/** B away from its zero start, so that every gradient is alive. */
+const stirred = (name: string, shape: readonly number[]) =>
+  initializeLora(3)(name.replace('lora_B', 'lora_A'), shape)
+
+afterEach(async () => {
+  for (const step of opened.splice(0)) await step.release()
+})
+
+describe('CompiledStep', () => {
+  it('a fresh adapter leaves the loss of the base unchanged, and only B has a gradient', async () => {
+    const step = await compile(lora)
+    const batch = batchOf([12])
+    const { loss, gradients } = await step.run(batch, 1 / batch.labels.length)
+    const base = await compile({ ...lora, targets: ['q_proj'] })
+    expect(loss).toBeCloseTo(await base.evaluate(batch, 1 / batch.labels.length), 5)
+    step.parameters.forEach(({ name }, index) => {
+      const alive = gradients[index]!.some((value) => value !== 0)
+      expect(alive).toBe(name.includes('lora_B'))
+    })
+  })
+
+  it('padding changes neither loss nor gradients, whatever token it is', async () => {
+    const step = await compile(lora, stirred)
+    const weight = 1 / 50
+    const together = await step.run(batchOf([12, 7]), weight)
+    const otherPad = await step.run(batchOf([12, 7], 200), weight)
+    expect(otherPad.loss).toBe(together.loss)
+    expect(otherPad.gradients).toEqual(together.gradients)
+  })
+
+  it('the gradient of a batch is the sum of its rows', async () => {
+    const step = await compile(lora, stirred)
+    const both = batchOf([10, 10])
+    const weight = 1 / both.labels.length
+    const whole = await step.run(both, weight)
+    const half = both.length
+    const row = (index: number): TokenBatch => ({
+      rows: 1,
+      length: both.length,
+      inputIds: both.inputIds.slice(index * half, (index + 1) * half),
+      trainedPositions: both.trainedPositions
+        .filter((place) => Number(place) >= index * half && Number(place) < (index + 1) * half)
+        .map((place) => place - BigInt(index * half)),
+      labels: both.labels.filter((_, i) => Math.floor(Number(both.trainedPositions[i]) / half) === index),
+      tokens: half,
+    })
+    const parts = [await step.run(row(0), weight), await step.run(row(1), weight)]
+    expect(parts[0]!.loss + parts[1]!.loss).toBeCloseTo(whole.loss, 5)
+    whole.gradients.forEach((gradient, index) => {
+      const [a, b] = parts.map((part) => part.gradients[index]!)
+      gradient.forEach((value, i) => {
+        expect(value).toBeCloseTo(a![i]! + b![i]!, 5)
+      })
+    })
+  })
+
+  it('dropout is fixed by its seed, differs between seeds and is off in evaluation', async () => {
+    const step = await compile({ ...lora, dropout: 0.5 }, stirred)
+    const batch = batchOf([16])
+    const weight = 1 / batch.labels.length
+    const [first, again, other] = [
+      await step.run(batch, weight, 11),
+      await step.run(batch, weight, 11),
+      await step.run(batch, weight, 12),
+    ]
+    expect(again).toEqual(first)
+    expect(other.loss).not.toBe(first.loss)
+    const plain = await compile(lora, stirred)
+    expect(await step.evaluate(batch, weight)).toBe(await plain.evaluate(batch, weight))
+  })
+
+  it('a batch without a trained label costs nothing and moves nothing', async () => {
+    const step = await compile(lora)
+    const batch = batchOf([2])
+    expect(batch.labels).toHaveLength(0)
+    const { loss, gradients } = await step.run(batch, 1)
+    expect(loss).toBe(0)
+    expect(gradients.every((gradient) => gradient.every((value) => value === 0))).toBe(true)
+  })
+
+  it('an unknown target is an error that lists the known ones', async () => {
+    await expect(compile({ ...lora, targets: ['q_proj', 'wq'] })).rejects.toMatchObject({
+      param: 'lora_target',
+      message: expect.stringMatching(/wq.*q_proj, k_proj/),
+    })
+  })
+})

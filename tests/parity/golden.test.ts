@@ -1,0 +1,19 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { SHARED } from '../shared.ts'
+import { checkFamily } from './checks.ts'
+import { Reference } from './reference.ts'
+
+const golden = join(SHARED, 'golden')
+const reason = existsSync(golden) ? '' : ' (skipped: the shared reference numbers are absent)'
+
+describe.skipIf(reason !== '')(`PyTorch's numbers${reason}`, () => {
+  for (const name of ['llama', 'llama3-rope', 'qwen2']) {
+    it(`${name}: logits, gradients, loss curves, merges and greedy tokens are within their bounds`, async () => {
+      const { checks } = await checkFamily(new Reference(join(golden, name)), null)
+      expect(checks.length).toBeGreaterThan(8)
+      expect(checks.filter(({ passed }) => !passed)).toEqual([])
+    })
+  }
+})
