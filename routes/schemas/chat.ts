@@ -152,7 +152,7 @@ export const chatCompletionChunk = z
         finish_reason: finishReason.nullable(),
       }),
     ),
-    usage: usage.nullable().optional(),
+    usage: z.union([usage, z.null()]).optional(),
   })
   .openapi('ChatCompletionChunk')
 

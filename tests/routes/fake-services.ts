@@ -266,6 +266,7 @@ class FakeDatasets {
   readonly registered = new Map<string, { fields: unknown; content: Buffer; fileName: string }>()
   /** Staged files that neither became a dataset nor were discarded. */
   staged = new Map<object, { content: Buffer; fileName: string }>()
+  stageStarts = 0
   stageFailures = 0
 
   private entry(name: string): Dataset {
@@ -287,6 +288,7 @@ class FakeDatasets {
   }
 
   async stage(fileName: string, content: Readable) {
+    this.stageStarts += 1
     const chunks: Buffer[] = []
     try {
       for await (const chunk of content) chunks.push(chunk as Buffer)
