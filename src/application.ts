@@ -8,10 +8,11 @@ import { DatasetRegistry } from './datasets/registry.ts'
 import { openDatabase } from './db/client.ts'
 import { JobQueries } from './db/queries.ts'
 import { EngineHosts } from './engine-host/client.ts'
+import { logFileOf } from './jobs/log-file.ts'
 import { identityOf } from './jobs/process-identity.ts'
 import { SqliteJobQueue } from './jobs/queue.ts'
 import { JobSupervisor } from './jobs/supervisor.ts'
-import type { Job, ProcessIdentity } from './jobs/types.ts'
+import type { ProcessIdentity } from './jobs/types.ts'
 import { ModelRegistry } from './models/registry.ts'
 import type { ServiceContext } from './services/context.ts'
 import { Metrics } from './services/metrics.ts'
@@ -85,11 +86,6 @@ export function openApplication(
       database.close()
     },
   }
-}
-
-/** A run's log lies in its folder, as LLaMA-Factory has it. A merge's or export's folder appears only once complete. */
-export function logFileOf({ kind, id, outputDir }: Job, saves: string): string {
-  return kind === 'train' ? join(outputDir, 'running_log.txt') : join(saves, 'logs', `${id}.txt`)
 }
 
 function checkDevice({ device }: Settings): void {

@@ -54,6 +54,8 @@ export interface JobQueue {
   watch(listener: (id: string) => void): () => void
 }
 
+const RELEASED = { ownerPid: null, ownerStartedAt: null, workerPid: null, workerStartedAt: null }
+
 /** The queue in this machine's SQLite file. */
 export class SqliteJobQueue implements JobQueue {
   readonly #queries: JobQueries
@@ -95,14 +97,13 @@ export class SqliteJobQueue implements JobQueue {
   }
 
   async settle(id: string, outcome: JobOutcome): Promise<Job | undefined> {
-    const released = { ownerPid: null, ownerStartedAt: null, workerPid: null, workerStartedAt: null }
     const finished = outcome.status === 'queued' ? {} : { finishedAt: new Date() }
     const { changes, reported } = describe(outcome)
     return this.#change(id, () =>
       this.#queries.transition(
         id,
         ['queued', 'running', 'cancelling'],
-        { ...released, ...finished, ...changes },
+        { ...RELEASED, ...finished, ...changes },
         reported,
       ),
     )
@@ -117,7 +118,7 @@ export class SqliteJobQueue implements JobQueue {
         this.#queries.transition(
           id,
           ['queued'],
-          { status: 'cancelled', finishedAt: new Date() },
+          { ...RELEASED, status: 'cancelled', finishedAt: new Date() },
           cancelled,
         ) ?? this.#queries.transition(id, ['running', 'cancelling'], { status: 'cancelling' })
       )

@@ -1,0 +1,81 @@
+import { openModel } from '../../../engine/models/index.ts'
+import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
+import type { TrainEvent } from '../../../engine/train/events.ts'
+import { train } from '../../../engine/train/loop.ts'
+import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
+import { createRunFolder } from '../../../engine/train/run-folder.ts'
+import { DatasetRegistry } from '../../datasets/registry.ts'
+import { readModelFacts } from '../../models/model-folder.ts'
+import { buildStep } from '../../training/build-step.ts'
+import { createModelWriter } from '../../training/model-writer.ts'
+import { prepareData } from '../../training/prepare-data.ts'
+import type { TrainTask } from '../../training/task.ts'
+import type { Task, TaskContext } from '../protocol.ts'
+import { reportTrainEvent } from './train-events.ts'
+
+/** Trains: dataset to examples, base to a compiled step, then the loop, whose events go to the run's folder and up. */
+export const trainTask: Task = async (context) => {
+  const { job, signal, report } = context
+  const { config, model: source, datasetDir } = job.resolved as unknown as TrainTask
+  const { outputDir } = job
+  const resumeFrom = openOutput(context)
+  const tokenizer = loadTokenizer(source.baseFolder)
+  const datasets = new DatasetRegistry({ directories: [datasetDir] })
+  const data = await prepareData({ config, tokenizer, datasets, signal })
+  for (const { code, message } of data.warnings) report('warning', message, { code })
+  const model = openModel(source.baseFolder)
+  const step = await buildStep(model, config, [...data.examples, ...data.evalExamples])
+  try {
+    const writeModel = createModelWriter(config, step, source.baseFolder)
+    const record = createRunFolder({ outputDir, config, writeModel })
+    const { parameters } = readModelFacts(source.baseFolder)
+    const events = train({
+      config,
+      step,
+      examples: data.examples,
+      evalExamples: data.evalExamples,
+      padId: tokenizer.padTokenId,
+      outputDir,
+      allParameters: parameters,
+      writeModel,
+      resumeFrom,
+      signal,
+    })
+    let metrics: Record<string, number> = {}
+    for await (const event of events) {
+      await record(event)
+      log(event)
+      reportTrainEvent(event, report)
+      if (event.type === 'done') metrics = { ...event.results.train, ...event.results.eval }
+    }
+    return { metrics }
+  } finally {
+    await step.release()
+    model.weights.close()
+  }
+}
+
+/** Makes the run's folder ready; returns the checkpoint to go on from. A later start of the same run never overwrites. */
+function openOutput({ job }: TaskContext): string | undefined {
+  const { config } = job.resolved as unknown as TrainTask
+  const plan = planOutput(job.outputDir, config, job.attempt > 1)
+  prepareOutput(job.outputDir, plan)
+  return plan.action === 'resume' ? plan.checkpoint : undefined
+}
+
+/** running_log.txt is this process's output. */
+function log(event: TrainEvent): void {
+  const time = new Date().toISOString()
+  if (event.type === 'log') {
+    const rate = event.learningRate.toExponential(3)
+    console.log(
+      `${time} step ${event.step}/${event.totalSteps} loss ${event.loss.toFixed(4)} learning rate ${rate}`,
+    )
+  } else if (event.type === 'eval')
+    console.log(`${time} step ${event.step} evaluation loss ${event.loss.toFixed(4)}`)
+  else if (event.type === 'checkpoint') console.log(`${time} saved ${event.path}`)
+  else if (event.type === 'warning') console.log(`${time} warning: ${event.message}`)
+  else if (event.type === 'start')
+    console.log(`${time} ${event.totalSteps} steps, ${event.examples} examples`)
+  else if (event.type === 'done') console.log(`${time} finished`)
+}

@@ -1,0 +1,167 @@
+import { createReadStream, statSync } from 'node:fs'
+import { access } from 'node:fs/promises'
+import { relative } from 'node:path'
+import { EngineError } from '../../engine/errors.ts'
+import { latestCheckpoint, listCheckpoints } from '../../engine/train/checkpoint.ts'
+import { prepareOutput } from '../../engine/train/output-dir.ts'
+import { drawLoss } from '../../engine/train/run-folder.ts'
+import type { TrainingProgress } from '../../routes/schemas/training.ts'
+import type { Checkpoint, TrainingPreview, TrainingRun, TrainingService } from '../../routes/services.ts'
+import { logFileOf } from '../jobs/log-file.ts'
+import { isAlive } from '../jobs/process-identity.ts'
+import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
+import { removeFolder } from '../models/remove.ts'
+import { planRun } from '../training/plan-run.ts'
+import { checkFits, previewRun } from '../training/preview.ts'
+import type { TrainTask } from '../training/task.ts'
+import type { ServiceContext } from './context.ts'
+import {
+  checkAtRest,
+  checkQueueSpace,
+  conflict,
+  findJob,
+  jobFieldsOf,
+  jobService,
+  newJobId,
+  unixTime,
+} from './jobs.ts'
+import { checkUnused } from './models.ts'
+import type { SubmitOptions } from './submit.ts'
+
+export interface Training extends TrainingService {
+  create(body: Record<string, unknown>, options?: SubmitOptions): Promise<TrainingRun>
+  preview(body: Record<string, unknown>, options?: SubmitOptions): Promise<TrainingPreview>
+}
+
+/** Training runs: checks, the queue, and what a run's folder holds. */
+export function trainingService(context: ServiceContext): Training {
+  const { queue, settings } = context
+  const { saves } = settings.directories
+  const find = (id: string) => findJob(queue, 'train', id)
+  const toWire = (job: Job) => runToWire(job, saves)
+  return {
+    ...jobService(context, 'train', toWire),
+    async create(body, { owner, trusted = false } = {}) {
+      const { task, outputDir, output } = await planRun(context, body, trusted)
+      await checkQueueSpace(context, 'train')
+      await releaseOutput(context, outputDir)
+      checkFits(await previewRun(task))
+      // Now, so that no start of this run can take an earlier run's checkpoints for its own.
+      prepareOutput(outputDir, output)
+      const resolved = { ...task }
+      const id = newJobId('train')
+      return toWire(await queue.submit({ id, kind: 'train', request: body, resolved, outputDir, owner }))
+    },
+    async preview(body, { trusted = false } = {}) {
+      const { task } = await planRun(context, body, trusted)
+      return previewRun(task)
+    },
+    async resume(id) {
+      const job = await find(id)
+      if (job.status !== 'failed' && job.status !== 'cancelled') {
+        throw conflict(
+          'run_not_resumable',
+          `${id} is ${job.status}; only failed and cancelled runs are resumed.`,
+        )
+      }
+      if (!latestCheckpoint(job.outputDir)) {
+        throw conflict('no_checkpoint', `${id} has no checkpoint to go on from. Start a new run instead.`)
+      }
+      await releaseOutput(context, job.outputDir)
+      return toWire((await queue.resume(id)) ?? (await find(id)))
+    },
+    async delete(id) {
+      const job = await find(id)
+      checkAtRest(job)
+      await checkUnused(context, { id, folder: job.outputDir })
+      await queue.delete(id)
+      await removeFolder(job.outputDir, saves)
+    },
+    async checkpoints(id) {
+      return listCheckpoints((await find(id)).outputDir).map((info) => checkpointToWire(id, info))
+    },
+    async log(id) {
+      const file = logFileOf(await find(id), saves)
+      const size = statSync(file, { throwIfNoEntry: false })?.size ?? 0
+      return {
+        size,
+        async read(start, end) {
+          await access(file)
+          return createReadStream(file, { start, end })
+        },
+      }
+    },
+    async lossPicture(id) {
+      const picture = drawLoss((await find(id)).outputDir)
+      if (picture) return picture
+      throw new EngineError('not_found', 'no_loss_yet', `${id} has logged no loss yet.`)
+    },
+  }
+}
+
+/** @throws EngineError `conflict` when another job that waits or runs writes into the folder. */
+async function releaseOutput({ queue }: ServiceContext, outputDir: string): Promise<void> {
+  for (const job of await queue.list({ kind: 'train', statuses: ACTIVE_STATUSES })) {
+    if (job.outputDir !== outputDir) continue
+    const owner = { pid: job.ownerPid, startedAt: job.ownerStartedAt }
+    if (job.ownerPid === null || isAlive(owner)) {
+      throw conflict(
+        'output_dir_in_use',
+        `${job.id}, which is ${job.status}, writes into ${outputDir}.`,
+        'output_dir',
+      )
+    }
+    // A run from a terminal that was killed: the new one takes its place.
+    const message = `The process that ran ${job.id} died, and another run took over its folder.`
+    const error = { kind: 'internal', code: 'owner_died', message, param: null }
+    await queue.settle(job.id, { status: 'failed', error })
+  }
+}
+
+function runToWire(job: Job, saves: string): TrainingRun {
+  const { model, config } = job.resolved as unknown as TrainTask
+  const inside = relative(saves, job.outputDir)
+  const metrics = job.result?.metrics as Record<string, number> | undefined
+  return {
+    id: job.id,
+    object: 'training.run',
+    model: model.id,
+    stage: config.stage,
+    finetuning_type: config.finetuning_type,
+    datasets: config.dataset,
+    output_dir: inside.startsWith('..') ? job.outputDir : inside,
+    config: { ...config },
+    progress: progressOf(job),
+    metrics: metrics ?? null,
+    ...jobFieldsOf(job),
+  }
+}
+
+function progressOf({ progress }: Job): TrainingProgress | null {
+  if (typeof progress?.step !== 'number' || typeof progress.total_steps !== 'number') return null
+  const number = (value: unknown) => (typeof value === 'number' ? value : null)
+  return {
+    step: progress.step,
+    total_steps: progress.total_steps,
+    epoch: number(progress.epoch) ?? 0,
+    loss: number(progress.loss),
+    learning_rate: number(progress.learning_rate),
+    tokens_per_second: number(progress.tokens_per_second),
+    elapsed_seconds: number(progress.elapsed_seconds) ?? 0,
+    remaining_seconds: number(progress.remaining_seconds),
+  }
+}
+
+function checkpointToWire(runId: string, info: ReturnType<typeof listCheckpoints>[number]): Checkpoint {
+  return {
+    id: `${runId}:ckpt-step-${info.step}`,
+    object: 'training.checkpoint',
+    run_id: runId,
+    step: info.step,
+    epoch: info.epoch,
+    loss: info.loss,
+    eval_loss: info.evalLoss,
+    bytes: info.bytes,
+    created_at: unixTime(info.createdAt),
+  }
+}

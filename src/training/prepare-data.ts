@@ -1,0 +1,142 @@
+import { setImmediate } from 'node:timers/promises'
+import { EngineError } from '../../engine/errors.ts'
+import { resolveChatTemplate } from '../../engine/text/chat-template.ts'
+import { type Conversation, type EncodedExample, IGNORE_INDEX } from '../../engine/text/conversation.ts'
+import { encodeConversation } from '../../engine/text/encode.ts'
+import { packExamples, packText } from '../../engine/text/packing.ts'
+import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
+import type { TrainConfig } from '../../engine/train/config.ts'
+import { type LoadedDataset, loadDataset } from '../datasets/load.ts'
+import type { DatasetRegistry } from '../datasets/registry.ts'
+import { splitExamples } from '../datasets/split.ts'
+
+export interface Warning {
+  code: string
+  message: string
+}
+
+/** What a run learns from, ready to be batched. */
+export interface PreparedData {
+  examples: EncodedExample[]
+  evalExamples: EncodedExample[]
+  /** Training examples that the cutoff cut (or that fill it exactly). */
+  truncated: number
+  warnings: Warning[]
+}
+
+export interface PrepareOptions {
+  config: TrainConfig
+  tokenizer: ModelTokenizer
+  datasets: DatasetRegistry
+  signal?: AbortSignal
+}
+
+/** Examples that are encoded before timers and messages get their turn. */
+const EXAMPLES_A_TURN = 64
+
+/**
+ * Reads a run's datasets, holds the evaluation part back, encodes and packs. The same configuration and data give the
+ * same examples in the same order, which a resumed run relies on.
+ *
+ * @throws EngineError for an unknown dataset, no usable row, an unknown template, or when nothing is left to learn.
+ */
+export async function prepareData(options: PrepareOptions): Promise<PreparedData> {
+  const { config } = options
+  const warnings: Warning[] = []
+  const loaded = await load(options, config.dataset, warnings)
+  const split = config.eval_dataset
+    ? {
+        train: loaded.conversations,
+        evaluation: (await load(options, config.eval_dataset, warnings)).conversations,
+      }
+    : splitExamples(loaded.conversations, config.val_size, config.seed)
+  const train = await encode(options, split.train, warnings)
+  const evaluation = split.evaluation.length > 0 ? await encode(options, split.evaluation, []) : undefined
+  if (train.examples.length === 0) {
+    throw new EngineError(
+      'invalid',
+      'no_valid_samples',
+      'No example has a token to learn within cutoff_len; raise it or check the dataset.',
+      { param: 'cutoff_len' },
+    )
+  }
+  return {
+    examples: train.examples,
+    evalExamples: evaluation?.examples ?? [],
+    truncated: train.truncated,
+    warnings,
+  }
+}
+
+async function load(
+  { config, datasets }: PrepareOptions,
+  names: readonly string[],
+  warnings: Warning[],
+): Promise<LoadedDataset> {
+  const { stage, max_samples: maxSamples, seed } = config
+  const loaded = await loadDataset(datasets, names, { stage, maxSamples, seed })
+  const [first] = loaded.skipped
+  if (first) {
+    warnings.push({
+      code: 'rows_skipped',
+      message: `${loaded.skippedCount} of ${loaded.rows} rows are left out; the first is ${first.place}: ${first.reason}`,
+    })
+  }
+  return loaded
+}
+
+async function encode(
+  options: PrepareOptions,
+  conversations: readonly Conversation[],
+  warnings: Warning[],
+): Promise<{ examples: EncodedExample[]; truncated: number }> {
+  const { config, tokenizer } = options
+  const cutoffLength = config.cutoff_len
+  if (config.stage === 'pt' && config.packing) {
+    const texts = conversations.map((conversation) => (conversation.kind === 'text' ? conversation.text : ''))
+    return { examples: packText(texts, tokenizer, { cutoffLength }), truncated: 0 }
+  }
+  const encoded = await encodeAll(options, conversations, warnings)
+  const truncated = encoded.filter(({ inputIds }) => inputIds.length >= cutoffLength).length
+  const learned = encoded.filter(hasLabel)
+  warnAbout(warnings, 'nothing_to_learn', encoded.length - learned.length, 'have no token to learn')
+  if (!config.packing) return { examples: learned, truncated }
+  const { packed, dropped } = packExamples(learned, { cutoffLength })
+  warnAbout(warnings, 'too_long_to_pack', dropped, `are longer than cutoff_len - 1 = ${cutoffLength - 1}`)
+  return { examples: packed, truncated }
+}
+
+async function encodeAll(
+  { config, tokenizer, signal }: PrepareOptions,
+  conversations: readonly Conversation[],
+  warnings: Warning[],
+): Promise<EncodedExample[]> {
+  const template = resolveChatTemplate(tokenizer, config.template)
+  if (template.warning && config.stage === 'sft') {
+    warnings.push({ code: 'no_chat_template', message: template.warning })
+  }
+  const encoding = {
+    template,
+    cutoffLength: config.cutoff_len,
+    trainOnPrompt: config.train_on_prompt,
+    maskHistory: config.mask_history,
+  }
+  const encoded: EncodedExample[] = []
+  for (const [index, conversation] of conversations.entries()) {
+    if (index % EXAMPLES_A_TURN === 0) {
+      await setImmediate()
+      signal?.throwIfAborted()
+    }
+    encoded.push(encodeConversation(conversation, tokenizer, encoding))
+  }
+  return encoded
+}
+
+/** The first token has nothing before it that could predict it. */
+function hasLabel({ labels }: EncodedExample): boolean {
+  return labels.some((label, index) => index > 0 && label !== IGNORE_INDEX)
+}
+
+function warnAbout(warnings: Warning[], code: string, count: number, why: string): void {
+  if (count > 0) warnings.push({ code, message: `${count} examples ${why} and are left out.` })
+}
