@@ -97,19 +97,24 @@ export function checkCancelled(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new EngineError('cancelled', 'cancelled', 'The job was cancelled.')
 }
 
-/** Writes a small file so that it is either the old one or the whole new one. */
+/** Writes a small file so that it is either the old one or the whole new one. @throws EngineError `too_large` when the disk is full. */
 export function writeFileDurably(path: string, content: string | Uint8Array): void {
   const bytes = Buffer.from(content)
   const part = `${path}.part`
-  const descriptor = openSync(part, 'w')
   try {
-    for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done)
-    fsyncSync(descriptor)
-  } finally {
-    closeSync(descriptor)
+    const descriptor = openSync(part, 'w')
+    try {
+      for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done)
+      fsyncSync(descriptor)
+    } finally {
+      closeSync(descriptor)
+    }
+    renameSync(part, path)
+    syncFolder(dirname(path))
+  } catch (error) {
+    rmSync(part, { force: true })
+    throw diskError(error, dirname(path))
   }
-  renameSync(part, path)
-  syncFolder(dirname(path))
 }
 
 function syncTree(folder: string): void {
@@ -153,7 +158,8 @@ function isAlive(processId: number): boolean {
   }
 }
 
-function diskError(error: unknown, folder: string): unknown {
+/** The EngineError for a full or forbidden disk under `folder`; any other error as it is. */
+export function diskError(error: unknown, folder: string): unknown {
   const code = errorCode(error)
   if (code === 'ENOSPC' || code === 'EDQUOT') {
     return new EngineError('too_large', 'disk_full', `the disk of ${folder} is full`, { cause: error })

@@ -14,16 +14,30 @@ const MAX_CARRIED_BYTES = 100_000_000
 const WEIGHT_FILES =
   /\.(safetensors|bin|pt|pth|pkl|pickle|ckpt|msgpack|h5|gguf|onnx|onnx_data|npz|part)$|\.index\.json$/
 /** What a training run or an earlier export left beside the model: untrue of the new one. */
-const OF_THE_OLD_FOLDER =
-  /^(adapter_config|manifest|trainer_state|all_results|train_results|eval_results)\.json$|^(trainer_log\.jsonl|SHA256SUMS)$|\.(png|log)$/
+const OF_THE_OLD_FOLDER = new Set([
+  'adapter_config.json',
+  'all_results.json',
+  'eval_results.json',
+  'manifest.json',
+  'rng_state.json',
+  'run_state.json',
+  'scheduler.json',
+  'SHA256SUMS',
+  'train_results.json',
+  'trainer_log.jsonl',
+  'trainer_state.json',
+  'training_args.yaml',
+  'training_loss.png',
+  'training_eval_loss.png',
+])
 
 /** The small files that make weights a model: config, generation config, tokenizer, chat template, licence. */
 export function carriedFiles(modelFolder: string): string[] {
   return readdirSync(modelFolder)
-    .filter((name) => !name.startsWith('.') && !WEIGHT_FILES.test(name) && !OF_THE_OLD_FOLDER.test(name))
+    .filter((name) => !name.startsWith('.') && !WEIGHT_FILES.test(name) && !OF_THE_OLD_FOLDER.has(name))
     .filter((name) => {
-      const stat = statSync(join(modelFolder, name))
-      return stat.isFile() && stat.size <= MAX_CARRIED_BYTES
+      const stat = statSync(join(modelFolder, name), { throwIfNoEntry: false })
+      return stat?.isFile() && stat.size <= MAX_CARRIED_BYTES
     })
     .sort()
 }

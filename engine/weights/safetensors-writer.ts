@@ -1,5 +1,7 @@
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { EngineError } from '../errors.ts'
+import { diskError } from './atomic-folder.ts'
 import { type SafetensorsDType, tensorBytes } from './safetensors-header.ts'
 
 /** What the header says of a tensor before its data is there. */
@@ -31,7 +33,12 @@ export class SafetensorsWriter {
     this.byteLength = byteLength
     this.#missing = places
     this.#descriptor = openSync(`${path}.part`, 'w')
-    this.#write(header, 0)
+    try {
+      this.#write(header, 0)
+    } catch (error) {
+      this.abort()
+      throw error
+    }
   }
 
   /** Writes one planned tensor's little-endian bytes; the order is free. */
@@ -74,19 +81,20 @@ export class SafetensorsWriter {
   }
 }
 
-/** Writes tensors that are all in memory. @throws EngineError `invalid` for a name or shape that can't be. */
+/** Writes tensors that are all in memory. @throws EngineError `invalid` for a wrong name or shape, `too_large` when the disk is full. */
 export function writeSafetensors(
   path: string,
   tensors: readonly (PlannedTensor & { data: Uint8Array })[],
   metadata?: Record<string, string>,
 ): void {
-  const writer = new SafetensorsWriter(path, tensors, metadata)
+  let writer: SafetensorsWriter | undefined
   try {
+    writer = new SafetensorsWriter(path, tensors, metadata)
     for (const { name, data } of tensors) writer.write(name, data)
     writer.finish()
   } catch (error) {
-    writer.abort()
-    throw error
+    writer?.abort()
+    throw diskError(error, dirname(path))
   }
 }
 
