@@ -19,7 +19,7 @@ export const trainingConfigComponent = 'TrainingConfig'
 
 const configExample = {
   model_name_or_path: 'anneal-tiny',
-  dataset: 'identity',
+  dataset: ['identity'],
   stage: 'sft',
   finetuning_type: 'lora',
   num_train_epochs: 3,

@@ -1,3 +1,4 @@
+import { connect } from 'node:net'
 import { z } from '@hono/zod-openapi'
 import { describe, expect, it } from 'vitest'
 import { createApp } from '../../routes/app.ts'
@@ -182,6 +183,19 @@ describe('requests', () => {
     expect((await envelope(await merge({ model: 'run-1', base: 'a', adapter: 'b' }))).param).toBe('model')
     expect((await merge({ model: 'run-1' })).status).toBe(201)
     expect(services.merges.requests).toEqual([{ model: 'run-1' }])
+  })
+})
+
+describe('a request that the HTTP adapter cannot read', () => {
+  it('is answered in the envelope', async () => {
+    const { hostname, port } = new URL(await serveApp(new FakeServices()))
+    const socket = connect(Number(port), hostname)
+    socket.write('GET / HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n')
+    const chunks: Buffer[] = []
+    for await (const chunk of socket) chunks.push(chunk as Buffer)
+    const text = Buffer.concat(chunks).toString()
+    expect(text).toMatch(/^HTTP\/1\.1 400 /)
+    expect(text).toContain('"code":"malformed_request"')
   })
 })
 
