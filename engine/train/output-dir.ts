@@ -66,9 +66,18 @@ export function planOutput(outputDir: string, config: OutputConfig, continuing =
   throw new EngineError('conflict', 'output_dir_not_empty', message.trim(), { param: 'overwrite_output_dir' })
 }
 
-/** Carries the plan out: makes the folder, or removes the files of an earlier run, leaving any others alone. */
+/**
+ * Carries the plan out: makes the folder, or removes the files of an earlier run, leaving any others alone. A run that
+ * goes back to an earlier checkpoint of this folder loses the later ones, which it is about to write anew.
+ */
 export function prepareOutput(outputDir: string, plan: OutputPlan): void {
   mkdirSync(outputDir, { recursive: true })
+  if (plan.action === 'resume') {
+    const checkpoints = listCheckpoints(outputDir)
+    const from = checkpoints.findIndex(({ path }) => resolve(path) === resolve(plan.checkpoint))
+    const later = from === -1 ? [] : checkpoints.slice(from + 1)
+    for (const { path } of later) rmSync(path, { recursive: true, force: true })
+  }
   if (plan.action !== 'overwrite') return
   for (const name of readdirSync(outputDir)) {
     if (RUN_FILES.test(name)) rmSync(join(outputDir, name), { recursive: true, force: true })

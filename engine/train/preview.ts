@@ -1,0 +1,132 @@
+import { trainedTokenCount } from '../text/batch.ts'
+import type { EncodedExample } from '../text/conversation.ts'
+import { type TrainConfig, toCommand, toYaml } from './config.ts'
+import { type BatchSize, estimateMemory, type MemoryEstimate, type ModelSize } from './estimate.ts'
+import { type Plan, planSteps } from './plan.ts'
+import { warmupSteps } from './schedule.ts'
+
+export interface PreviewFacts {
+  model: ModelSize
+  examples: readonly EncodedExample[]
+  evalExamples: readonly EncodedExample[]
+  /** Examples that cutoff_len cut. */
+  truncated: number
+  /** Fields of the request that are accepted and change nothing (ignoredFields in config.ts). */
+  ignored?: readonly string[]
+}
+
+export interface PreviewWarning {
+  code: string
+  message: string
+}
+
+/** What a run would do. */
+export interface TrainingPreview extends Plan {
+  config: TrainConfig
+  command: string
+  yaml: string
+  examples: number
+  evalExamples: number
+  truncated: number
+  tokensPerEpoch: number
+  trainedTokensPerEpoch: number
+  parameters: number
+  trainableParameters: number
+  memory: MemoryEstimate
+  warnings: PreviewWarning[]
+}
+
+/** At most this many examples are a small set, which a model only takes over after many passes. */
+const SMALL_SET = 200
+const EPOCHS_FOR_SMALL_SET = 300
+/** Above these, training usually diverges. */
+const HIGH_LEARNING_RATE = { lora: 2e-3, full: 5e-4 }
+
+/** Finds what a run would do, without doing it. */
+export function previewTraining(config: TrainConfig, facts: PreviewFacts): TrainingPreview {
+  const { model, examples, evalExamples } = facts
+  const plan = planSteps(config, examples.length)
+  const trained = examples.map(trainedTokenCount)
+  return {
+    ...plan,
+    config,
+    command: toCommand(config),
+    yaml: toYaml(config),
+    examples: examples.length,
+    evalExamples: evalExamples.length,
+    truncated: facts.truncated,
+    tokensPerEpoch: sum(examples.map(({ inputIds }) => inputIds.length)),
+    trainedTokensPerEpoch: sum(trained),
+    parameters: model.parameters,
+    trainableParameters: model.trainableParameters,
+    memory: estimateMemory(model, config, largestBatch(config, examples, trained)),
+    warnings: warningsOf(config, plan, facts),
+  }
+}
+
+/** The batch that shuffling could make of the longest examples and of those with the most trained tokens. */
+function largestBatch(
+  config: TrainConfig,
+  examples: readonly EncodedExample[],
+  trained: readonly number[],
+): BatchSize {
+  const rows = Math.min(config.per_device_train_batch_size, examples.length)
+  const most = [...trained].sort((a, b) => b - a).slice(0, rows)
+  const length = examples.reduce((longest, { inputIds }) => Math.max(longest, inputIds.length), 0)
+  return { rows, length, trained: sum(most) }
+}
+
+function warningsOf(config: TrainConfig, plan: Plan, facts: PreviewFacts): PreviewWarning[] {
+  const { examples, evalExamples, truncated, ignored = [] } = facts
+  const total = plan.totalSteps
+  const rate = config.learning_rate
+  const candidates: [applies: boolean, code: string, message: string][] = [
+    [
+      examples.length <= SMALL_SET && total < EPOCHS_FOR_SMALL_SET * plan.stepsPerEpoch,
+      'few_epochs',
+      `${examples.length} samples, small set: use at least ${EPOCHS_FOR_SMALL_SET} epochs if the model is to take them ` +
+        `over; this run makes ${Number((total / plan.stepsPerEpoch).toFixed(2))}.`,
+    ],
+    [
+      truncated > 0,
+      'truncated_examples',
+      `${truncated} of ${examples.length} examples reach cutoff_len = ${config.cutoff_len} and are cut there.`,
+    ],
+    [
+      rate > HIGH_LEARNING_RATE[config.finetuning_type],
+      'high_learning_rate',
+      `learning_rate ${rate} is very high for ${config.finetuning_type} training; 1e-4 (lora) or 1e-5 (full) is usual.`,
+    ],
+    [
+      warmupSteps(config, total) >= total && config.lr_scheduler_type !== 'constant',
+      'warmup_too_long',
+      `The warm-up of ${warmupSteps(config, total)} steps does not end within the ${total} steps of the run.`,
+    ],
+    [
+      config.logging_steps > total,
+      'few_log_entries',
+      `logging_steps ${config.logging_steps} is more than the ${total} steps of the run: only the last one is logged.`,
+    ],
+    [
+      config.save_only_model,
+      'not_resumable',
+      'save_only_model: checkpoints will have no optimizer state, so an interrupted run starts again from step 0.',
+    ],
+    [
+      config.eval_strategy === 'steps' && evalExamples.length === 0,
+      'nothing_to_evaluate',
+      'No example is held out, so there is nothing to evaluate on.',
+    ],
+    [
+      config.bf16 || config.fp16,
+      'computes_in_float32',
+      `${config.bf16 ? 'bf16' : 'fp16'} is accepted, but training computes in float32, which is at least as exact.`,
+    ],
+    [ignored.length > 0, 'ignored_fields', `These fields change nothing here: ${ignored.join(', ')}.`],
+  ]
+  return candidates.flatMap(([applies, code, message]) => (applies ? [{ code, message }] : []))
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
+}
