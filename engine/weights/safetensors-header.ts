@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { EngineError } from '../errors.ts'
 
@@ -68,8 +68,11 @@ export function readSafetensorsHeader(path: string): SafetensorsHeader {
   }
 }
 
-/** Opens a weights file. @throws EngineError `not_found` naming it. */
+/** Opens a weights file. @throws EngineError `not_found`, or `invalid` for what is no regular file, naming it. */
 export function openForRead(path: string): number {
+  // Before opening: a named pipe would wait for a writer.
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() === false)
+    throw failure(path)('it is not a regular file')
   try {
     return openSync(path, 'r')
   } catch (cause) {
@@ -80,23 +83,21 @@ export function openForRead(path: string): number {
 /** `readSafetensorsHeader` on a file that is open already; `path` is for messages and the entries' file name. */
 export function readHeader(descriptor: number, path: string): SafetensorsHeader {
   const fail = failure(path)
-  const stat = fstatSync(descriptor)
-  if (!stat.isFile()) throw fail('it is not a regular file')
-  if (stat.size < LENGTH_BYTES)
-    throw fail(`it has ${stat.size} bytes, fewer than the ${LENGTH_BYTES} of a length`)
+  const { size } = fstatSync(descriptor)
+  if (size < LENGTH_BYTES) throw fail(`it has ${size} bytes, fewer than the ${LENGTH_BYTES} of a length`)
   const length = Buffer.from(readBytes(descriptor, 0, LENGTH_BYTES, path)).readBigUInt64LE()
   if (length > BigInt(MAX_HEADER_BYTES)) {
     throw fail(`its header claims ${length} bytes; the limit is ${MAX_HEADER_BYTES}`)
   }
   const dataStart = LENGTH_BYTES + Number(length)
-  if (dataStart > stat.size) {
-    throw fail(`its header claims ${length} bytes, but the file has only ${stat.size}; it is cut short`)
+  if (dataStart > size) {
+    throw fail(`its header claims ${length} bytes, but the file has only ${size}; it is cut short`)
   }
   const fields = parseHeader(readBytes(descriptor, LENGTH_BYTES, Number(length), path), fail)
   const metadata = readMetadata(fields, fail)
   const entries: TensorEntry[] = []
   for (const [name, value] of fields) entries.push(readEntry(name, value, basename(path), dataStart, fail))
-  checkLayout(entries, dataStart, stat.size, fail)
+  checkLayout(entries, dataStart, size, fail)
   return { entries, metadata }
 }
 

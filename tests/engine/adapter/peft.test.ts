@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { readAdapter, writeAdapter } from '../../../engine/adapter/peft.ts'
 import { EngineError } from '../../../engine/errors.ts'
@@ -79,6 +80,24 @@ describe('readAdapter', () => {
     writeAdapter(folder, randomAdapter())
     writeFileSync(configPath(), content)
     expect(() => readAdapter(folder)).toThrow(EngineError)
+  })
+
+  it('only ever fails with an EngineError, whatever the fields hold', () => {
+    writeAdapter(folder, randomAdapter())
+    const original = readFileSync(configPath(), 'utf8')
+    const field = fc.constantFrom(...Object.keys(JSON.parse(original)), '__proto__', 'new')
+    fc.assert(
+      fc.property(fc.dictionary(field, fc.jsonValue({ maxDepth: 2 }), { maxKeys: 3 }), (fields) => {
+        writeFileSync(configPath(), original)
+        editConfig(fields)
+        try {
+          expect(readAdapter(folder).scale).toBeGreaterThan(0)
+        } catch (error) {
+          expect(error).toBeInstanceOf(EngineError)
+        }
+      }),
+      { seed: 10, numRuns: 200 },
+    )
   })
 
   it('collects every bad tensor in one error', () => {

@@ -111,6 +111,11 @@ describe('readSafetensorsHeader', () => {
     ],
   ])('refuses %s', (_, content, message) => refuse(content, message))
 
+  it('refuses a folder in place of a file', () => {
+    mkdirSync(path)
+    expect(() => readSafetensorsHeader(path)).toThrow(/model\.safetensors .* it is not a regular file/)
+  })
+
   it('says which file is missing', () => {
     expect(() => readSafetensorsHeader(join(folder, 'none'))).toThrow(/none cannot be opened/)
   })
@@ -265,6 +270,26 @@ describe('WeightFolder', () => {
     writeFileSync(join(folder, 'pytorch_model.bin'), '')
     expect(() => WeightFolder.open(folder)).toThrow(
       /neither model\.safetensors nor .* pytorch_model\.bin is a pickle/,
+    )
+  })
+
+  it('only ever fails with an EngineError on any JSON as index', () => {
+    writeSafetensors(join(folder, 'one.safetensors'), [one('a')])
+    const shard = fc.oneof(
+      fc.constantFrom('one.safetensors', '..', 'none.safetensors'),
+      fc.jsonValue({ maxDepth: 1 }),
+    )
+    const weightMap = fc.oneof(fc.dictionary(fc.constantFrom('a', 'b', '__proto__'), shard), fc.jsonValue())
+    fc.assert(
+      fc.property(weightMap, (value) => {
+        writeIndex(value)
+        try {
+          WeightFolder.open(folder).close()
+        } catch (error) {
+          expect(error).toBeInstanceOf(EngineError)
+        }
+      }),
+      { seed: 9, numRuns: 200 },
     )
   })
 
