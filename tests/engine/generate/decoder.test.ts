@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { mergeAdapter } from '../../../engine/adapter/merge.ts'
+import { readAdapter, writeAdapter } from '../../../engine/adapter/peft.ts'
 import { Decoder } from '../../../engine/generate/decoder.ts'
 import { tinyAdapter, tinyLlama } from '../../src/engine-host/tiny-llama.ts'
 
@@ -67,10 +68,10 @@ describe('Decoder', () => {
 
   it('refuses an adapter of another base, naming the module', async () => {
     const other = tinyAdapter(tinyLlama(3))
-    const { readAdapter, writeAdapter } = await import('../../../engine/adapter/peft.ts')
     const adapter = readAdapter(other)
-    const [[path, module]] = [...adapter.modules] as [[string, NonNullable<unknown>]]
-    adapter.modules = new Map([[path.replace('layers.0', 'layers.7'), module as never]])
+    adapter.modules = new Map(
+      [...adapter.modules].map(([path, module]) => [path.replace('layers.0', 'layers.7'), module]),
+    )
     const strange = mkdtempSync(join(tmpdir(), 'anneal-adapter-'))
     writeAdapter(strange, adapter)
     expect(() => decoder.loadAdapter(strange)).toThrow('model.layers.7.mlp.down_proj')
