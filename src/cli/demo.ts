@@ -8,7 +8,7 @@ import { answer } from './chat.ts'
 import { readSettings, withApplication } from './support/application.ts'
 import { formatBytes, formatSeconds, formatTable } from './support/format.ts'
 import { taskPoint } from './support/progress.ts'
-import { runJob } from './support/run-job.ts'
+import { jobFolder, runJob } from './support/run-job.ts'
 import { print, shownPath } from './support/terminal.ts'
 import { summaryOf, train } from './train.ts'
 
@@ -66,8 +66,9 @@ async function runDemo(application: Application): Promise<void> {
   heading(2, `Convert the dataset ${QUESTIONS_AND_ANSWERS} (keys query, response)`)
   await convert(application)
   heading(3, `Fine-tune ${MODEL} with LoRA on ${CONFIG.dataset.join(' and ')}`)
-  const run = await train(application, CONFIG)
-  print(summaryOf(run))
+  const finished = await train(application, CONFIG)
+  const { run } = finished
+  print(summaryOf(finished))
   heading(4, 'Ask the same questions again')
   await ask(application, run.id)
   heading(5, 'Merge the adapter into the model')
@@ -90,7 +91,7 @@ async function ask(application: Application, model: string): Promise<void> {
     const speaker = { model, temperature: 0, maxTokens: 48 }
     await answer(application, speaker, [{ role: 'user', content }], {
       signal,
-      write: (text) => process.stdout.write(text.replaceAll('\n', '\n     ')),
+      write: (text) => process.stdout.write(text.replaceAll(/\s+/g, ' ')),
     })
     print('')
   }
@@ -116,7 +117,7 @@ async function mergeRun(application: Application, run: TrainingRun): Promise<str
   const { services, self } = application
   const { id } = await services.merges.create({ model: run.id }, { owner: self })
   const { bytes } = await runJob(application, services.merges, id, taskPoint)
-  print(`   ${id}: ${formatBytes(bytes ?? 0)} in ${await folderOf(application, id)}`)
+  print(`   ${id}: ${formatBytes(bytes ?? 0)} in ${shownPath(await jobFolder(application, id))}`)
   return id
 }
 
@@ -125,15 +126,11 @@ async function exportModel(application: Application, model: string): Promise<str
   const request = { model, bits: 16, format: 'safetensors', export_size: 5 } as const
   const { id } = await services.exports.create(request, { owner: self })
   await runJob(application, services.exports, id, taskPoint)
-  print(`   ${id} in ${await folderOf(application, id)}`)
+  print(`   ${id} in ${shownPath(await jobFolder(application, id))}`)
   for (const { path, bytes, sha256 } of await services.exports.files(id)) {
     print(`   ${path.padEnd(24)} ${formatBytes(bytes).padStart(8)}  sha256 ${sha256.slice(0, 16)}…`)
   }
   return id
-}
-
-async function folderOf({ queue }: Application, id: string): Promise<string> {
-  return shownPath((await queue.get(id))!.outputDir)
 }
 
 function nextCommands(run: string, exported: string): string {

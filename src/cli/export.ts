@@ -6,7 +6,7 @@ import { UsageError } from './support/failure.ts'
 import { formatBytes } from './support/format.ts'
 import { readModelTarget } from './support/model-target.ts'
 import { taskPoint } from './support/progress.ts'
-import { runJob } from './support/run-job.ts'
+import { jobFolder, runJob } from './support/run-job.ts'
 import { note, print, printJson, shownPath } from './support/terminal.ts'
 
 interface ExportOptions {
@@ -41,8 +41,8 @@ async function exportModel(word: string, options: ExportOptions): Promise<void> 
     const { id } = await services.exports.create(request, { owner: self, trusted: true })
     note(`${id}: exporting ${target.id} at ${request.bits} bits`)
     const done = await runJob(application, services.exports, id, taskPoint)
-    const { outputDir } = (await application.queue.get(id))!
-    const folder = options.output ? await copyResult(outputDir, options.output) : outputDir
+    const published = await jobFolder(application, id)
+    const folder = options.output ? await copyResult(published, options.output) : published
     if (options.json) return printJson({ ...done, files: await services.exports.files(id) })
     print(`Export: ${id}, ${formatBytes(done.bytes ?? 0)} in ${shownPath(folder)}`)
   }, target.widen)

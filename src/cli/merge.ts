@@ -6,7 +6,7 @@ import { UsageError } from './support/failure.ts'
 import { formatBytes } from './support/format.ts'
 import { readModelTarget } from './support/model-target.ts'
 import { taskPoint } from './support/progress.ts'
-import { runJob } from './support/run-job.ts'
+import { jobFolder, runJob } from './support/run-job.ts'
 import { note, print, printJson, shownPath } from './support/terminal.ts'
 
 interface MergeOptions {
@@ -40,8 +40,8 @@ async function merge(run: string | undefined, options: MergeOptions): Promise<vo
     const { id } = await services.merges.create(request, { owner: self, trusted: true })
     note(`${id}: merging ${run ?? `${options.adapter} into ${options.base}`}`)
     const done = await runJob(application, services.merges, id, taskPoint)
-    const { baseFolder } = await application.models.resolve(id)
-    const folder = options.output ? await copyResult(baseFolder, options.output) : baseFolder
+    const published = await jobFolder(application, id)
+    const folder = options.output ? await copyResult(published, options.output) : published
     if (options.json) return printJson(done)
     print(`Merged model: ${id}, ${formatBytes(done.bytes ?? 0)} in ${shownPath(folder)}`)
     print(`Chat with it: npx anneal chat ${id}\nExport it:    npx anneal export ${id}`)

@@ -1,6 +1,11 @@
 import { Command } from 'commander'
+import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import type { TrainingPreview } from '../../routes/services.ts'
 import type { Application } from '../application.ts'
+import { previewRows } from '../datasets/preview.ts'
+import { DatasetRegistry } from '../datasets/registry.ts'
+import { planRun } from '../training/plan-run.ts'
+import type { TrainTask } from '../training/task.ts'
 import { withApplication } from './support/application.ts'
 import { formatBytes, formatCount, formatTable } from './support/format.ts'
 import { renderTokens } from './support/render-tokens.ts'
@@ -34,7 +39,8 @@ export async function showPreview(
   for (const { message } of preview.warnings) print(`Warning: ${message}`)
   print(`\nThe same run as a command:\n${preview.command}`)
   print(`\nThe same run as a file:\n${preview.yaml.trimEnd()}`)
-  for (const name of preview.config.dataset as string[]) await showExamples(application, name, preview)
+  const { task } = await planRun(application, input, true)
+  for (const name of task.config.dataset) await showExamples(task.datasetDir, name, task)
 }
 
 function summaryOf(preview: TrainingPreview): string {
@@ -61,22 +67,20 @@ function summaryOf(preview: TrainingPreview): string {
   ])
 }
 
-async function showExamples(
-  { services }: Application,
-  name: string,
-  { model, config }: TrainingPreview,
-): Promise<void> {
-  const { data } = await services.datasets.preview(name, {
+async function showExamples(datasetDir: string, name: string, { model, config }: TrainTask): Promise<void> {
+  const source = await new DatasetRegistry({ directories: [datasetDir] }).get(name)
+  const rows = await previewRows(source, {
     offset: 0,
     limit: SHOWN_EXAMPLES,
-    model,
-    cutoff_len: Number(config.cutoff_len),
-    train_on_prompt: config.train_on_prompt === true,
-    mask_history: config.mask_history === true,
-    stage: config.stage === 'pt' ? 'pt' : 'sft',
+    stage: config.stage,
+    tokenizer: loadTokenizer(model.baseFolder),
+    template: config.template,
+    cutoffLength: config.cutoff_len,
+    trainOnPrompt: config.train_on_prompt,
+    maskHistory: config.mask_history,
   })
   print(`\nFirst examples of ${name}, the learned tokens marked:`)
-  for (const { index, tokens, error } of data) {
+  for (const { index, tokens, error } of rows) {
     const shown = tokens ? renderTokens(tokens, process.stdout.isTTY) : `cannot be used: ${error}`
     print(`[${index}] ${shown.trimEnd()}`)
   }

@@ -1,13 +1,15 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command } from 'commander'
+import { latestCheckpoint } from '../../engine/train/checkpoint.ts'
+import { type TrainConfig, toCommand } from '../../engine/train/config.ts'
 import type { TrainingRun } from '../../routes/services.ts'
 import type { Application } from '../application.ts'
 import { showPreview } from './preview.ts'
 import { withApplication } from './support/application.ts'
 import { formatSeconds, formatTable } from './support/format.ts'
 import { trainingPoint } from './support/progress.ts'
-import { runJob } from './support/run-job.ts'
+import { jobFolder, runJob } from './support/run-job.ts'
 import { note, print, printJson, shownPath } from './support/terminal.ts'
 import { CONFIG_ARGUMENT, readTrainInput } from './support/train-input.ts'
 
@@ -27,31 +29,47 @@ export function trainCommand(): Command {
       const input = await readTrainInput(words)
       await withApplication(async (application) => {
         if (preview) return showPreview(application, input, json)
-        const run = await train(application, input)
-        if (json) printJson(run)
-        else print(summaryOf(run))
+        const finished = await train(application, input)
+        if (json) printJson(finished.run)
+        else print(summaryOf(finished))
       })
     })
 }
 
-/** Starts a run, shows it until its end and returns it finished. */
-export async function train(application: Application, input: Record<string, unknown>): Promise<TrainingRun> {
+/** A finished run and its folder, absolute. */
+export interface FinishedRun {
+  run: TrainingRun
+  folder: string
+}
+
+/** Starts a run and shows it until its end. */
+export async function train(application: Application, input: Record<string, unknown>): Promise<FinishedRun> {
   const { services, self } = application
-  const { id, output_dir } = await services.training.create(input, { owner: self, trusted: true })
-  note(`${id}: training, into ${shownPath(output_dir)}`)
-  return runJob(application, services.training, id, trainingPoint)
+  const { id, config } = await services.training.create(input, { owner: self, trusted: true })
+  const folder = await jobFolder(application, id)
+  note(`${id}: training, into ${shownPath(folder)}`)
+  try {
+    return { run: await runJob(application, services.training, id, trainingPoint), folder }
+  } catch (error) {
+    if (latestCheckpoint(folder)) {
+      const again = { ...(config as TrainConfig), output_dir: shownPath(folder), overwrite_output_dir: false }
+      note(`To go on from the last checkpoint:\n${toCommand(again)}`)
+    }
+    throw error
+  }
 }
 
 /** Where everything lies, and what can be done with it next. */
-export function summaryOf({ id, output_dir, config, progress, metrics }: TrainingRun): string {
+export function summaryOf({ run, folder }: FinishedRun): string {
+  const { id, config, progress, metrics } = run
   const adapter = config.finetuning_type === 'lora'
   const loss = metrics?.train_loss
   const took = progress ? `${progress.step} steps in ${formatSeconds(progress.elapsed_seconds)}` : 'done'
-  const picture = join(output_dir, 'training_loss.png')
+  const picture = join(folder, 'training_loss.png')
   const rows = [
     ['Finished', loss === undefined ? took : `${took}, mean loss ${loss.toFixed(4)}`],
-    [adapter ? 'Adapter' : 'Model', shownPath(output_dir)],
-    ['Checkpoints', shownPath(join(output_dir, 'checkpoint-*'))],
+    [adapter ? 'Adapter' : 'Model', shownPath(folder)],
+    ['Checkpoints', shownPath(join(folder, 'checkpoint-*'))],
     ...(existsSync(picture) ? [['Loss picture', shownPath(picture)]] : []),
     ['Chat with it', `npx anneal chat ${id}`],
     ...(adapter ? [['Merge it', `npx anneal merge ${id}`]] : []),

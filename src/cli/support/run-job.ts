@@ -54,6 +54,13 @@ export async function runJob<T extends JobView>(
   }
 }
 
+/** Where a job's files lie, absolute; the wire has only what a client may know. */
+export async function jobFolder({ queue }: Application, id: string): Promise<string> {
+  const job = await queue.get(id)
+  if (!job) throw new EngineError('not_found', 'job_not_found', `There is no job ${id}.`)
+  return job.outputDir
+}
+
 /** The events that deserve a line of their own. */
 function lineOf({ type, message, data }: JobEvent): string | undefined {
   if (type === 'warning') return `Warning: ${message}`
