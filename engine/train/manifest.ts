@@ -11,7 +11,9 @@ const manifestSchema = z.object({
 
 /** Lists the folder's files with size and digest in manifest.json. */
 export function writeManifest(folder: string): void {
-  const names = readdirSync(folder).filter((name) => name !== MANIFEST_FILE)
+  const names = readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name !== MANIFEST_FILE)
+    .map((entry) => entry.name)
   const files = Object.fromEntries(
     names.sort().map((name) => {
       const path = join(folder, name)

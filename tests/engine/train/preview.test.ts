@@ -1,0 +1,112 @@
+import { describe, expect, it } from 'vitest'
+import { parseTrainConfig } from '../../../engine/train/config.ts'
+import { checkFits, countTrainable, estimateMemory, type ModelSize } from '../../../engine/train/estimate.ts'
+import { previewTraining } from '../../../engine/train/preview.ts'
+import { randomExamples } from './bigram-step.ts'
+
+/** SmolLM2-135M with LoRA of rank 8 on all linear layers. */
+const smol: ModelSize = {
+  vocabSize: 49_152,
+  hiddenSize: 576,
+  intermediateSize: 1536,
+  layers: 30,
+  heads: 9,
+  keyValueHeads: 3,
+  headDim: 64,
+  parameters: 134_515_008,
+  weightBytes: 269_030_016,
+  trainableParameters: 2_442_240,
+}
+const parse = (fields: Record<string, unknown> = {}) =>
+  parseTrainConfig({ model: 'm', dataset: 'd', ...fields })
+
+describe('the memory estimate', () => {
+  it('adds up, and grows with the batch where it should', () => {
+    const small = estimateMemory(smol, parse(), { rows: 1, length: 256, trained: 128 })
+    const large = estimateMemory(smol, parse(), { rows: 2, length: 512, trained: 512 })
+    const { total, ...parts } = small
+    expect(Object.values(parts).reduce((sum, bytes) => sum + bytes)).toBe(total)
+    expect(large.activations).toBe(4 * small.activations)
+    expect(large.attention).toBe(8 * small.attention)
+    expect(large.logits).toBe(4 * small.logits)
+    expect(large.castWeights).toBe(4 * smol.parameters)
+  })
+
+  it.each([
+    // rows, length, trained, peak resident bytes measured with threads 1
+    [1, 64, 32, 1.16e9],
+    [2, 256, 256, 2.01e9],
+    [4, 256, 512, 3.64e9],
+    [1, 1024, 256, 3.76e9],
+  ])('is within a third of what %d x %d tokens took', (rows, length, trained, measured) => {
+    const { total } = estimateMemory(smol, parse(), { rows, length, trained })
+    expect(total / measured).toBeGreaterThan(0.95)
+    expect(total / measured).toBeLessThan(1.33)
+  })
+
+  it('counts no frozen weights in full training', () => {
+    const full = { ...smol, trainableParameters: smol.parameters }
+    const estimate = estimateMemory(full, parse({ finetuning_type: 'full' }), {
+      rows: 1,
+      length: 64,
+      trained: 32,
+    })
+    expect(estimate).toMatchObject({ mappedWeights: 0, castWeights: 0, trainable: 5 * 4 * smol.parameters })
+  })
+
+  it('refuses what does not fit, with both numbers', () => {
+    const estimate = estimateMemory(smol, parse(), { rows: 8, length: 2048, trained: 8192 })
+    expect(() => checkFits(estimate, estimate.total)).not.toThrow()
+    expect(() => checkFits(estimate, 4e9)).toThrow(
+      expect.objectContaining({
+        kind: 'too_large',
+        message: expect.stringMatching(new RegExp(`${estimate.total} bytes.*4000000000 bytes.*batch_size`)),
+      }),
+    )
+  })
+
+  it('counts trainable weights from names and shapes alone', () => {
+    const tensors = [
+      { name: 'model.embed_tokens.weight', shape: [100, 16] },
+      { name: 'model.layers.0.self_attn.q_proj.weight', shape: [16, 16] },
+      { name: 'model.layers.0.mlp.up_proj.weight', shape: [32, 16] },
+      { name: 'model.norm.weight', shape: [16] },
+    ]
+    expect(countTrainable(parse({ lora_rank: 4 }), tensors)).toBe(4 * 32 + 4 * 48)
+    expect(countTrainable(parse({ lora_rank: 4, lora_target: 'q_proj' }), tensors)).toBe(4 * 32)
+    expect(countTrainable(parse({ finetuning_type: 'full' }), tensors)).toBe(1600 + 256 + 512 + 16)
+  })
+})
+
+describe('a preview', () => {
+  const facts = { model: smol, examples: randomExamples(20), evalExamples: [], truncated: 0 }
+  const codes = (fields: Record<string, unknown>, more = {}) =>
+    previewTraining(parse(fields), { ...facts, ...more }).warnings.map(({ code }) => code)
+
+  it('says how many steps and tokens there will be', () => {
+    const preview = previewTraining(parse({ num_train_epochs: 300 }), facts)
+    expect(preview).toMatchObject({ stepsPerEpoch: 3, totalSteps: 900, epochs: 300, examples: 20 })
+    const tokens = facts.examples.reduce((sum, { inputIds }) => sum + inputIds.length, 0)
+    expect(preview.tokensPerEpoch).toBe(tokens)
+    expect(preview.trainedTokensPerEpoch).toBe(tokens - 2 * 20)
+    expect(preview.command).toBe('anneal train model_name_or_path=m dataset=d num_train_epochs=300')
+  })
+
+  it('advises at least 300 epochs for a small set', () => {
+    const { warnings } = previewTraining(parse({ logging_steps: 1 }), facts)
+    expect(warnings).toHaveLength(1)
+    expect(warnings[0]!.message).toMatch(/^20 samples, small set: use at least 300 epochs/)
+    expect(codes({ num_train_epochs: 300 })).toEqual([])
+    expect(codes({ max_steps: 100, logging_steps: 1 })).toEqual(['few_epochs'])
+  })
+
+  it('warns of what is probably not meant', () => {
+    const enough = { num_train_epochs: 300 }
+    expect(codes({ ...enough, learning_rate: 0.1 })).toEqual(['high_learning_rate'])
+    expect(codes({ ...enough, warmup_steps: 2000 })).toEqual(['warmup_too_long'])
+    expect(codes({ ...enough, logging_steps: 1000 })).toEqual(['few_log_entries'])
+    expect(codes({ ...enough, bf16: true })).toEqual(['computes_in_float32'])
+    expect(codes(enough, { truncated: 3 })).toEqual(['truncated_examples'])
+    expect(codes(enough, { ignored: ['ddp_timeout'] })).toEqual(['ignored_fields'])
+  })
+})
