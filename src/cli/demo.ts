@@ -9,7 +9,7 @@ import { readSettings, withApplication } from './support/application.ts'
 import { formatBytes, formatSeconds, formatTable } from './support/format.ts'
 import { taskPoint } from './support/progress.ts'
 import { jobFolder, runJob } from './support/run-job.ts'
-import { print, shownPath } from './support/terminal.ts'
+import { note, print, shownPath } from './support/terminal.ts'
 import { summaryOf, train } from './train.ts'
 
 const EMBEDDED = join(packageRoot, 'data')
@@ -28,7 +28,7 @@ const CONFIG = {
   lora_rank: 16,
   num_train_epochs: 12,
   per_device_train_batch_size: 8,
-  learning_rate: 3e-3,
+  learning_rate: 2e-3,
   lr_scheduler_type: 'cosine',
   warmup_ratio: 0.05,
   logging_steps: 5,
@@ -66,6 +66,7 @@ async function runDemo(application: Application): Promise<void> {
   heading(2, `Convert the dataset ${QUESTIONS_AND_ANSWERS} (keys query, response)`)
   await convert(application)
   heading(3, `Fine-tune ${MODEL} with LoRA on ${CONFIG.dataset.join(' and ')}`)
+  note('   So small a model learns fast; the warning about epochs is meant for larger ones.')
   const finished = await train(application, CONFIG)
   const { run } = finished
   print(summaryOf(finished))

@@ -6,6 +6,8 @@ import { note } from './terminal.ts'
 export interface ProgressPoint {
   value: number
   total: number
+  /** What is counted, such as 'step '; stands before the numbers. */
+  unit: string
   /** What stands behind the bar, such as the loss. */
   details: string
 }
@@ -26,7 +28,7 @@ export function createProgressView(): ProgressView {
 function barView(): ProgressView {
   const bars = new MultiBar(
     {
-      format: '{bar} {percentage}% | {value}/{total}{details}',
+      format: '{bar} {percentage}% | {unit}{value}/{total}{details}',
       stream: process.stderr,
       hideCursor: true,
       fps: 5,
@@ -38,10 +40,10 @@ function barView(): ProgressView {
   )
   let bar: ReturnType<typeof bars.create> | undefined
   return {
-    update({ value, total, details }) {
-      bar ??= bars.create(total, 0, { details })
+    update({ value, total, unit, details }) {
+      bar ??= bars.create(total, 0, { unit, details })
       bar.setTotal(total)
-      bar.update(value, { details })
+      bar.update(value, { unit, details })
     },
     log(line) {
       if (bar) bars.log(`${line}\n`)
@@ -57,12 +59,12 @@ function barView(): ProgressView {
 export function lineView(write: (line: string) => void): ProgressView {
   let shown = -1
   return {
-    update({ value, total, details }) {
+    update({ value, total, unit, details }) {
       const twentieth = Math.floor((20 * value) / Math.max(1, total))
       if (twentieth <= shown) return
       shown = twentieth
       write(
-        `${String(Math.round((100 * value) / Math.max(1, total))).padStart(3)}% ${value}/${total}${details}`,
+        `${String(Math.round((100 * value) / Math.max(1, total))).padStart(3)}% ${unit}${value}/${total}${details}`,
       )
     },
     log: write,
@@ -80,7 +82,7 @@ export function trainingPoint(data: Record<string, unknown>): ProgressPoint | un
     typeof tokens_per_second === 'number' && `${Math.round(tokens_per_second)} tokens/s`,
     typeof remaining_seconds === 'number' && `${formatSeconds(remaining_seconds)} left`,
   ].filter((part) => part !== false)
-  return { value: step, total, details: details.map((part) => ` | ${part}`).join('') }
+  return { value: step, total, unit: 'step ', details: details.map((part) => ` | ${part}`).join('') }
 }
 
 /** What a merge or an export reports, as a point of its bar. */
@@ -89,5 +91,5 @@ export function taskPoint(data: Record<string, unknown>): ProgressPoint | undefi
   if (typeof fraction !== 'number') return undefined
   const left = typeof remaining_seconds === 'number' ? ` | ${formatSeconds(remaining_seconds)} left` : ''
   const what = typeof message === 'string' && message !== '' ? ` | ${message}` : ''
-  return { value: Math.round(100 * fraction), total: 100, details: `${what}${left}` }
+  return { value: Math.round(100 * fraction), total: 100, unit: '', details: `${what}${left}` }
 }

@@ -72,6 +72,7 @@ describe('progress', () => {
     expect(trainingPoint({ ...data, remaining_seconds: 75 })).toEqual({
       value: 3,
       total: 10,
+      unit: 'step ',
       details: ' | loss 1.5000 | lr 1e-4 | 812 tokens/s | 1m 15s left',
     })
     expect(trainingPoint({ message: 'no step' })).toBeUndefined()
@@ -81,6 +82,7 @@ describe('progress', () => {
     expect(taskPoint({ fraction: 0.5, message: 'writing', remaining_seconds: null })).toEqual({
       value: 50,
       total: 100,
+      unit: '',
       details: ' | writing',
     })
   })
@@ -88,9 +90,9 @@ describe('progress', () => {
   it('writes plain lines, at most one for a twentieth of the way', () => {
     const lines: string[] = []
     const view = lineView((line) => lines.push(line))
-    for (let value = 1; value <= 100; value++) view.update({ value, total: 100, details: '' })
+    for (let value = 1; value <= 100; value++) view.update({ value, total: 100, unit: 'step ', details: '' })
     expect(lines).toHaveLength(21)
-    expect(lines.at(-1)).toBe('100% 100/100')
+    expect(lines.at(-1)).toBe('100% step 100/100')
   })
 })
 
