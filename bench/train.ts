@@ -2,7 +2,7 @@
  * npm run bench:train [-- --model FOLDER --pairs 2 --length 256 --rows 2]
  *
  * One LoRA step (rank 8, all linear layers) side by side with transformers + PEFT, in turn, in one run: tokens/s and
- * peak memory of both. Needs a Python with torch, transformers and peft (ANNEAL_PYTHON).
+ * peak memory of both. Needs a Python with torch, transformers and peft (JUDGE_PYTHON).
  */
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
@@ -26,7 +26,7 @@ const { values } = parseArgs({
     length: { type: 'string', default: '256' },
   },
 })
-const python = process.env.ANNEAL_PYTHON ?? 'python3'
+const python = process.env.JUDGE_PYTHON ?? 'python3'
 const model = realModelFolder(values.model)
 const rows = Number(values.rows)
 const length = Number(values.length)

@@ -3,7 +3,7 @@
  *
  * The whole path on a real model over HTTP: SmolLM2-135M-Instruct learns a new identity while its events are watched,
  * the server is killed with SIGKILL in the middle and goes on by itself, the result is compared with an uninterrupted
- * run, merged, exported, downloaded, loaded by Anneal again and by transformers (ANNEAL_PYTHON), and asked the same
+ * run, merged, exported, downloaded, loaded by Anneal again and by transformers (JUDGE_PYTHON), and asked the same
  * question at every stage. Needs ../shared (or --model and --data). Writes docs/e2e-smollm2.md and .json.
  */
 import { execFileSync } from 'node:child_process'
@@ -226,11 +226,11 @@ async function reloadDownloaded(folder: string): Promise<void> {
 }
 
 function judgeWithTransformers(folder: string): void {
-  const python = process.env.ANNEAL_PYTHON ?? 'python3'
+  const python = process.env.JUDGE_PYTHON ?? 'python3'
   try {
     execFileSync(python, ['-c', 'import transformers'], { stdio: 'ignore' })
   } catch {
-    answers['downloaded folder, in transformers'] = 'not run: no Python with transformers (ANNEAL_PYTHON)'
+    answers['downloaded folder, in transformers'] = 'not run: no Python with transformers (JUDGE_PYTHON)'
     return
   }
   const script = join(import.meta.dirname, 'judge-export.py')

@@ -52,7 +52,7 @@ export async function checkFamily(reference: Reference, python: string | null): 
   return {
     checks,
     unsupported: kinds.filter((kind) => !supported.includes(kind)).map((kind) => `adapters of kind ${kind}`),
-    notes: python ? [] : ['PEFT did not load our adapters: no Python with peft (set ANNEAL_PYTHON)'],
+    notes: python ? [] : ['PEFT did not load our adapters: no Python with peft (set JUDGE_PYTHON)'],
   }
 }
 

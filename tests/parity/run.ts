@@ -85,7 +85,7 @@ function findRealModel(name: string, scratch: string): string {
 }
 
 function findPython(): string | null {
-  const candidate = process.env.ANNEAL_PYTHON ?? 'python3'
+  const candidate = process.env.JUDGE_PYTHON ?? 'python3'
   try {
     execFileSync(candidate, ['-c', 'import peft, transformers'], { stdio: 'ignore' })
     return candidate
