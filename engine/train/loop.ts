@@ -8,7 +8,7 @@ import type { TrainEvent } from './events.ts'
 import { createAdamW, decays } from './optimizers/adamw.ts'
 import type { Optimizer } from './optimizers/optimizer.ts'
 import { createBatchPicker, type Plan, planSteps } from './plan.ts'
-import { RunState, requireFinite } from './run-state.ts'
+import { RunState } from './run-state.ts'
 import { createSchedule } from './schedule.ts'
 import type { TrainStep } from './step.ts'
 
@@ -123,6 +123,22 @@ function resume(folder: string, model: TrainStep, optimizer: Optimizer, run: Run
 function evaluationDue(config: TrainConfig, step: number, last: boolean): boolean {
   if (last && config.do_eval) return true
   return config.eval_strategy === 'steps' && step % (config.eval_steps ?? config.logging_steps) === 0
+}
+
+/** Refuses numbers that training can't go on from. @throws EngineError `invalid`. */
+function requireFinite(loss: number, gradNorm: number, step: number, lastCheckpoint?: string): void {
+  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return
+  const what = Number.isFinite(loss) ? `gradient norm is ${gradNorm}` : `loss is ${loss}`
+  const kept = lastCheckpoint
+    ? `The last good checkpoint is ${lastCheckpoint}.`
+    : 'No checkpoint was written yet.'
+  throw new EngineError(
+    'invalid',
+    'training_diverged',
+    `The ${what} at step ${step}, so training stopped. ${kept} A lower learning_rate, a warm-up or a max_grad_norm ` +
+      'usually helps.',
+    { param: 'learning_rate' },
+  )
 }
 
 function startEvent(options: TrainOptions, plan: Plan, resumedStep: number): TrainEvent {

@@ -29,8 +29,7 @@ ${what} \`${base}\`, made with Anneal from ${learned} ${list(config.dataset)}.
 | --- | --- |
 ${results(done)}
 
-${losses(done)}
-## Training
+${losses(done)}## Training
 
 | Setting | Value |
 | --- | --- |

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { EngineError } from '../errors.ts'
 import type { EncodedExample } from '../text/conversation.ts'
 import type { TrainConfig } from './config.ts'
 import type { History, LogEntry, Progress, Results } from './events.ts'
@@ -216,22 +215,6 @@ function hashExamples(examples: readonly EncodedExample[]): string {
     hash.update(labels)
   }
   return hash.digest('hex')
-}
-
-/** Refuses numbers that training can't go on from. @throws EngineError `invalid`. */
-export function requireFinite(loss: number, gradNorm: number, step: number, lastCheckpoint?: string): void {
-  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return
-  const what = Number.isFinite(loss) ? `gradient norm is ${gradNorm}` : `loss is ${loss}`
-  const kept = lastCheckpoint
-    ? `The last good checkpoint is ${lastCheckpoint}.`
-    : 'No checkpoint was written yet.'
-  throw new EngineError(
-    'invalid',
-    'training_diverged',
-    `The ${what} at step ${step}, so training stopped. ${kept} A lower learning_rate, a warm-up or a max_grad_norm ` +
-      'usually helps.',
-    { param: 'learning_rate' },
-  )
 }
 
 function withoutStep({ step: _, ...metrics }: LogEntry): Record<string, number> {
