@@ -67,6 +67,11 @@ async function* measured(
   const start = performance.now()
   const label = { model_name: id }
   let lastText: number | undefined
+  let running = true
+  const ended = () => {
+    if (running) metrics.chatsRunning.dec()
+    running = false
+  }
   metrics.chatsRunning.inc()
   try {
     for await (const event of events) {
@@ -76,6 +81,7 @@ async function* measured(
         else metrics.interTokenLatency.observe(label, (now - lastText) / 1000)
         lastText = now
       } else if (event.type === 'finish') {
+        ended() // a reader may not come back after the last event
         metrics.promptTokens.inc(label, event.usage.promptTokens)
         metrics.generationTokens.inc(label, event.usage.completionTokens)
         metrics.chatsSucceeded.inc({ ...label, finished_reason: event.reason })
@@ -84,6 +90,6 @@ async function* measured(
       yield event
     }
   } finally {
-    metrics.chatsRunning.dec()
+    ended()
   }
 }

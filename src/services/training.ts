@@ -3,7 +3,9 @@ import { access } from 'node:fs/promises'
 import { relative } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { latestCheckpoint, listCheckpoints } from '../../engine/train/checkpoint.ts'
+import { checkFits } from '../../engine/train/estimate.ts'
 import { prepareOutput } from '../../engine/train/output-dir.ts'
+import type { TrainingPreview as EnginePreview } from '../../engine/train/preview.ts'
 import { drawLoss } from '../../engine/train/run-folder.ts'
 import type { TrainingProgress } from '../../routes/schemas/training.ts'
 import type { Checkpoint, TrainingPreview, TrainingRun, TrainingService } from '../../routes/services.ts'
@@ -11,8 +13,9 @@ import { logFileOf } from '../jobs/log-file.ts'
 import { isAlive } from '../jobs/process-identity.ts'
 import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
 import { removeFolder } from '../models/remove.ts'
+import { memoryCapacity } from '../training/memory.ts'
 import { planRun } from '../training/plan-run.ts'
-import { checkFits, previewRun } from '../training/preview.ts'
+import { previewRun } from '../training/preview.ts'
 import type { TrainTask } from '../training/task.ts'
 import type { ServiceContext } from './context.ts'
 import {
@@ -45,7 +48,7 @@ export function trainingService(context: ServiceContext): Training {
       const { task, outputDir, output } = await planRun(context, body, trusted)
       await checkQueueSpace(context, 'train')
       await releaseOutput(context, outputDir)
-      checkFits(await previewRun(task))
+      checkFits((await previewRun(task, body)).memory, memoryCapacity())
       // Now, so that no start of this run can take an earlier run's checkpoints for its own.
       prepareOutput(outputDir, output)
       const resolved = { ...task }
@@ -54,7 +57,7 @@ export function trainingService(context: ServiceContext): Training {
     },
     async preview(body, { trusted = false } = {}) {
       const { task } = await planRun(context, body, trusted)
-      return previewRun(task)
+      return previewToWire(task, await previewRun(task, body))
     },
     async resume(id) {
       const job = await find(id)
@@ -134,6 +137,29 @@ function runToWire(job: Job, saves: string): TrainingRun {
     progress: progressOf(job),
     metrics: metrics ?? null,
     ...jobFieldsOf(job),
+  }
+}
+
+function previewToWire({ model }: TrainTask, preview: EnginePreview): TrainingPreview {
+  const required = preview.memory.total
+  const available = memoryCapacity()
+  return {
+    object: 'training.preview',
+    model: model.id,
+    config: { ...preview.config },
+    command: preview.command,
+    yaml: preview.yaml,
+    train_examples: preview.examples,
+    eval_examples: preview.evalExamples,
+    truncated_examples: preview.truncated,
+    tokens_per_epoch: preview.tokensPerEpoch,
+    trained_tokens_per_epoch: preview.trainedTokensPerEpoch,
+    steps_per_epoch: preview.stepsPerEpoch,
+    total_steps: preview.totalSteps,
+    total_parameters: preview.parameters,
+    trainable_parameters: preview.trainableParameters,
+    memory: { required_bytes: required, available_bytes: available, fits: required <= available },
+    warnings: preview.warnings,
   }
 }
 

@@ -1,68 +1,71 @@
-import { freemem } from 'node:os'
 import { EngineError } from '../../engine/errors.ts'
 import { openModel } from '../../engine/models/index.ts'
-import { IGNORE_INDEX } from '../../engine/text/conversation.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
-import { toCommand, toYaml } from '../../engine/train/config.ts'
-import { planSteps } from '../../engine/train/plan.ts'
-import type { TrainingPreview } from '../../routes/services.ts'
+import { ignoredFields } from '../../engine/train/config.ts'
+import { countTrainable, type ModelSize } from '../../engine/train/estimate.ts'
+import { previewTraining, type TrainingPreview } from '../../engine/train/preview.ts'
 import { DatasetRegistry } from '../datasets/registry.ts'
 import { readModelFacts } from '../models/model-folder.ts'
-import { prepareData } from './prepare-data.ts'
+import { type PreparedData, prepareData } from './prepare-data.ts'
 import type { TrainTask } from './task.ts'
 
-/** What a run would do: everything up to the first step, without it. */
-export async function previewRun({ model, config, datasetDir }: TrainTask): Promise<TrainingPreview> {
+/** What a run would do: everything up to the first step, without it. `body` is the request as it came. */
+export async function previewRun(
+  { model, config, datasetDir }: TrainTask,
+  body: Record<string, unknown>,
+): Promise<TrainingPreview> {
+  const size = measureModel(model.baseFolder, config)
   const tokenizer = loadTokenizer(model.baseFolder)
-  openModel(model.baseFolder).weights.close()
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets })
-  const plan = planSteps(config, data.examples.length)
-  const facts = readModelFacts(model.baseFolder)
-  const required = facts.weightBytes
-  const available = process.constrainedMemory?.()
-    ? Math.min(freemem(), process.constrainedMemory())
-    : freemem()
-  return {
-    object: 'training.preview',
-    model: model.id,
-    config: { ...config },
-    command: toCommand(config),
-    yaml: toYaml(config),
-    train_examples: data.examples.length,
-    eval_examples: data.evalExamples.length,
-    truncated_examples: data.truncated,
-    tokens_per_epoch: sum(data.examples, ({ inputIds }) => inputIds.length),
-    trained_tokens_per_epoch: sum(
-      data.examples,
-      ({ labels }) => labels.filter((id) => id !== IGNORE_INDEX).length,
-    ),
-    steps_per_epoch: plan.stepsPerEpoch,
-    total_steps: plan.totalSteps,
-    total_parameters: facts.parameters,
-    trainable_parameters: 0,
-    memory: { required_bytes: required, available_bytes: available, fits: required <= available },
-    warnings: data.warnings,
+  return preview(config, size, data, ignoredFields(body))
+}
+
+/** The preview of a run whose data is prepared already. */
+export function previewPrepared({ model, config }: TrainTask, data: PreparedData): TrainingPreview {
+  return preview(config, measureModel(model.baseFolder, config), data, [])
+}
+
+function preview(
+  config: TrainTask['config'],
+  model: ModelSize,
+  data: PreparedData,
+  ignored: readonly string[],
+): TrainingPreview {
+  const { examples, evalExamples, truncated } = data
+  const found = previewTraining(config, { model, examples, evalExamples, truncated, ignored })
+  return { ...found, warnings: [...data.warnings, ...found.warnings] }
+}
+
+/** Reads the config and the headers of a model's weights. @throws EngineError for a model that cannot be built. */
+function measureModel(folder: string, config: TrainTask['config']): ModelSize {
+  const model = openModel(folder)
+  try {
+    const { parameters, weightBytes } = readModelFacts(folder)
+    const tensors = [...model.weights.entries.values()]
+    checkTargets(config, tensors)
+    const trainableParameters = countTrainable(config, tensors)
+    return { ...model.config, parameters, weightBytes, trainableParameters }
+  } finally {
+    model.weights.close()
   }
 }
 
-/** @throws EngineError `too_large` with both numbers when the run would not fit in memory. */
-export function checkFits({ memory }: TrainingPreview): void {
-  if (memory.fits) return
-  const [required, available] = [memory.required_bytes, memory.available_bytes].map(gigabytes)
-  throw new EngineError(
-    'too_large',
-    'insufficient_memory',
-    `This run needs about ${required} of memory, and ${available} are available. Lower ` +
-      'per_device_train_batch_size or cutoff_len (gradient_accumulation_steps keeps the effective batch).',
-    { param: 'per_device_train_batch_size' },
+/** The same refusal as the compiled step's, before anything is queued. */
+function checkTargets(config: TrainTask['config'], tensors: Parameters<typeof countTrainable>[1]): void {
+  const { lora_target: targets, lora_rank, finetuning_type } = config
+  if (finetuning_type !== 'lora' || targets === 'all') return
+  const unmatched = targets.filter(
+    (target) => countTrainable({ finetuning_type, lora_rank, lora_target: [target] }, tensors) === 0,
   )
-}
-
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(2)} GB`
-}
-
-function sum<T>(items: readonly T[], value: (item: T) => number): number {
-  return items.reduce((total, item) => total + value(item), 0)
+  if (unmatched.length === 0) return
+  const modules = [...tensors].flatMap(({ name, shape }) =>
+    shape.length === 2 ? [name.split('.').at(-2)] : [],
+  )
+  throw new EngineError(
+    'invalid',
+    'lora_target_unknown',
+    `lora_target ${unmatched.join(', ')} matches no linear module of this model; it has ${[...new Set(modules)].join(', ')}.`,
+    { param: 'lora_target' },
+  )
 }

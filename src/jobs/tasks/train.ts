@@ -1,5 +1,6 @@
 import { openModel } from '../../../engine/models/index.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
+import { checkFits } from '../../../engine/train/estimate.ts'
 import type { TrainEvent } from '../../../engine/train/events.ts'
 import { train } from '../../../engine/train/loop.ts'
 import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
@@ -7,8 +8,10 @@ import { createRunFolder } from '../../../engine/train/run-folder.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
 import { readModelFacts } from '../../models/model-folder.ts'
 import { buildStep } from '../../training/build-step.ts'
+import { memoryAvailable } from '../../training/memory.ts'
 import { createModelWriter } from '../../training/model-writer.ts'
 import { prepareData } from '../../training/prepare-data.ts'
+import { previewPrepared } from '../../training/preview.ts'
 import type { TrainTask } from '../../training/task.ts'
 import type { Task, TaskContext } from '../protocol.ts'
 import { reportTrainEvent } from './train-events.ts'
@@ -16,13 +19,16 @@ import { reportTrainEvent } from './train-events.ts'
 /** Trains: dataset to examples, base to a compiled step, then the loop, whose events go to the run's folder and up. */
 export const trainTask: Task = async (context) => {
   const { job, signal, report } = context
-  const { config, model: source, datasetDir } = job.resolved as unknown as TrainTask
+  const task = job.resolved as unknown as TrainTask
+  const { config, model: source, datasetDir } = task
   const { outputDir } = job
   const resumeFrom = openOutput(context)
   const tokenizer = loadTokenizer(source.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets, signal })
-  for (const { code, message } of data.warnings) report('warning', message, { code })
+  const { warnings, memory } = previewPrepared(task, data)
+  for (const { code, message } of warnings) report('warning', message, { code })
+  checkFits(memory, memoryAvailable())
   const model = openModel(source.baseFolder)
   const step = await buildStep(model, config, [...data.examples, ...data.evalExamples])
   try {
