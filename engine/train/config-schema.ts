@@ -116,7 +116,7 @@ export const trainConfigSchema = z.object({
     .describe('Steps between evaluations; logging_steps when left out.'),
 
   output_dir: name.optional().describe('Folder of the run; a new one under saves/ when left out.'),
-  overwrite_output_dir: z.boolean().default(false).describe('Remove an earlier run's files from output_dir.'),
+  overwrite_output_dir: z.boolean().default(false).describe("Remove an earlier run's files from output_dir."),
   resume_from_checkpoint: z
     .union([z.boolean(), name])
     .optional()
