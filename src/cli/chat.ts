@@ -6,6 +6,7 @@ import type { Application } from '../application.ts'
 import { withApplication } from './support/application.ts'
 import { describeFailure, UsageError } from './support/failure.ts'
 import { readModelTarget } from './support/model-target.ts'
+import { readNumber } from './support/read-number.ts'
 import { note, onInterrupt, print, printJson } from './support/terminal.ts'
 
 interface ChatOptions {
@@ -80,18 +81,6 @@ function readSpeaker(id: string, options: ChatOptions): Speaker {
     seed: readNumber('--seed', options.seed, Number.isInteger),
     maxTokens: readNumber('--max-tokens', options.maxTokens, (value) => Number.isInteger(value) && value > 0),
   }
-}
-
-/** A number behind an option. @throws UsageError where it is none or out of range. */
-export function readNumber(
-  option: string,
-  text: string | undefined,
-  allows: (value: number) => boolean,
-): number | undefined {
-  if (text === undefined) return undefined
-  const value = text.trim() === '' ? Number.NaN : Number(text)
-  if (allows(value)) return value
-  throw new UsageError(`${option} does not take ${JSON.stringify(text)}.`)
 }
 
 /** Reads questions line by line until the input ends; an answer that fails ends neither the chat nor the history. */

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { readSettings } from './support/application.ts'
+import { readNumber } from './support/read-number.ts'
 
 /** `anneal serve`: the HTTP server, until SIGTERM or Ctrl-C. */
 export function serveCommand(): Command {
@@ -8,6 +9,7 @@ export function serveCommand(): Command {
     .option('--host <name>', 'address to listen on (a key is needed for any but the loopback)')
     .option('--port <number>', 'port to listen on; 0 takes a free one')
     .action(async ({ host, port }: { host?: string; port?: string }) => {
+      readNumber('--port', port, (value) => Number.isInteger(value) && value >= 0 && value <= 65535)
       const settings = await readSettings({
         ...(host !== undefined && { ANNEAL_HOST: host }),
         ...(port !== undefined && { ANNEAL_PORT: port }),
