@@ -42,18 +42,28 @@ export function trainingService(context: ServiceContext): Training {
   const { saves } = settings.directories
   const find = (id: string) => findJob(queue, 'train', id)
   const toWire = (job: Job) => runToWire(job, saves)
+  let last: Promise<unknown> = Promise.resolve()
+  const oneByOne = <T>(work: () => Promise<T>): Promise<T> => {
+    const result = last.then(work)
+    last = result.catch(() => {})
+    return result
+  }
   return {
     ...jobService(context, 'train', toWire),
     async create(body, { owner, trusted = false } = {}) {
-      const { task, outputDir, output } = await planRun(context, body, trusted)
+      const { task } = await planRun(context, body, trusted)
       await checkQueueSpace(context, 'train')
-      await releaseOutput(context, outputDir)
       checkFits((await previewRun(task, body)).memory, memoryCapacity())
-      // Now, so that no start of this run can take an earlier run's checkpoints for its own.
-      prepareOutput(outputDir, output)
-      const resolved = { ...task }
-      const id = newJobId('train')
-      return toWire(await queue.submit({ id, kind: 'train', request: body, resolved, outputDir, owner }))
+      return oneByOne(async () => {
+        // Planned again: while the data was read, another run may have taken the folder.
+        const { outputDir, output, task: resolved } = await planRun(context, body, trusted)
+        await releaseOutput(context, outputDir)
+        // Now, so that no start of this run can take an earlier run's checkpoints for its own.
+        prepareOutput(outputDir, output)
+        const id = newJobId('train')
+        const job = { id, kind: 'train', request: body, resolved: { ...resolved }, outputDir, owner } as const
+        return toWire(await queue.submit(job))
+      })
     },
     async preview(body, { trusted = false } = {}) {
       const { task } = await planRun(context, body, trusted)

@@ -181,6 +181,15 @@ describe('POST /v1/training/runs', () => {
     )
   })
 
+  it('gives runs that are submitted at the same moment folders of their own', async () => {
+    const created = await Promise.all([1, 2, 3].map(() => call('POST', '/v1/training/runs', CONFIG)))
+    expect(new Set(created.map(({ body }) => body.output_dir)).size).toBe(3)
+    for (const { body } of created) {
+      await call('POST', `/v1/training/runs/${body.id}/cancel`)
+      await finish(`/v1/training/runs/${body.id}`)
+    }
+  })
+
   it('cancels with a checkpoint, refuses its folder to others meanwhile, and resumes', async () => {
     const config = { ...CONFIG, max_steps: 100_000, save_steps: 100_000, output_dir: 'long' }
     const { id } = (await call('POST', '/v1/training/runs', config)).body
