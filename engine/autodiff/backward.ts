@@ -12,11 +12,12 @@ import { type GradContext, type GradRule, NO_GRAD, NOT_DIFFERENTIABLE, rules } f
 export function backward(g: GraphBuilder, loss: Value, parameters: readonly Value[]): Value[] {
   const forward = [...g.nodes]
   const wanted = valuesThatDependOn(parameters, forward)
+  const casts = castsOfConstants(forward, wanted)
   const contributions = new Map<string, Value[]>([[loss.name, [g.scalar(1)]]])
   for (const node of forward.toReversed()) {
     const parts = contributions.get(node.outputs[0]!.name)
     if (!parts || !node.inputs.some((input) => input && wanted.has(input.name))) continue
-    const gradients = applyRule(g, node, sum(g, parts), wanted)
+    const gradients = applyRule(g, recast(g, node, casts), sum(g, parts), wanted)
     node.inputs.forEach((input, index) => {
       const gradient = gradients[index]
       if (!input || !gradient || !wanted.has(input.name)) return
@@ -55,6 +56,27 @@ function applyRule(
   }
   // The table pairs each op with its own attributes; the union of all ops can't say that.
   return (rule as GradRule<Op>)(context as unknown as GradContext<Op>)
+}
+
+/** Casts of values that no parameter influences: frozen weights in their stored dtype. By the name of the result. */
+function castsOfConstants(nodes: readonly Node[], wanted: ReadonlySet<string>): Map<string, Node<'Cast'>> {
+  const casts = nodes.filter(
+    (node): node is Node<'Cast'> => node.op === 'Cast' && !wanted.has(node.inputs[0]!.name),
+  )
+  return new Map(casts.map((node) => [node.outputs[0]!.name, node]))
+}
+
+/**
+ * The node with such casts made anew for its rule. Reading the forward pass's cast would keep a float32 copy of every
+ * frozen weight alive until the backward pass comes back to it; casting again costs a few percent of the time.
+ */
+function recast(g: GraphBuilder, node: Node, casts: ReadonlyMap<string, Node<'Cast'>>): Node {
+  if (!node.inputs.some((input) => input && casts.has(input.name))) return node
+  const inputs = node.inputs.map((input) => {
+    const cast = input ? casts.get(input.name) : undefined
+    return cast ? g.Cast(cast.inputs[0]!, cast.attributes.to) : input
+  })
+  return { ...node, inputs }
 }
 
 /** Names of all values through which a parameter can reach the loss. */
