@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Logger, pino } from 'pino'
@@ -27,6 +28,8 @@ export interface Application extends ServiceContext {
   self: ProcessIdentity
   /** What /health says. */
   state: { status: Health['status'] }
+  /** Ends all event streams. */
+  endStreams(): void
   /** Ends the engine's processes and closes the database. Drain the supervisor before. */
   close(): Promise<void>
 }
@@ -54,6 +57,8 @@ export function openApplication(
     maxQueue: limits.queuedChats,
     logger,
   })
+  const closing = new AbortController()
+  setMaxListeners(0, closing.signal)
   const context: ServiceContext = {
     settings,
     queue,
@@ -62,6 +67,7 @@ export function openApplication(
     hosts,
     metrics: new Metrics(queue),
     logger,
+    closing: closing.signal,
     version: readVersion(),
   }
   const supervisor = new JobSupervisor({
@@ -81,6 +87,7 @@ export function openApplication(
     supervisor,
     self,
     state,
+    endStreams: () => closing.abort(),
     async close() {
       await hosts.close()
       database.close()

@@ -1,5 +1,6 @@
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createAdaptorServer } from '@hono/node-server'
 import { type Logger, pino } from 'pino'
 import { EngineError } from '../engine/errors.ts'
@@ -128,8 +129,11 @@ async function closeServer(application: Application, server: Server): Promise<vo
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   server.closeIdleConnections()
   await supervisor.drain()
-  // Answers in progress may finish; event streams of jobs that wait for the next start would stay open for ever.
   await untilIdle(application, settings.server.drainSeconds * 1000)
+  // The last events are written; streams of jobs that wait for the next start would stay open for ever.
+  await sleep(POLL_MS)
+  application.endStreams()
+  await Promise.race([closed, sleep(LINGER_MS, undefined, { ref: false })])
   server.closeAllConnections()
   await closed
   await application.close().catch((error) => logger.error({ err: error }, 'not closed cleanly'))
@@ -137,10 +141,14 @@ async function closeServer(application: Application, server: Server): Promise<vo
 
 const POLL_MS = 50
 
+/** How long an ended stream may take to reach its reader. */
+const LINGER_MS = 1000
+
+/** Answers in progress may finish. */
 async function untilIdle({ hosts }: Application, timeoutMs: number): Promise<void> {
   const deadline = Date.now() + timeoutMs
   while (hosts.loaded().some((engine) => engine.activeRequests > 0) && Date.now() < deadline) {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    await sleep(POLL_MS)
   }
 }
 

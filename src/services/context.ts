@@ -15,6 +15,8 @@ export interface ServiceContext {
   hosts: EngineHosts
   metrics: Metrics
   logger: Logger
+  /** Aborts when the server has drained: event streams end, and their readers may come back to the next start. */
+  closing: AbortSignal
   /** Of this package. */
   version: string
 }

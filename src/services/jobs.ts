@@ -13,7 +13,11 @@ export function newJobId(kind: JobKind): string {
 }
 
 /** What routes offer for every kind of job. */
-export function jobService<T>({ queue }: ServiceContext, kind: JobKind, toWire: (job: Job) => T): Jobs<T> {
+export function jobService<T>(
+  { queue, closing }: ServiceContext,
+  kind: JobKind,
+  toWire: (job: Job) => T,
+): Jobs<T> {
   const find = (id: string) => findJob(queue, kind, id)
   return {
     async list({ after, limit }: PageQuery) {
@@ -26,7 +30,8 @@ export function jobService<T>({ queue }: ServiceContext, kind: JobKind, toWire: 
     },
     async *events(id, after, signal) {
       await find(id)
-      for await (const row of followEvents(queue, id, after, signal)) yield eventToWire(row)
+      const ending = AbortSignal.any([signal, closing])
+      for await (const row of followEvents(queue, id, after, ending)) yield eventToWire(row)
     },
     async cancel(id) {
       const job = await find(id)

@@ -222,7 +222,9 @@ describe('the server', () => {
     const { id } = (await call('POST', '/v1/training/runs', config)).body
     const path = `/v1/training/runs/${id}`
     await untilEvent(path, 'progress')
-    await server.close()
+    const stream = await fetch(`${server.url}${path}/events`)
+    const [text] = await Promise.all([stream.text(), server.close()])
+    expect(text).toContain('goes on when it starts again')
     server = await startServer(settings, { logger })
     const { data } = (await call('GET', `${path}/checkpoints`)).body
     expect(data).toHaveLength(1)
