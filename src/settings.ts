@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { delimiter, dirname, resolve, sep } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { tsImport } from 'tsx/esm/api'
 import { z } from 'zod'
 import { EngineError } from '../engine/errors.ts'
 
@@ -147,17 +148,25 @@ function findConfig(env: NodeJS.ProcessEnv, cwd: string): string {
 }
 
 async function readConfig(file: string): Promise<ConfigInput> {
-  let module: { default?: unknown }
+  let content: unknown
   try {
-    module = await import(/* @vite-ignore */ pathToFileURL(file).href)
+    // tsImport, because a config file may lie in a folder whose package.json, if any, doesn't say "type": "module".
+    const module = (await tsImport(pathToFileURL(file).href, import.meta.url)) as { default?: unknown }
+    content = unwrapDefault(module.default)
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new EngineError('invalid', 'config_unreadable', `${file} cannot be read: ${reason}`, { cause })
   }
-  if (typeof module.default !== 'object' || module.default === null) {
+  if (typeof content !== 'object' || content === null) {
     throw invalid('config_invalid', `${file} must export its settings as default: export default { … }`)
   }
-  return module.default
+  return content
+}
+
+/** Where the file counts as CommonJS, its exports are the default export. */
+function unwrapDefault(exported: unknown): unknown {
+  const isNested = typeof exported === 'object' && exported !== null && 'default' in exported
+  return isNested ? exported.default : exported
 }
 
 function parse(input: unknown, source: string): z.output<typeof configSchema> {
