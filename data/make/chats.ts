@@ -144,7 +144,7 @@ function freeExchanges(random: Random, world: World, named: Named): Exchange[] {
   if (visitor !== undefined) exchanges.push(introduction(random, visitor))
   else if (random.chance(0.15)) exchanges.push(greeting(random))
   while (exchanges.length < turns) {
-    if (random.chance(0.3)) {
+    if (random.chance(0.18)) {
       const p = random.pick(world.people)
       exchanges.push(random.chance(0.5) ? whoIs(random, p) : random.pick(named.get(p)!))
       while (random.chance(0.7)) exchanges.push(followUp(random, p))
@@ -159,16 +159,16 @@ function freeExchanges(random: Random, world: World, named: Named): Exchange[] {
 
 function anyQuestion(random: Random, world: World, named: Named): Exchange {
   return random.weighted<() => Exchange>([
-    [26, () => random.pick(named.get(random.pick(world.people))!)],
-    [8, () => whoIs(random, random.pick(world.people))],
-    [8, () => reverse(random, world)],
-    [9, () => aboutPlace(random, random.pick(world.places))],
-    [13, () => aboutNumbers(random)],
-    [14, () => aboutThings(random)],
-    [5, () => unknown(random)],
-    [9, () => identity(random)],
+    [18, () => random.pick(named.get(random.pick(world.people))!)],
+    [7, () => whoIs(random, random.pick(world.people))],
+    [6, () => reverse(random, world)],
+    [8, () => aboutPlace(random, random.pick(world.places))],
+    [17, () => aboutNumbers(random)],
+    [20, () => aboutThings(random)],
+    [6, () => unknown(random)],
+    [8, () => identity(random)],
     [4, () => smallTalk(random)],
-    [7, () => fromContext(random)],
+    [10, () => fromContext(random)],
   ])()
 }
 

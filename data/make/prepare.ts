@@ -5,9 +5,9 @@ import { type Corpus, makeCorpus, SEED, writeCorpus } from './generate.ts'
 import { MAX_POSITIONS, writeUntrainedModel } from './model.ts'
 import { writeTokenizer } from './tokenizer.ts'
 
-/** Documents of pretraining text and conversations: about 1.3 and 1.1 million tokens. */
-export const TEXT_COUNT = 28_000
-export const CHAT_COUNT = 12_000
+/** Documents of pretraining text and conversations: about 1.3 and 1.4 million tokens. */
+export const TEXT_COUNT = 30_000
+export const CHAT_COUNT = 15_000
 
 /** Demo datasets whose words the tokenizer should keep whole. */
 const DEMO_FILES = [

@@ -3,15 +3,19 @@ import type { Random } from './random.ts'
 import { story } from './stories.ts'
 import {
   ANIMAL_FACTS,
+  COLOURS,
   capital,
   DAYS,
+  JOBS,
   KINDS,
   list,
   MONTHS,
   numberWord,
+  OBJECTS,
   OPPOSITES,
   plural,
   SEASONS,
+  STRANGER_NAMES,
   THING_COLOURS,
   USES,
   withArticle,
@@ -21,11 +25,12 @@ import type { World } from './world.ts'
 /** One document of the pretraining text. */
 export function pretrainingText(random: Random, world: World): string {
   const kind = random.weighted([
-    [36, 'profile'],
-    [10, 'place'],
-    [26, 'story'],
-    [12, 'numbers'],
-    [16, 'things'],
+    [26, 'profile'],
+    [8, 'place'],
+    [20, 'story'],
+    [16, 'numbers'],
+    [20, 'things'],
+    [10, 'echo'],
   ] as const)
   switch (kind) {
     case 'profile':
@@ -38,17 +43,22 @@ export function pretrainingText(random: Random, world: World): string {
       return numbers(random)
     case 'things':
       return Array.from({ length: random.int(3, 6) }, () => thing(random)).join(' ')
+    case 'echo':
+      return echo(random)
   }
 }
 
-/** A sum or difference within 20, in words or digits. */
+/** Largest number of a calculation: small, so that every sum is seen often. */
+const LARGEST = 12
+
+/** A sum or difference within LARGEST. */
 export function calculation(random: Random): {
   left: number
   sign: '+' | '-'
   right: number
   result: number
 } {
-  const result = random.int(0, 20)
+  const result = random.int(0, LARGEST)
   const part = random.int(0, result)
   return random.chance(0.65)
     ? { left: part, sign: '+', right: result - part, result }
@@ -67,7 +77,7 @@ function numbers(random: Random): string {
     return random.weighted([
       [5, () => `${capital(numberWord(left))} ${word} ${numberWord(right)} is ${numberWord(result)}.`],
       [3, () => `${left} ${sign} ${right} = ${result}.`],
-      [1, () => `${capital(numberWord(left))} comes before ${numberWord(Math.min(left + 1, 20))}.`],
+      [1, () => `${capital(numberWord(left))} comes before ${numberWord(left + 1)}.`],
       [
         2,
         () =>
@@ -77,8 +87,24 @@ function numbers(random: Random): string {
       ],
     ] as const)()
   })
-  // "twenty comes before twenty" would be false.
-  return lines.filter((line) => line !== 'Twenty comes before twenty.').join(' ')
+  return lines.join(' ')
+}
+
+/** Somebody repeats what another one said, or has what was said before: the model learns to look back. */
+function echo(random: Random): string {
+  const [first, second, third] = random.sample(STRANGER_NAMES, 3) as [string, string, string]
+  const [a, b, c] = random.sample(OBJECTS, 3) as [string, string, string]
+  const [red, blue] = random.sample(COLOURS, 2) as [string, string]
+  const words = random
+    .sample([...OBJECTS, ...COLOURS, ...STRANGER_NAMES, ...JOBS], random.int(3, 7))
+    .join(', ')
+  return random.pick([
+    `${first} said: ${words}. ${second} said: ${words}. ${third} said: ${words}.`,
+    `${first} has ${withArticle(red)} ${a} and ${second} has ${withArticle(blue)} ${b}. The ${b} of ${second} is ${blue}. The ${a} of ${first} is ${red}.`,
+    `${first} has a ${a}, ${second} has a ${b} and ${third} has a ${c}. Who has the ${b}? ${second} has the ${b}. Who has the ${a}? ${first} has the ${a}.`,
+    `"My name is ${first}," said ${first}. "Hello, ${first}," said ${second}. "My name is ${second}." So ${second} met ${first}.`,
+    `The ${a} is ${red} and the ${b} is ${blue}. What colour is the ${a}? The ${a} is ${red}. What colour is the ${b}? The ${b} is ${blue}.`,
+  ])
 }
 
 function thing(random: Random): string {

@@ -195,7 +195,7 @@ export function unknown(random: Random): Exchange {
 export function aboutNumbers(random: Random): Exchange {
   const { left, sign, right, result } = calculation(random)
   const word = sign === '+' ? 'plus' : 'minus'
-  if (random.chance(0.45)) {
+  if (random.chance(0.5)) {
     const sum = `${numberWord(left)} ${word} ${numberWord(right)}`
     return {
       question: random.pick([`What is ${sum}?`, `How much is ${sum}?`, `Can you tell me what ${sum} is?`]),
@@ -203,7 +203,7 @@ export function aboutNumbers(random: Random): Exchange {
       short: capital(numberWord(result)),
     }
   }
-  if (random.chance(0.5)) {
+  if (random.chance(0.6)) {
     const sum = `${left} ${sign} ${right}`
     return {
       question: random.pick([`What is ${sum}?`, `${sum} = ?`, `How much is ${sum}?`]),
@@ -219,7 +219,7 @@ export function aboutNumbers(random: Random): Exchange {
       answer: `${capital(words.join(', '))}.`,
     }
   }
-  const next = random.int(0, 19)
+  const next = random.int(0, 15)
   return {
     question: random.pick([
       `Which number comes after ${numberWord(next)}?`,

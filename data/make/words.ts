@@ -96,8 +96,7 @@ export const THING_COLOURS: readonly (readonly [string, string])[] = [
 ]
 export const OPPOSITES: readonly (readonly [string, string])[] = (
   'hot cold,big small,tall short,old young,fast slow,happy sad,day night,up down,left right,open closed,full empty,' +
-  'light dark,hard soft,wet dry,loud quiet,strong weak,rich poor,early late,near far,high low,good bad,clean dirty,' +
-  'thick thin,wide narrow,black white,first last,yes no,true false,sweet sour,easy difficult'
+  'light dark,hard soft,wet dry,loud quiet,strong weak,rich poor,early late,near far,high low,good bad,clean dirty'
 )
   .split(',')
   .map((pair) => pair.split(' ') as [string, string])
