@@ -30,7 +30,7 @@ export interface MemoryEstimate {
   runtime: number
   /** Frozen weights as they lie in their files. */
   mappedWeights: number
-  /** Frozen 16-bit weights, widened for the products. */
+  /** The frozen 16-bit weights that are widened at the same time: the head, and one layer's matrices. */
   castWeights: number
   /** Trainable weights, their gradients (in the runtime and copied out) and AdamW's two moments. */
   trainable: number
@@ -45,7 +45,7 @@ export interface MemoryEstimate {
 }
 
 const FLOAT = 4
-const RUNTIME_BYTES = 150e6
+const RUNTIME_BYTES = 170e6
 /** The runtime's allocator grows in steps: measured, the activations take up to a quarter more than they are. */
 const ALLOCATOR_SLACK = 1.25
 const LOGIT_COPIES = 3
@@ -67,11 +67,12 @@ export function estimateMemory(
   const queryWidth = model.heads * model.headDim
   const keyWidth = model.keyValueHeads * model.headDim
   const perToken = 4 * model.hiddenSize + 5 * queryWidth + 5 * keyWidth + 4 * model.intermediateSize
+  const layerWidth = 3 * model.hiddenSize * model.intermediateSize
   const layerFloats = FLOAT * model.layers * ALLOCATOR_SLACK
   const parts = {
     runtime: RUNTIME_BYTES,
     mappedWeights: model.weightBytes * frozen,
-    castWeights: is16Bit ? FLOAT * model.parameters * frozen : 0,
+    castWeights: is16Bit ? FLOAT * frozen * (model.vocabSize * model.hiddenSize + layerWidth) : 0,
     trainable: FLOAT * model.trainableParameters * copies,
     activations: layerFloats * batch.rows * batch.length * perToken,
     attention: layerFloats * batch.rows * model.heads * batch.length ** 2,
