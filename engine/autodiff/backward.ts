@@ -1,7 +1,8 @@
 import { EngineError } from '../errors.ts'
 import type { GraphBuilder } from '../graph/builder.ts'
+import type { Node } from '../graph/graph.ts'
 import type { Op } from '../graph/ops.ts'
-import { formatShape, type Node, type Shape, sameShape, type Value } from '../graph/types.ts'
+import { formatShape, type Shape, sameShape, type Value } from '../graph/values.ts'
 import { type GradContext, type GradRule, NO_GRAD, NOT_DIFFERENTIABLE, rules } from './rules.ts'
 
 /**

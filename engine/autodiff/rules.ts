@@ -1,6 +1,6 @@
 import type { GraphBuilder } from '../graph/builder.ts'
 import type { Op, OpAttributes } from '../graph/ops.ts'
-import type { Dim, Value } from '../graph/types.ts'
+import type { Dim, Value } from '../graph/values.ts'
 
 /** What a rule sees: the node, the gradient of its first output, and which inputs want a gradient. */
 export interface GradContext<K extends Op> {

@@ -1,19 +1,16 @@
 import { EngineError } from '../errors.ts'
 import type { DType } from '../tensor.ts'
+import type { Constant, ExternalWeight, Graph, Node } from './graph.ts'
 import { type Op, type OpAttributes, opSpecs } from './ops.ts'
 import {
-  type Constant,
   type Dim,
-  type ExternalWeight,
   formatShape,
-  type Graph,
   multiplyDims,
-  type Node,
   type Shape,
   sameShape,
   shapeSize,
   type Value,
-} from './types.ts'
+} from './values.ts'
 
 type Transposition = { transA?: 0 | 1; transB?: 0 | 1; alpha?: number }
 

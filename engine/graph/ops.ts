@@ -8,7 +8,7 @@ import {
   inferReduce,
   inferTranspose,
 } from './shape-rules.ts'
-import { type Dim, formatShape, type Shape, type Value } from './types.ts'
+import { type Dim, formatShape, type ResultType, type Shape, type Value } from './values.ts'
 
 type None = Record<string, never>
 
@@ -54,11 +54,6 @@ export interface OpAttributes {
 }
 
 export type Op = keyof OpAttributes
-
-export interface ResultType {
-  dtype: DType
-  shape: Shape
-}
 
 interface OpSpec<K extends Op> {
   /** '' is ai.onnx. */

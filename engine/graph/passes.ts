@@ -1,4 +1,5 @@
-import { type Node, sameShape, type Value } from './types.ts'
+import type { Node } from './graph.ts'
+import { sameShape, type Value } from './values.ts'
 
 /** Removes nodes whose results nobody uses. */
 export function removeDeadNodes(nodes: readonly Node[], outputs: readonly Value[]): Node[] {

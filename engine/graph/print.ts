@@ -1,4 +1,5 @@
-import { formatShape, type Graph, type Node, type Value } from './types.ts'
+import type { Graph, Node } from './graph.ts'
+import { formatShape, type Value } from './values.ts'
 
 /** A graph as text, one node a line, for snapshots and for reading. */
 export function printGraph(graph: Pick<Graph, 'inputs' | 'outputs' | 'nodes'>): string {

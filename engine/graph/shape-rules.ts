@@ -1,6 +1,5 @@
 import { EngineError } from '../errors.ts'
-import type { ResultType } from './ops.ts'
-import { type Dim, formatShape, type Shape, type Value } from './types.ts'
+import { type Dim, formatShape, type ResultType, type Shape, type Value } from './values.ts'
 
 /** NumPy's broadcasting; two different symbols, or a symbol and a number above 1, do not broadcast. */
 export function broadcastShapes(left: Shape, right: Shape): Shape {

@@ -1,4 +1,4 @@
-import type { Value } from '../graph/types.ts'
+import type { Value } from '../graph/values.ts'
 import type { BuildForm } from '../nn/decoder-layer.ts'
 import type { ModelBuilder } from '../nn/model-builder.ts'
 import type { DecoderConfig, RawConfig } from './config.ts'

@@ -1,4 +1,4 @@
-import { multiplyDims, type Value } from '../graph/types.ts'
+import { multiplyDims, type Value } from '../graph/values.ts'
 import type { DecoderConfig } from '../models/config.ts'
 import { type ModelBuilder, TOKENS } from './model-builder.ts'
 import { type RotaryTables, rotate } from './rope.ts'

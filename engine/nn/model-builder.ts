@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
 import { GraphBuilder } from '../graph/builder.ts'
-import type { Dim, Value } from '../graph/types.ts'
+import type { Dim, Value } from '../graph/values.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
 
 /** Flattened rows of a batch: every matrix product runs over these. */

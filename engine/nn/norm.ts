@@ -1,4 +1,4 @@
-import type { Value } from '../graph/types.ts'
+import type { Value } from '../graph/values.ts'
 import type { ModelBuilder } from './model-builder.ts'
 
 /** x / √(mean(x²) + ε) · w over the last axis (RMSNorm, arXiv:1910.07467); x is [batch*seq, width]. */

@@ -1,4 +1,4 @@
-import type { Value } from '../graph/types.ts'
+import type { Value } from '../graph/values.ts'
 import type { DecoderConfig, RopeScaling } from '../models/config.ts'
 import type { ModelBuilder } from './model-builder.ts'
 

@@ -1,6 +1,7 @@
 import { create, toBinary } from '@bufbuild/protobuf'
+import type { Constant, ExternalWeight, Graph, Node } from '../graph/graph.ts'
 import { opSpecs } from '../graph/ops.ts'
-import type { Constant, ExternalWeight, Graph, Node, Value } from '../graph/types.ts'
+import type { Value } from '../graph/values.ts'
 import type { DType } from '../tensor.ts'
 import {
   type AttributeProto,

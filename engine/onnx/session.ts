@@ -1,6 +1,6 @@
 import * as ort from 'onnxruntime-node'
 import { EngineError } from '../errors.ts'
-import type { Graph } from '../graph/types.ts'
+import type { Graph } from '../graph/graph.ts'
 import type { FeedDType, Tensor } from '../tensor.ts'
 import { encodeModel } from './encode.ts'
 

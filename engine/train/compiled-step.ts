@@ -1,7 +1,7 @@
 import { backward } from '../autodiff/backward.ts'
 import { EngineError } from '../errors.ts'
+import type { Graph } from '../graph/graph.ts'
 import { fuseAddIntoGemm, orderForMemory, removeDeadNodes } from '../graph/passes.ts'
-import type { Graph } from '../graph/types.ts'
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
 import { languageModelHead } from '../nn/decoder-layer.ts'

@@ -93,7 +93,11 @@ export class ModelRegistry {
   }
 }
 
-function baseEntry(id: string, { folder, createdAt }: { folder: string; createdAt: Date }): ModelEntry {
+/** A base model as the registry lists it, also one that lies outside the models folders. */
+export function baseEntry(
+  id: string,
+  { folder, createdAt }: { folder: string; createdAt: Date },
+): ModelEntry {
   return {
     id,
     kind: 'base',

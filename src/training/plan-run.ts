@@ -3,7 +3,7 @@ import { basename, join, resolve } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { parseTrainConfig, type TrainConfig } from '../../engine/train/config.ts'
 import { type OutputPlan, planOutput } from '../../engine/train/output-dir.ts'
-import type { ModelEntry, ModelRegistry } from '../models/registry.ts'
+import { baseEntry, type ModelEntry, type ModelRegistry } from '../models/registry.ts'
 import { sourceOf } from '../services/artifacts.ts'
 import type { Settings } from '../settings.ts'
 import { placeOutput } from './output-dir.ts'
@@ -42,7 +42,9 @@ async function startModel(models: ModelRegistry, config: TrainConfig, trusted: b
   const folder = resolve(name)
   const isFolder =
     trusted && (name.includes('/') || name.startsWith('.')) && existsSync(join(folder, 'config.json'))
-  const model = isFolder ? folderEntry(folder) : await models.resolve(name, 'model_name_or_path')
+  const model = isFolder
+    ? baseEntry(basename(folder), { folder, createdAt: new Date() })
+    : await models.resolve(name, 'model_name_or_path')
   if (!model.adapterFolder) return model
   throw new EngineError(
     'unsupported',
@@ -50,22 +52,6 @@ async function startModel(models: ModelRegistry, config: TrainConfig, trusted: b
     `${model.id} is an adapter over ${model.root}. A run starts from a whole model: merge it first, or resume its run.`,
     { param: 'model_name_or_path' },
   )
-}
-
-function folderEntry(folder: string): ModelEntry {
-  const id = basename(folder)
-  return {
-    id,
-    kind: 'base',
-    baseFolder: folder,
-    adapterFolder: undefined,
-    folder,
-    root: id,
-    parent: null,
-    jobId: null,
-    template: undefined,
-    createdAt: new Date(),
-  }
 }
 
 function datasetDirOf({ dataset_dir: named }: TrainConfig, configured: string, trusted: boolean): string {

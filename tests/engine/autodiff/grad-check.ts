@@ -1,6 +1,6 @@
 import { backward } from '../../../engine/autodiff/backward.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
-import type { Dim, Value } from '../../../engine/graph/types.ts'
+import type { Dim, Value } from '../../../engine/graph/values.ts'
 import { Session } from '../../../engine/onnx/session.ts'
 import { elementCount, floatTensor, type Tensor } from '../../../engine/tensor.ts'
 import { createRandom } from '../../../engine/train/random.ts'

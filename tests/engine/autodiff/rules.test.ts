@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { NO_GRAD, NOT_DIFFERENTIABLE, rules } from '../../../engine/autodiff/rules.ts'
 import type { GraphBuilder } from '../../../engine/graph/builder.ts'
 import type { Op } from '../../../engine/graph/ops.ts'
-import type { Value } from '../../../engine/graph/types.ts'
+import type { Value } from '../../../engine/graph/values.ts'
 import { type GradCase, gradCheck } from './grad-check.ts'
 
 const broadcastPairs: readonly (readonly [number[], number[]])[] = [

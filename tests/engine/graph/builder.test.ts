@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { fuseAddIntoGemm, orderForMemory, removeDeadNodes } from '../../../engine/graph/passes.ts'
 import { printGraph } from '../../../engine/graph/print.ts'
-import { multiplyDims } from '../../../engine/graph/types.ts'
+import { multiplyDims } from '../../../engine/graph/values.ts'
 import { Session } from '../../../engine/onnx/session.ts'
 import { floatTensor } from '../../../engine/tensor.ts'
 

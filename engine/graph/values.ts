@@ -1,5 +1,4 @@
 import type { DType } from '../tensor.ts'
-import type { Op, OpAttributes } from './ops.ts'
 
 /** A dimension: a known size, or a symbol ('batch', 'seq', '3*seq') that is fixed only when a session runs. */
 export type Dim = number | string
@@ -12,35 +11,10 @@ export interface Value {
   readonly shape: Shape
 }
 
-/** One operation; null stands for an omitted optional input. */
-export interface Node<K extends Op = Op> {
-  readonly op: K
-  readonly inputs: readonly (Value | null)[]
-  readonly outputs: readonly Value[]
-  readonly attributes: OpAttributes[K]
-}
-
-/** A constant that lives in the graph's own bytes. */
-export interface Constant {
-  readonly value: Value
-  readonly data: Uint8Array
-}
-
-/** A constant that lives in a file beside the graph and is mapped from there, never copied. */
-export interface ExternalWeight {
-  readonly value: Value
-  readonly file: string
-  readonly offset: number
-  readonly byteLength: number
-}
-
-/** A complete graph: what `encodeModel` writes as ONNX. */
-export interface Graph {
-  readonly inputs: readonly Value[]
-  readonly outputs: readonly Value[]
-  readonly nodes: readonly Node[]
-  readonly constants: readonly Constant[]
-  readonly weights: readonly ExternalWeight[]
+/** Type of an operation's output, as its shape rule finds it. */
+export interface ResultType {
+  readonly dtype: DType
+  readonly shape: Shape
 }
 
 /** factor · dim, simplified: multiply(3, 'seq') is '3*seq', multiply(2, '3*seq') is '6*seq'. */
