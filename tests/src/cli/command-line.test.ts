@@ -41,9 +41,9 @@ describe('anneal', () => {
       ['merge'],
       ['chat', 'x', '--temperature', 'hot'],
     ]
-    for (const words of wrong) {
-      const { code, stdout, stderr } = await anneal(words, { env })
-      expect([words, code, stdout]).toEqual([words, 2, ''])
+    const results = await Promise.all(wrong.map((words) => anneal(words, { env })))
+    for (const [index, { code, stdout, stderr }] of results.entries()) {
+      expect([wrong[index], code, stdout]).toEqual([wrong[index], 2, ''])
       expect(stderr).toMatch(/^anneal: /)
       expect(stderr).not.toContain('    at ')
     }
