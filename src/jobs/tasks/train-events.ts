@@ -6,7 +6,7 @@ import type { TaskContext } from '../protocol.ts'
 export function reportTrainEvent(event: TrainEvent, report: TaskContext['report']): void {
   switch (event.type) {
     case 'start':
-      return report('log', startMessage(event), {
+      report('log', startMessage(event), {
         total_steps: event.totalSteps,
         steps_per_epoch: event.stepsPerEpoch,
         train_examples: event.examples,
@@ -15,38 +15,44 @@ export function reportTrainEvent(event: TrainEvent, report: TaskContext['report'
         total_parameters: event.allParameters,
         resumed_step: event.resumedStep,
       })
+      break
     case 'step':
-      return report('progress', `Step ${event.step} of ${event.totalSteps}.`, {
+      report('progress', `Step ${event.step} of ${event.totalSteps}.`, {
         ...progressData(event),
         loss: event.loss,
         learning_rate: event.learningRate,
         grad_norm: event.gradNorm,
       })
+      break
     case 'log':
-      return report('log', `Step ${event.step}: loss ${event.loss.toFixed(4)}`, {
+      report('log', `Step ${event.step}: loss ${event.loss.toFixed(4)}`, {
         ...progressData(event),
         mean_loss: event.loss,
         learning_rate: event.learningRate,
         grad_norm: event.gradNorm,
       })
+      break
     case 'eval':
-      return report('evaluation', `Step ${event.step}: evaluation loss ${event.loss.toFixed(4)}`, {
+      report('evaluation', `Step ${event.step}: evaluation loss ${event.loss.toFixed(4)}`, {
         ...progressData(event),
         eval_loss: event.loss,
         eval_runtime: event.seconds,
       })
+      break
     case 'checkpoint':
-      return report('checkpoint', `Saved ${basename(event.path)}.`, {
+      report('checkpoint', `Saved ${basename(event.path)}.`, {
         step: event.step,
         name: basename(event.path),
         removed: event.removed.map((folder) => basename(folder)),
       })
+      break
     case 'warning':
-      return report('warning', event.message, { code: event.code })
+      report('warning', event.message, { code: event.code })
+      break
     case 'done':
       return
     default:
-      return event satisfies never
+      event satisfies never
   }
 }
 
