@@ -5,6 +5,7 @@ import { type Conversation, type EncodedExample, IGNORE_INDEX } from '../../engi
 import { encodeConversation } from '../../engine/text/encode.ts'
 import { packExamples, packText } from '../../engine/text/packing.ts'
 import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
+import { checkEndOfTurn } from '../../engine/text/turns.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
 import { type LoadedDataset, loadDataset } from '../datasets/load.ts'
 import type { DatasetRegistry } from '../datasets/registry.ts'
@@ -96,28 +97,31 @@ async function encode(
     const texts = conversations.map((conversation) => (conversation.kind === 'text' ? conversation.text : ''))
     return { examples: packText(texts, tokenizer, { cutoffLength }), truncated: 0 }
   }
-  const encoded = await encodeAll(options, conversations, warnings)
-  const truncated = encoded.filter(({ inputIds }) => inputIds.length >= cutoffLength).length
+  // LLaMA-Factory cuts examples one token shorter where it packs them, so that the longest still fits into a sequence.
+  const exampleLength = config.packing ? cutoffLength - 1 : cutoffLength
+  const encoded = await encodeAll(options, conversations, exampleLength, warnings)
+  const truncated = encoded.filter(({ inputIds }) => inputIds.length >= exampleLength).length
   const learned = encoded.filter(hasLabel)
   warnAbout(warnings, 'nothing_to_learn', encoded.length - learned.length, 'have no token to learn')
   if (!config.packing) return { examples: learned, truncated }
-  const { packed, dropped } = packExamples(learned, { cutoffLength })
-  warnAbout(warnings, 'too_long_to_pack', dropped, `are longer than cutoff_len - 1 = ${cutoffLength - 1}`)
-  return { examples: packed, truncated }
+  return { examples: packExamples(learned, { cutoffLength }).packed, truncated }
 }
 
 async function encodeAll(
   { config, tokenizer, signal }: PrepareOptions,
   conversations: readonly Conversation[],
+  cutoffLength: number,
   warnings: Warning[],
 ): Promise<EncodedExample[]> {
   const template = resolveChatTemplate(tokenizer, config.template)
-  if (template.warning && config.stage === 'sft') {
-    warnings.push({ code: 'no_chat_template', message: template.warning })
+  if (config.stage === 'sft') {
+    const endless = checkEndOfTurn(template, tokenizer)
+    if (template.warning) warnings.push({ code: 'no_chat_template', message: template.warning })
+    if (endless) warnings.push({ code: 'no_end_of_turn', message: endless })
   }
   const encoding = {
     template,
-    cutoffLength: config.cutoff_len,
+    cutoffLength,
     trainOnPrompt: config.train_on_prompt,
     maskHistory: config.mask_history,
   }

@@ -1,0 +1,51 @@
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
+import { parseTrainConfig } from '../../../engine/train/config.ts'
+import { DatasetRegistry } from '../../../src/datasets/registry.ts'
+import { prepareData } from '../../../src/training/prepare-data.ts'
+import { byteTokenizerFolder } from '../../engine/text/byte-tokenizer.ts'
+
+const CUTOFF = 64
+
+/** A registry with one alpaca set whose outputs have the given lengths in bytes, which are tokens here. */
+function registryOf(outputLengths: readonly number[]): DatasetRegistry {
+  const folder = mkdtempSync(join(tmpdir(), 'anneal-prepare-'))
+  const rows = outputLengths.map((length) => ({ instruction: 'go', input: '', output: 'x'.repeat(length) }))
+  writeFileSync(join(folder, 'rows.json'), JSON.stringify(rows))
+  writeFileSync(join(folder, 'dataset_info.json'), JSON.stringify({ rows: { file_name: 'rows.json' } }))
+  return new DatasetRegistry({ directories: [folder] })
+}
+
+async function prepare(
+  outputLengths: readonly number[],
+  fields: Record<string, unknown> = {},
+  folder = byteTokenizerFolder(),
+) {
+  const config = parseTrainConfig({ model: 'tiny', dataset: 'rows', cutoff_len: CUTOFF, ...fields })
+  const tokenizer = loadTokenizer(folder)
+  return prepareData({ config, tokenizer, datasets: registryOf(outputLengths) })
+}
+
+describe('prepareData', () => {
+  it('cuts examples at cutoff_len and counts them', async () => {
+    const { examples, truncated } = await prepare([1, 500])
+    expect(examples.map(({ inputIds }) => inputIds.length <= CUTOFF)).toEqual([true, true])
+    expect(truncated).toBe(1)
+  })
+
+  it('packs examples that were cut too, one token shorter, and loses none', async () => {
+    const { examples, truncated, warnings } = await prepare([500, 500, 500], { packing: true })
+    expect(examples.map(({ inputIds }) => inputIds.length)).toEqual([CUTOFF - 1, CUTOFF - 1, CUTOFF - 1])
+    expect(truncated).toBe(3)
+    expect(warnings.map(({ code }) => code)).not.toContain('too_long_to_pack')
+  })
+
+  it('warns when answers of a template hold no end token of the model', async () => {
+    const endless = byteTokenizerFolder('{% for message in messages %}{{ message.content }} {% endfor %}')
+    const { warnings } = await prepare([3], {}, endless)
+    expect(warnings.find(({ code }) => code === 'no_end_of_turn')?.message).toContain('may not stop')
+  })
+})
