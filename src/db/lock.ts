@@ -8,6 +8,9 @@ export interface ServerLock {
   release(): void
 }
 
+/** The garbage collector closes a handle that nobody holds, and with it would go the lock. */
+const heldLocks = new Set<Database.Database>()
+
 /**
  * Makes this process the only server on a saves directory. The lock is the operating system's (held through a small
  * SQLite file), so it ends with the process, however that dies. server.json beside it names the holder.
@@ -33,11 +36,13 @@ export function lockServer(saves: string): ServerLock {
     )
   }
   const held = lock
+  heldLocks.add(held)
   writeFileSync(holderFile, `${JSON.stringify({ pid: process.pid, startedAt: new Date().toISOString() })}\n`)
   return {
     release() {
       rmSync(holderFile, { force: true })
       held.close()
+      heldLocks.delete(held)
     },
   }
 }
