@@ -3,6 +3,9 @@ import { once } from 'node:events'
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, it } from 'vitest'
 import { lockServer } from '../../../src/db/lock.ts'
 import { loaderArguments } from '../../../src/jobs/loader-arguments.ts'
@@ -28,6 +31,15 @@ describe('lockServer', () => {
     child.kill('SIGKILL')
     await once(child, 'exit')
     lockServer(saves).release()
+  })
+
+  it('outlives a holder that nobody refers to any more', async () => {
+    const saves = mkdtempSync(join(tmpdir(), 'anneal-lock-'))
+    lockServer(saves)
+    setFlagsFromString('--expose-gc')
+    runInNewContext('gc')()
+    await setImmediate()
+    expect(() => lockServer(saves)).toThrow(expect.objectContaining({ code: 'server_running' }))
   })
 
   it('can be taken again after its release', () => {
