@@ -136,6 +136,7 @@ async function checkAdapter(
       const tensor = `${kind}.end.logits`
       const output = execFileSync(python, [script, base, copy, reference.folder, tensor], {
         encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'ignore'],
       })
       const { error } = JSON.parse(output.trim().split('\n').at(-1)!) as { error: number }
       checks.push(bounded(`${kind}: our adapter loaded by PEFT`, error, LOGITS_BOUND))
