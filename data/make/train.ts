@@ -1,5 +1,5 @@
 import { copyFileSync, cpSync, existsSync, rmSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseTrainConfig } from '../../engine/train/config.ts'
 import { LOSS_PICTURE_FILE } from '../../engine/train/run-folder.ts'
@@ -55,7 +55,8 @@ export async function make(work: string, target: string): Promise<void> {
   const finished = join(work, 'model')
   rmSync(finished, { recursive: true, force: true })
   await writeModel({ modelFolder: chatting, outputFolder: finished, dtype: 'bfloat16' })
-  cpSync(finished, target, { recursive: true })
+  // The run's generated card stays behind: the folder has its own.
+  cpSync(finished, target, { recursive: true, filter: (path) => basename(path) !== 'README.md' })
   copyFileSync(join(pretrained, LOSS_PICTURE_FILE), join(target, 'training_loss_pt.png'))
   copyFileSync(join(chatting, LOSS_PICTURE_FILE), join(target, 'training_loss_sft.png'))
 }
