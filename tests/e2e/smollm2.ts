@@ -30,7 +30,7 @@ interface Job {
 
 const { values } = parseArgs({
   options: {
-    epochs: { type: 'string', default: '6' },
+    epochs: { type: 'string', default: '8' },
     data: { type: 'string', default: join(shared, 'data/identity.json') },
     unpack: { type: 'string', default: join(shared, 'models/unpack.mjs') },
     keep: { type: 'boolean', default: false },
@@ -88,12 +88,12 @@ function trainingRequest(outputDir: string) {
     lora_rank: 8,
     output_dir: outputDir,
     num_train_epochs: Number(values.epochs),
-    learning_rate: 5e-4,
+    learning_rate: 1e-3,
     per_device_train_batch_size: 8,
     lr_scheduler_type: 'cosine',
     warmup_ratio: 0.1,
     logging_steps: 1,
-    save_steps: 10,
+    save_steps: 16,
     seed: 42,
   }
 }
