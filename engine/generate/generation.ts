@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
-import { type GenerationEvent, type GenerationRequest, Sequence, type SequenceDecoder } from './sequence.ts'
+import { type SequenceDecoder, SequenceFeed } from './feed.ts'
+import { type GenerationEvent, type GenerationRequest, Sequence } from './sequence.ts'
 
 /** What a reader gets whose signal was aborted. */
 export function cancelledError(): EngineError {
@@ -17,12 +18,13 @@ export async function* generate(
   request: GenerationRequest,
   signal?: AbortSignal,
 ): AsyncGenerator<GenerationEvent, void, void> {
-  const sequence = new Sequence(decoder, request)
+  const sequence = new Sequence(decoder.maxPositions, request)
+  const feed = new SequenceFeed(decoder, sequence)
   yield sequence.startEvent
   while (!sequence.finished) {
     if (signal?.aborted) throw cancelledError()
-    const logits = await decoder.forward(sequence.nextTokens(), sequence.cache, request.adapter)
-    yield* sequence.accept(logits)
+    const take = await feed.step()
+    yield* take()
     await setImmediate() // forward blocks the event loop: let timers and messages in
   }
 }

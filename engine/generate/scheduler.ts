@@ -1,8 +1,9 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import { EventQueue } from './event-queue.ts'
+import { type SequenceDecoder, SequenceFeed } from './feed.ts'
 import { cancelledError } from './generation.ts'
-import { type GenerationEvent, type GenerationRequest, Sequence, type SequenceDecoder } from './sequence.ts'
+import { type GenerationEvent, type GenerationRequest, Sequence } from './sequence.ts'
 
 /** Requests that take turns; each holds a cache of its own. */
 export const DEFAULT_MAX_RUNNING = 8
@@ -11,6 +12,7 @@ export const DEFAULT_MAX_QUEUE = 64
 
 interface Job {
   readonly sequence: Sequence
+  readonly feed: SequenceFeed
   readonly events: EventQueue<GenerationEvent>
 }
 
@@ -58,7 +60,8 @@ export class Scheduler {
    */
   submit(request: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
     if (signal?.aborted) throw cancelledError()
-    const job: Job = { sequence: new Sequence(this.#decoder, request), events: new EventQueue() }
+    const sequence = new Sequence(this.#decoder.maxPositions, request)
+    const job: Job = { sequence, feed: new SequenceFeed(this.#decoder, sequence), events: new EventQueue() }
     if (this.#running.length < this.#maxRunning) this.#running.push(job)
     else if (this.#waiting.length < this.#maxQueue) this.#waiting.push(job)
     else throw queueFullError(this.#waiting.length)
@@ -94,13 +97,9 @@ export class Scheduler {
   async #step(job: Job): Promise<void> {
     const { sequence, events } = job
     try {
-      const logits = await this.#decoder.forward(
-        sequence.nextTokens(),
-        sequence.cache,
-        sequence.request.adapter,
-      )
+      const take = await job.feed.step()
       if (!this.#running.includes(job)) return
-      for (const event of sequence.accept(logits)) events.push(event)
+      for (const event of take()) events.push(event)
       if (sequence.finished) this.#drop(job)
     } catch (error) {
       this.#drop(job, error instanceof Error ? error : new Error(String(error)))

@@ -2,16 +2,9 @@ import { randomInt } from 'node:crypto'
 import { EngineError } from '../errors.ts'
 import type { Detokenizer } from '../text/detokenizer.ts'
 import { createRandom } from '../train/random.ts'
-import type { Decoder, DecoderAdapter } from './decoder.ts'
-import type { KvCache } from './kv-cache.ts'
+import type { DecoderAdapter } from './decoder.ts'
 import { Sampler, type SamplingParams } from './sampler.ts'
 import { StopMatcher } from './stop-strings.ts'
-
-/** Prompt tokens per forward call: between two chunks a cancel is noticed and other requests get their turn. */
-export const PREFILL_CHUNK = 256
-
-/** What generation needs of a decoder. */
-export type SequenceDecoder = Pick<Decoder, 'maxPositions' | 'createCache' | 'forward'>
 
 export interface GenerationRequest {
   /** Token ids of the whole prompt, at least one. */
@@ -36,34 +29,44 @@ export type GenerationEvent =
   | { type: 'start'; promptTokens: number }
   /** tokenIds: tokens drawn since the last event of this type; text may lag behind them. */
   | { type: 'text'; text: string; tokenIds?: number[] }
-  | { type: 'finish'; reason: 'stop' | 'length'; promptTokens: number; completionTokens: number }
+  /** cachedTokens: how many of the prompt's tokens a prefix cache spared. */
+  | {
+      type: 'finish'
+      reason: 'stop' | 'length'
+      promptTokens: number
+      completionTokens: number
+      cachedTokens: number
+    }
 
 /**
- * The state of one request: which tokens to feed next and what the logits after them mean. It runs nothing itself,
- * so one driver can step it alone and another can join many sequences into a batch.
+ * The state of one request: what the logits that follow its tokens mean. It feeds and runs nothing, so a driver may
+ * join many sequences into a batch. The driver feeds the prompt, gives the logits after its last token to accept(),
+ * then feeds `lastToken` and gives the logits after it, until `finished`.
  */
 export class Sequence {
   readonly request: GenerationRequest
   readonly maxTokens: number
-  readonly #decoder: SequenceDecoder
+  /** Whether only the id of the largest logit matters, so that the driver may call acceptToken() instead of accept(). */
+  readonly greedy: boolean
+  /** Prompt tokens that the driver found in a prefix cache; told in the usage. */
+  cachedTokens = 0
   readonly #sampler: Sampler
   readonly #stop: StopMatcher
   readonly #eos: ReadonlySet<number>
-  #cache: KvCache | undefined
-  #fed = 0
   #drawn = 0
   #lastToken = -1
   #unreported: number[] = []
   #finished = false
 
   /**
-   * Checks the request against the decoder; nothing is computed and no cache is made yet.
+   * Checks the request against the context of `maxPositions` tokens.
    * @throws EngineError too_large 'context_length_exceeded'; invalid for an empty prompt, stop or max_tokens below 1.
    */
-  constructor(decoder: SequenceDecoder, request: GenerationRequest) {
-    this.#decoder = decoder
+  constructor(maxPositions: number, request: GenerationRequest) {
     this.request = request
-    this.maxTokens = tokenBudget(decoder.maxPositions, request)
+    this.maxTokens = tokenBudget(maxPositions, request)
+    const { temperature, topK, repetitionPenalty } = request.sampling
+    this.greedy = (temperature === 0 || topK === 1) && repetitionPenalty === 1
     this.#stop = new StopMatcher(request.stop)
     this.#eos = new Set(request.ignoreEos ? [] : request.eosTokenIds)
     this.#sampler = new Sampler(request.sampling, seededRandom(request.seed ?? randomInt(2 ** 32)))
@@ -74,28 +77,22 @@ export class Sequence {
     return this.#finished
   }
 
+  /** The token that was drawn last: the next one to feed. */
+  get lastToken(): number {
+    return this.#lastToken
+  }
+
   get startEvent(): GenerationEvent {
     return { type: 'start', promptTokens: this.request.prompt.length }
   }
 
-  /** This sequence's keys and values, made at the first step. */
-  get cache(): KvCache {
-    this.#cache ??= this.#decoder.createCache(this.request.prompt.length)
-    return this.#cache
-  }
-
-  /** The tokens to append to the cache in the next step: a chunk of the prompt, then one token at a time. */
-  nextTokens(): Int32Array {
-    const { prompt } = this.request
-    if (this.#fed < prompt.length) return prompt.subarray(this.#fed, this.#fed + PREFILL_CHUNK)
-    return Int32Array.of(this.#lastToken)
-  }
-
-  /** Takes the logits [vocabSize] that followed nextTokens() and returns what to tell the reader. */
+  /** Draws from the logits [vocabSize] that follow all tokens so far and returns what to tell the reader. */
   accept(logits: Float32Array): GenerationEvent[] {
-    this.#fed += this.nextTokens().length
-    if (this.#fed < this.request.prompt.length) return []
-    const token = this.#sampler.next(logits)
+    return this.acceptToken(this.#sampler.next(logits))
+  }
+
+  /** Takes the next token itself; the driver may choose it only where `greedy` says so. */
+  acceptToken(token: number): GenerationEvent[] {
     this.#sampler.observe([token])
     this.#lastToken = token
     this.#drawn++
@@ -115,7 +112,6 @@ export class Sequence {
 
   #finish(reason: 'stop' | 'length', text: string): GenerationEvent[] {
     this.#finished = true
-    this.#cache = undefined
     let end = reason
     let rest = text
     if (!this.#stop.stopped) {
@@ -129,6 +125,7 @@ export class Sequence {
       reason: end,
       promptTokens: this.request.prompt.length,
       completionTokens: this.#drawn,
+      cachedTokens: this.cachedTokens,
     }
     return rest === '' && this.#unreported.length === 0 ? [finish] : [this.#textEvent(rest), finish]
   }

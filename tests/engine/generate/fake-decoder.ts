@@ -1,11 +1,8 @@
 import type { Decoder } from '../../../engine/generate/decoder.ts'
+import type { SequenceDecoder } from '../../../engine/generate/feed.ts'
 import type { KvCache } from '../../../engine/generate/kv-cache.ts'
 import { DEFAULT_SAMPLING } from '../../../engine/generate/sampler.ts'
-import type {
-  GenerationEvent,
-  GenerationRequest,
-  SequenceDecoder,
-} from '../../../engine/generate/sequence.ts'
+import type { GenerationEvent, GenerationRequest } from '../../../engine/generate/sequence.ts'
 import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
 
 /** Ids below are UTF-8 bytes, so that characters span tokens as in a byte-level tokenizer. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { PREFILL_CHUNK } from '../../../engine/generate/feed.ts'
 import { generate } from '../../../engine/generate/generation.ts'
-import { PREFILL_CHUNK } from '../../../engine/generate/sequence.ts'
 import { collect, EOS, fakeDecoder, fakeRequest, textOf } from './fake-decoder.ts'
 
 describe('generate', () => {
@@ -11,7 +11,7 @@ describe('generate', () => {
       { type: 'start', promptTokens: 2 },
       { type: 'text', text: 'h', tokenIds: [104] },
       { type: 'text', text: 'i', tokenIds: [105] },
-      { type: 'finish', reason: 'stop', promptTokens: 2, completionTokens: 3 },
+      { type: 'finish', reason: 'stop', promptTokens: 2, completionTokens: 3, cachedTokens: 0 },
     ])
   })
 
@@ -25,7 +25,7 @@ describe('generate', () => {
     const decoder = fakeDecoder({ a: 'hello' }, 5)
     const events = await collect(generate(decoder, fakeRequest('a>', { maxTokens: 100 })))
     expect(textOf(events)).toBe('hel')
-    expect(events.at(-1)).toMatchObject({ reason: 'length', completionTokens: 3 })
+    expect(events.at(-1)).toMatchObject({ reason: 'length', completionTokens: 3, cachedTokens: 0 })
   })
 
   it('goes on after the end-of-sequence token when told to ignore it', async () => {
@@ -77,7 +77,13 @@ describe('generate', () => {
       generate(fakeDecoder({ a: 'one\n\ntwo' }), fakeRequest('a>', { stop: ['\n\n'] })),
     )
     expect(textOf(events)).toBe('one')
-    expect(events.at(-1)).toEqual({ type: 'finish', reason: 'stop', promptTokens: 2, completionTokens: 5 })
+    expect(events.at(-1)).toEqual({
+      type: 'finish',
+      reason: 'stop',
+      promptTokens: 2,
+      completionTokens: 5,
+      cachedTokens: 0,
+    })
   })
 
   it('streams exactly the text that the stop strings leave, for any answer and any stops', async () => {

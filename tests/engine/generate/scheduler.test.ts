@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
+import { PREFILL_CHUNK, type SequenceDecoder } from '../../../engine/generate/feed.ts'
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
-import { PREFILL_CHUNK, type SequenceDecoder } from '../../../engine/generate/sequence.ts'
 import { collect, fakeDecoder, fakeRequest, textOf } from './fake-decoder.ts'
 
 const ANSWERS = { a: 'aaaaaaaa', b: 'bbbb', c: 'cc' }
