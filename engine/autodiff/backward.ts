@@ -3,7 +3,7 @@ import type { GraphBuilder } from '../graph/builder.ts'
 import type { Node } from '../graph/graph.ts'
 import type { Op } from '../graph/ops.ts'
 import { formatShape, type Shape, sameShape, type Value } from '../graph/values.ts'
-import { type GradContext, type GradRule, NO_GRAD, NOT_DIFFERENTIABLE, rules } from './rules.ts'
+import { type GradContext, type GradRule, manyOutputs, NO_GRAD, NOT_DIFFERENTIABLE, rules } from './rules.ts'
 
 /**
  * Reverse-mode differentiation of a graph: appends to `g` the nodes that compute the gradient of the scalar `loss` by
@@ -16,9 +16,13 @@ export function backward(g: GraphBuilder, loss: Value, parameters: readonly Valu
   const casts = castsOfConstants(forward, wanted)
   const contributions = new Map<string, Value[]>([[loss.name, [g.scalar(1)]]])
   for (const node of forward.toReversed()) {
-    const parts = contributions.get(node.outputs[0]!.name)
-    if (!parts || !node.inputs.some((input) => input && wanted.has(input.name))) continue
-    const gradients = applyRule(g, recast(g, node, casts), sum(g, parts), wanted)
+    if (!node.outputs.some((output) => contributions.has(output.name))) continue
+    if (!node.inputs.some((input) => input && wanted.has(input.name))) continue
+    const dys = node.outputs.map((output) => {
+      const parts = contributions.get(output.name)
+      return parts ? sum(g, parts) : null
+    })
+    const gradients = applyRule(g, recast(g, node, casts), dys, wanted)
     node.inputs.forEach((input, index) => {
       const gradient = gradients[index]
       if (!input || !gradient || !wanted.has(input.name)) return
@@ -38,12 +42,14 @@ export function backward(g: GraphBuilder, loss: Value, parameters: readonly Valu
 function applyRule(
   g: GraphBuilder,
   node: Node,
-  dy: Value,
+  dys: readonly (Value | null)[],
   wanted: ReadonlySet<string>,
 ): readonly (Value | null)[] {
   const rule = rules[node.op]
   if (rule === NO_GRAD) return []
-  if (rule === NOT_DIFFERENTIABLE) {
+  const [dy] = dys
+  const outsideFirst = !dy || dys.slice(1).some((other) => other !== null)
+  if (rule === NOT_DIFFERENTIABLE || (outsideFirst && !manyOutputs.has(node.op))) {
     const place = `${node.op} (${node.outputs[0]!.name})`
     throw new EngineError('internal', 'not_differentiable', `failed to compute the gradient of ${place}`)
   }
@@ -53,6 +59,7 @@ function applyRule(
     outputs: node.outputs,
     attributes: node.attributes,
     dy,
+    dys,
     needs: node.inputs.map((input) => input !== null && wanted.has(input.name)),
   }
   // The table pairs each op with its own attributes; the union of all ops can't say that.
@@ -85,7 +92,8 @@ function valuesThatDependOn(parameters: readonly Value[], nodes: readonly Node[]
   const names = new Set(parameters.map((parameter) => parameter.name))
   for (const node of nodes) {
     if (rules[node.op] === NO_GRAD) continue
-    if (node.inputs.some((input) => input && names.has(input.name))) names.add(node.outputs[0]!.name)
+    if (!node.inputs.some((input) => input && names.has(input.name))) continue
+    for (const output of node.outputs) names.add(output.name)
   }
   return names
 }

@@ -8,8 +8,10 @@ export interface GradContext<K extends Op> {
   readonly inputs: readonly Value[]
   readonly outputs: readonly Value[]
   readonly attributes: OpAttributes[K]
-  /** Gradient of the loss by the first output; further outputs are by-products and carry none. */
+  /** Gradient of the loss by the first output; further outputs are by-products and carry none, except Split's. */
   readonly dy: Value
+  /** Gradient by each output, or null where none reached it; for the operations in `manyOutputs`. */
+  readonly dys: readonly (Value | null)[]
   readonly needs: readonly boolean[]
 }
 
@@ -23,6 +25,9 @@ export type GradRule<K extends Op> = (context: GradContext<K>) => readonly (Valu
 export const NO_GRAD = Symbol('no gradient')
 /** A gradient exists but nothing here needs it yet: reaching it is an error, never a silent zero. */
 export const NOT_DIFFERENTIABLE = Symbol('not differentiable')
+
+/** Operations whose every output carries a gradient. Elsewhere a gradient at a further output is an error. */
+export const manyOutputs: ReadonlySet<Op> = new Set(['Split'])
 
 /** The derivative of every operation. Never partial: an operation without an entry does not compile. */
 export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof NOT_DIFFERENTIABLE } = {
@@ -45,6 +50,18 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   Exp: ({ g, dy, outputs: [y] }) => [g.Mul(dy, y!)],
   // y = σ(x)  →  dx = dy·y·(1 - y)
   Sigmoid: ({ g, dy, outputs: [y] }) => [g.Mul(dy, g.Mul(y!, g.Sub(g.scalar(1), y!)))],
+  // y = tanh(x)  →  dx = dy·(1 - y²)
+  Tanh: ({ g, dy, outputs: [y] }) => [g.Mul(dy, g.Sub(g.scalar(1), g.Mul(y!, y!)))],
+  // y = x·(1 + t)/2 with t = tanh(u), u = c·(x + a·x³), c = √(2/π), a = 0.044715
+  //   →  dx = dy·((1 + t)/2 + x·(1 - t²)/2·c·(1 + 3a·x²))
+  Gelu: ({ g, dy, inputs: [x] }) => {
+    const [c, a, half] = [Math.sqrt(2 / Math.PI), 0.044715, g.scalar(0.5)]
+    const square = g.Mul(x!, x!)
+    const polynomial = (factor: number) => g.Add(g.Mul(square, g.scalar(factor * c * a)), g.scalar(c))
+    const t = g.Tanh(g.Mul(x!, polynomial(1)))
+    const bell = g.Mul(g.Sub(g.scalar(1), g.Mul(t, t)), g.Mul(x!, polynomial(3)))
+    return [g.Mul(dy, g.Mul(half, g.Add(g.Add(t, bell), g.scalar(1))))]
+  },
   // y = x·σ(αx)  →  dx = dy·(s + α·y·(1 - s)) with s = σ(αx)
   QuickGelu: ({ g, dy, inputs: [x], outputs: [y], attributes: { alpha } }) => {
     const scaled = alpha === 1 ? x! : g.Mul(x!, g.scalar(alpha))
@@ -88,6 +105,14 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
       axis,
       inputs.map((input) => input.shape[axis]!),
     ),
+  Range: NO_GRAD,
+  Equal: NO_GRAD,
+  GreaterOrEqual: NO_GRAD,
+  // y = x[…indices…] along an axis  →  dx = zeros with dy at the indices
+  TopK: ({ g, dy, inputs: [x], outputs: [, indices], attributes: { axis } }) => [
+    g.ScatterElements(g.Zeros(x!.shape), indices!, dy, { axis, reduction: 'add' }),
+    null,
+  ],
   Shape: NO_GRAD,
   ConstantOfShape: NO_GRAD,
   // y = data[indices] along the first axis  →  d(data) = zeros with dy added at the indices
@@ -104,7 +129,14 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   ScatterElements: NOT_DIFFERENTIABLE,
   ScatterND: NOT_DIFFERENTIABLE,
   Slice: NOT_DIFFERENTIABLE,
-  Split: NOT_DIFFERENTIABLE,
+  Split: ({ g, dys, inputs: [x], outputs, attributes: { axis } }) => [
+    g.Concat(
+      dys.map((dy, index) => dy ?? g.Zeros(outputs[index]!.shape)),
+      axis,
+      x!.shape[axis],
+    ),
+    null,
+  ],
   // y = Σ x  →  dx = dy, repeated along the summed axes
   ReduceSum: ({ g, dy, inputs: [x], attributes: { axes } }) => [
     g.Expand(g.Reshape(dy, keptShape(x!, axes)), x!.shape),
@@ -137,8 +169,8 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
     return [needs[0] ? g.Mul(g.Sub(dyw, pull), r!) : null, needs[1] ? g.Mul(dy, g.Mul(x!, r!)) : null]
   },
   // A rotation by θ is undone by -θ: the same operation with sin negated
-  RotaryEmbedding: ({ g, dy, inputs: [, positions, cos, sin] }) => [
-    g.RotaryEmbedding(dy, positions!, cos!, g.Neg(sin!)),
+  RotaryEmbedding: ({ g, dy, inputs: [, positions, cos, sin], attributes }) => [
+    g.emit('RotaryEmbedding', [dy, positions!, cos!, g.Neg(sin!)], attributes),
     null,
     null,
     null,

@@ -153,13 +153,19 @@ export class GraphBuilder {
   Neg = (x: Value) => this.emit('Neg', [x], {})
   Exp = (x: Value) => this.emit('Exp', [x], {})
   Sigmoid = (x: Value) => this.emit('Sigmoid', [x], {})
+  Tanh = (x: Value) => this.emit('Tanh', [x], {})
+  Gelu = (x: Value) => this.emit('Gelu', [x], { approximate: 'tanh' })
   /** x · sigmoid(alpha · x); alpha 1 is SiLU. */
   QuickGelu = (x: Value, alpha: number) => this.emit('QuickGelu', [x], { alpha })
   Softmax = (x: Value, axis = -1) => this.emit('Softmax', [x], { axis })
   LogSoftmax = (x: Value, axis = -1) => this.emit('LogSoftmax', [x], { axis })
   Cast = (x: Value, to: DType) => (x.dtype === to ? x : this.emit('Cast', [x], { to }))
   Transpose = (x: Value, perm: readonly number[]) => this.emit('Transpose', [x], { perm })
-  Concat = (values: readonly Value[], axis: number) => this.emit('Concat', values, { axis })
+  /** The joined size is the sum of the parts', unless `total` names what it is known to be. */
+  Concat = (values: readonly Value[], axis: number, total: Dim | null = null) =>
+    this.emit('Concat', values, { axis, total })
+  Equal = (a: Value, b: Value) => this.emit('Equal', [a, b], {})
+  GreaterOrEqual = (a: Value, b: Value) => this.emit('GreaterOrEqual', [a, b], {})
   Gather = (data: Value, indices: Value, axis = 0) => this.emit('Gather', [data, indices], { axis })
   GatherElements = (data: Value, indices: Value, axis: number) =>
     this.emit('GatherElements', [data, indices], { axis })
@@ -178,8 +184,19 @@ export class GraphBuilder {
   /** alpha · op(a) · op(b) + c for matrices. */
   Gemm = (a: Value, b: Value, { transA = 0, transB = 0, alpha = 1 }: Transposition = {}, c?: Value) =>
     this.emit('Gemm', c ? [a, b, c] : [a, b], { transA, transB, alpha })
-  RotaryEmbedding = (x: Value, positions: Value, cos: Value, sin: Value) =>
-    this.emit('RotaryEmbedding', [x, positions, cos, sin], { interleaved: 0 })
+  /** Rotates x [batch, seq, heads·width]; `partial` rotates only the first dimensions of each head. */
+  RotaryEmbedding = (
+    x: Value,
+    positions: Value,
+    cos: Value,
+    sin: Value,
+    { interleaved = 0, partial }: { interleaved?: 0 | 1; partial?: { heads: number; rotated: number } } = {},
+  ) =>
+    this.emit('RotaryEmbedding', [x, positions, cos, sin], {
+      interleaved,
+      num_heads: partial?.heads ?? 0,
+      rotary_embedding_dim: partial?.rotated ?? 0,
+    })
 
   /** RMS norm of the last axis times `scale`: the result, and 1 / rms for its gradient. */
   SimplifiedLayerNormalization(x: Value, scale: Value, epsilon: number): readonly [Value, Value] {
@@ -212,9 +229,30 @@ export class GraphBuilder {
     return this.emit('Slice', [x, this.ints([start]), end, this.ints([axis])], { shape })
   }
 
-  /** x cut along `axis` into parts of the given sizes, which may be symbolic. */
-  Split(x: Value, axis: number, sizes: readonly Dim[]): readonly Value[] {
-    return this.emitAll('Split', [x, this.shapeTensor(sizes)], { axis, sizes })
+  /**
+   * x cut along `axis` into parts of the given sizes, which may be symbolic. Sizes that only the run finds out come as
+   * an int64 vector in `found`; their symbols are then bound to the parts.
+   */
+  Split(x: Value, axis: number, sizes: readonly Dim[], found?: Value): readonly Value[] {
+    const parts = this.emitAll('Split', [x, found ?? this.shapeTensor(sizes)], { axis, sizes })
+    if (found) {
+      for (const [index, size] of sizes.entries()) {
+        if (typeof size === 'string') this.bindDim(size, parts[index]!, axis)
+      }
+    }
+    return parts
+  }
+
+  /** int64 0, 1, …, size - 1; the size may be symbolic. */
+  Range(size: Dim): Value {
+    const [zero, one] = [0n, 1n].map((value) => this.constant('int64', [], BigInt64Array.of(value)))
+    return this.emit('Range', [zero!, this.Reshape(this.dimValue(size), []), one!], { size })
+  }
+
+  /** The k largest along `axis`, in order, and their indices; with `largest` 0 the k smallest. */
+  TopK(x: Value, k: Dim, axis: number, largest: 0 | 1 = 1): readonly [Value, Value] {
+    const [values, indices] = this.emitAll('TopK', [x, this.dimValue(k)], { axis, largest, sorted: 1, k })
+    return [values!, indices!]
   }
 
   /** -log softmax(logits)[label] of each row, and all log-probabilities for its gradient. */

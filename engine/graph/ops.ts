@@ -1,14 +1,16 @@
-import { EngineError } from '../errors.ts'
 import type { DType } from '../tensor.ts'
 import {
   inferBroadcast,
+  inferComparison,
+  inferConcat,
   inferGather,
   inferGemm,
   inferMatMul,
   inferReduce,
+  inferTopK,
   inferTranspose,
 } from './shape-rules.ts'
-import { type Dim, formatShape, type ResultType, type Shape, type Value } from './values.ts'
+import type { Dim, ResultType, Shape, Value } from './values.ts'
 
 type None = Record<string, never>
 
@@ -25,6 +27,9 @@ export interface OpAttributes {
   Neg: None
   Exp: None
   Sigmoid: None
+  Tanh: None
+  /** x·Φ(x) with the normal distribution's Φ approximated by tanh (arXiv:1606.08415). */
+  Gelu: { approximate: 'tanh' }
   QuickGelu: { alpha: number }
   Softmax: { axis: number }
   LogSoftmax: { axis: number }
@@ -33,7 +38,14 @@ export interface OpAttributes {
   Reshape: { shape: Shape; allowzero: 0 | 1 }
   Expand: { shape: Shape }
   Transpose: { perm: readonly number[] }
-  Concat: { axis: number }
+  /** `total` names the joined size where it is not the sum of symbols that the graph could name. */
+  Concat: { axis: number; total: Dim | null }
+  /** int64 0, 1, … below the input, which is of that size. */
+  Range: { size: Dim }
+  Equal: None
+  GreaterOrEqual: None
+  /** The k largest (or smallest) along an axis in order, lower index first among equals, and where they stood. */
+  TopK: { axis: number; largest: 0 | 1; sorted: 1; k: Dim }
   Shape: { start: number; end: number }
   ConstantOfShape: { shape: Shape }
   Gather: { axis: number }
@@ -50,7 +62,8 @@ export interface OpAttributes {
   MatMul: None
   FusedMatMul: { transA: 0 | 1; transB: 0 | 1; alpha: number }
   SimplifiedLayerNormalization: { axis: number; epsilon: number }
-  RotaryEmbedding: { interleaved: 0 | 1 }
+  /** rotary_embedding_dim 0 rotates whole heads, whose width the tables tell; num_heads is then 0, too. */
+  RotaryEmbedding: { interleaved: 0 | 1; num_heads: number; rotary_embedding_dim: number }
 }
 
 export type Op = keyof OpAttributes
@@ -80,6 +93,8 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   Neg: { domain: '', infer: like },
   Exp: { domain: '', infer: like },
   Sigmoid: { domain: '', infer: like },
+  Tanh: { domain: '', infer: like },
+  Gelu: { domain: '', infer: like },
   QuickGelu: { domain: 'com.microsoft', infer: like },
   Softmax: { domain: '', infer: like },
   LogSoftmax: { domain: '', infer: like },
@@ -87,7 +102,11 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   Reshape: { domain: '', infer: shaped, internal: ['shape'] },
   Expand: { domain: '', infer: shaped, internal: ['shape'] },
   Transpose: { domain: '', infer: inferTranspose },
-  Concat: { domain: '', infer: inferConcat },
+  Concat: { domain: '', infer: inferConcat, internal: ['total'] },
+  Range: { domain: '', infer: (_, { size }) => [{ dtype: 'int64', shape: [size] }], internal: ['size'] },
+  Equal: { domain: '', infer: inferComparison },
+  GreaterOrEqual: { domain: '', infer: inferComparison },
+  TopK: { domain: '', infer: inferTopK, internal: ['k'] },
   Shape: { domain: '', infer: (_, { start, end }) => [{ dtype: 'int64', shape: [end - start] }] },
   ConstantOfShape: {
     domain: '',
@@ -131,22 +150,4 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
     ],
   },
   RotaryEmbedding: { domain: 'com.microsoft', infer: like },
-}
-
-function inferConcat(inputs: readonly Value[], { axis }: { axis: number }): ResultType[] {
-  const first = inputs[0]!
-  const sizes = inputs.map((input) => input.shape[axis]!)
-  const total = sizes.every((size) => typeof size === 'number')
-    ? sizes.reduce((sum, size) => sum + size, 0)
-    : sizes.join('+')
-  for (const input of inputs) {
-    if (input.shape.length !== first.shape.length) {
-      throw new EngineError(
-        'internal',
-        'shape_mismatch',
-        `Concat: ranks differ: ${inputs.map((value) => formatShape(value.shape)).join(', ')}`,
-      )
-    }
-  }
-  return [{ dtype: first.dtype, shape: first.shape.map((dim, index) => (index === axis ? total : dim)) }]
 }

@@ -21,6 +21,36 @@ export function inferBroadcast([a, b]: readonly Value[]): ResultType[] {
   return [{ dtype: a!.dtype, shape: broadcastShapes(a!.shape, b!.shape) }]
 }
 
+export function inferComparison(inputs: readonly Value[]): ResultType[] {
+  return inferBroadcast(inputs).map(({ shape }) => ({ dtype: 'bool', shape }))
+}
+
+export function inferTopK([x]: readonly Value[], { axis, k }: { axis: number; k: Dim }): ResultType[] {
+  const shape = x!.shape.map((dim, index) => (index === axis ? k : dim))
+  return [
+    { dtype: x!.dtype, shape },
+    { dtype: 'int64', shape },
+  ]
+}
+
+export function inferConcat(
+  inputs: readonly Value[],
+  { axis, total }: { axis: number; total: Dim | null },
+): ResultType[] {
+  const first = inputs[0]!
+  const sizes = inputs.map((input) => input.shape[axis]!)
+  const joined = sizes.every((size) => typeof size === 'number')
+    ? sizes.reduce((sum, size) => sum + size, 0)
+    : sizes.join('+')
+  for (const input of inputs) {
+    if (input.shape.length !== first.shape.length) {
+      throw mismatch('Concat', `ranks of ${inputs.map((value) => formatShape(value.shape)).join(', ')}`)
+    }
+  }
+  const shape = first.shape.map((dim, index) => (index === axis ? (total ?? joined) : dim))
+  return [{ dtype: first.dtype, shape }]
+}
+
 export function inferTranspose([x]: readonly Value[], { perm }: { perm: readonly number[] }): ResultType[] {
   if (perm.length !== x!.shape.length) {
     throw mismatch('Transpose', `perm [${perm.join(', ')}] for ${formatShape(x!.shape)}`)

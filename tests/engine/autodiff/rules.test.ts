@@ -63,6 +63,10 @@ const cases: { readonly [K in Op]?: readonly GradCase[] } = {
   Neg: unary('Neg', (g, x) => g.Neg(x)),
   Exp: unary('Exp', (g, x) => g.Exp(x)),
   Sigmoid: unary('Sigmoid', (g, x) => g.Sigmoid(x)),
+  Tanh: unary('Tanh', (g, x) => g.Tanh(x)),
+  Gelu: [[-1, 1] as const, [-4, 4] as const].flatMap((range) =>
+    unary(`Gelu in [${range}]`, (g, x) => g.Gelu(x)).map((testCase) => ({ ...testCase, range })),
+  ),
   QuickGelu: [1, 1.702].flatMap((alpha) => unary(`QuickGelu α=${alpha}`, (g, x) => g.QuickGelu(x, alpha))),
   Softmax: unary('Softmax', (g, x) => g.Softmax(x)),
   LogSoftmax: unary('LogSoftmax', (g, x) => g.LogSoftmax(x)),
@@ -81,6 +85,26 @@ const cases: { readonly [K in Op]?: readonly GradCase[] } = {
     ],
     build: (g, inputs) => g.Concat(inputs, axis),
   })),
+  Split: [0, 1].flatMap((axis) => [
+    ...unary(`Split along ${axis}, every part used`, (g, x) => {
+      const [first, second] = g.Split(x, axis, axis === 0 ? [1, 2] : [2, 3])
+      return axis === 0
+        ? g.Mul(first!, second!)
+        : g.FusedMatMul(first!, g.Mul(second!, second!), { transA: 1 })
+    }),
+    ...unary(
+      `Split along ${axis}, one part unused`,
+      (g, x) => g.Split(x, axis, axis === 0 ? [1, 2] : [2, 3])[1]!,
+    ),
+  ]),
+  TopK: [0, 1].flatMap((axis) =>
+    flags.flatMap((largest) =>
+      unary(`TopK along ${axis}, largest ${largest}, of values too far apart to change places`, (g, x) => {
+        const apart = Float32Array.from({ length: 15 }, (_, i) => 3 * ((7 * i) % 15))
+        return g.TopK(g.Add(x, g.constant('float32', [3, 5], apart)), 2, axis, largest)[0]
+      }),
+    ),
+  ),
   Gather: unary('Gather with a repeated row', (g, x) => g.Gather(x, indices(g, [2, 0, 2, 1], [4]))),
   GatherElements: unary('GatherElements with repeats', (g, x) =>
     g.GatherElements(x, indices(g, [1, 1, 0, 4, 3, 3], [3, 2]), 1),
@@ -130,14 +154,22 @@ const cases: { readonly [K in Op]?: readonly GradCase[] } = {
       build: (g, [x, w]) => g.SimplifiedLayerNormalization(x!, w!, 1e-5)[0],
     },
   ],
-  RotaryEmbedding: unary(
-    'RotaryEmbedding [2,3,8]',
-    (g, x) => {
-      const angles = Float32Array.from({ length: 12 }, (_, i) => 0.3 * i)
-      const table = (f: (angle: number) => number) => g.constant('float32', [6, 2], angles.map(f))
-      return g.RotaryEmbedding(x, indices(g, [0, 1, 2, 3, 4, 5], [2, 3]), table(Math.cos), table(Math.sin))
-    },
-    [2, 3, 8],
+  RotaryEmbedding: flags.flatMap((interleaved) =>
+    [undefined, { heads: 2, rotated: 4 }].flatMap((partial) =>
+      unary(
+        `RotaryEmbedding ${partial ? 'of half of each head' : 'of whole heads'}, interleaved ${interleaved}`,
+        (g, x) => {
+          const angles = Float32Array.from({ length: 12 }, (_, i) => 0.3 * i)
+          const table = (f: (angle: number) => number) => g.constant('float32', [6, 2], angles.map(f))
+          const positions = indices(g, [0, 1, 2, 3, 4, 5], [2, 3])
+          return g.RotaryEmbedding(x, positions, table(Math.cos), table(Math.sin), {
+            interleaved,
+            ...(partial ? { partial } : {}),
+          })
+        },
+        [2, 3, partial ? 16 : 8],
+      ),
+    ),
   ),
 }
 
