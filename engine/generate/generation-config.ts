@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
 import { readJsonObject } from '../text/tokenizer-files.ts'
-import { DEFAULT_SAMPLING, type SamplingParams, samplingParams } from './sampler.ts'
+import { DEFAULT_SAMPLING, type SamplingParams, samplingParams } from './sampling-params.ts'
 
 const FIELDS: { [K in keyof SamplingParams]: string } = {
   temperature: 'temperature',
@@ -8,6 +8,8 @@ const FIELDS: { [K in keyof SamplingParams]: string } = {
   topP: 'top_p',
   minP: 'min_p',
   repetitionPenalty: 'repetition_penalty',
+  presencePenalty: 'presence_penalty',
+  frequencyPenalty: 'frequency_penalty',
 }
 
 /**

@@ -1,139 +1,96 @@
 import { EngineError } from '../errors.ts'
-import { topCandidates } from './top-k.ts'
+import { heapify, popStrongest, selectLargest } from './candidates.ts'
+import { penalises, type SamplingParams } from './sampling-params.ts'
 
-/** How the next token is drawn. Names and meanings are those of transformers' GenerationConfig and of vLLM. */
-export interface SamplingParams {
-  /** Divides the logits; 0 is greedy: the largest logit, the lowest id among equals. */
-  temperature: number
-  /** Keep the k most likely tokens; 0 keeps all. */
-  topK: number
-  /** Keep the smallest set of most likely tokens whose probability reaches this; 1 keeps all. */
-  topP: number
-  /** Drop tokens less likely than this fraction of the most likely one; 0 drops none. */
-  minP: number
-  /** Above 1 makes tokens of the prompt and of the answer less likely (Keskar et al. 2019, CTRL); 1 is off. */
-  repetitionPenalty: number
+/** What changes single tokens' logits before the draw. */
+export interface LogitRules {
+  /** Added to the logits of these ids. */
+  bias?: ReadonlyMap<number, number>
+  /** Bit id % 32 of word id / 32 is 1 where a token may come; undefined allows every one. */
+  mask?: Int32Array
+  /** Ids that may not come now, whatever their logit. */
+  banned?: readonly number[]
 }
 
-/** What a request that says nothing gets: OpenAI's defaults, the model's distribution as it is. */
-export const DEFAULT_SAMPLING: SamplingParams = {
-  temperature: 1,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
+/** Working memory of all samplers: a draw is synchronous, so one set serves every sequence. */
+const scratch = {
+  scores: new Float32Array(0),
+  weights: new Float64Array(0),
+  ids: new Int32Array(0),
 }
 
-const RULES: { [K in keyof SamplingParams]: { param: string; wants: string; ok(value: number): boolean } } = {
-  temperature: { param: 'temperature', wants: 'a number from 0 to 100', ok: (v) => v >= 0 && v <= 100 },
-  topK: {
-    param: 'top_k',
-    wants: 'a whole number, 0 or -1 for all',
-    ok: (v) => Number.isInteger(v) && v >= -1,
-  },
-  topP: { param: 'top_p', wants: 'a number above 0 and at most 1', ok: (v) => v > 0 && v <= 1 },
-  minP: { param: 'min_p', wants: 'a number from 0 to 1', ok: (v) => v >= 0 && v <= 1 },
-  repetitionPenalty: { param: 'repetition_penalty', wants: 'a number above 0', ok: (v) => v > 0 && v < 1e6 },
+function reserve(vocabSize: number): void {
+  if (scratch.scores.length === vocabSize) return
+  scratch.scores = new Float32Array(vocabSize)
+  scratch.weights = new Float64Array(vocabSize)
+  scratch.ids = new Int32Array(vocabSize)
 }
 
 /**
- * Completes `asked` from `defaults` and checks every value.
- * @throws EngineError invalid, with `param` naming the field in its HTTP spelling.
- */
-export function samplingParams(
-  asked: Partial<SamplingParams>,
-  defaults: SamplingParams = DEFAULT_SAMPLING,
-): SamplingParams {
-  const result = { ...defaults }
-  for (const key of Object.keys(RULES) as (keyof SamplingParams)[]) {
-    const value = asked[key] ?? defaults[key]
-    const { param, wants, ok } = RULES[key]
-    if (typeof value !== 'number' || !ok(value)) {
-      throw new EngineError('invalid', 'invalid_value', `${param} is ${value}; it must be ${wants}.`, {
-        param,
-      })
-    }
-    result[key] = value
-  }
-  return result
-}
-
-/**
- * Draws one token after another for one sequence. The order of operations is transformers': repetition penalty,
- * temperature, top-k, top-p, min-p, draw. Ties are settled by the lower id, so exactly k tokens survive top-k.
+ * Draws one token after another for one sequence, without allocating per token. The order of operations is
+ * transformers' and vLLM's: rules, repetition penalty, presence and frequency penalties, temperature, top-k, top-p,
+ * min-p, draw. Ties are settled by the lower id, so exactly k tokens survive top-k.
  */
 export class Sampler {
   readonly #params: SamplingParams
   readonly #random: () => number
-  readonly #seen = new Set<number>()
-  #scratch = new Float32Array(0)
-  #weights = new Float64Array(0)
+  readonly #penalises: boolean
+  /** Tokens of the prompt and the answer, with how often the answer holds each. */
+  readonly #seen = new Map<number, number>()
 
   /** @param random uniform in [0, 1), this sequence's own generator: the same seed draws the same tokens. */
   constructor(params: SamplingParams, random: () => number) {
     this.#params = params
     this.#random = random
+    this.#penalises = penalises(params)
   }
 
-  /** Tells the repetition penalty about tokens of the prompt or of the answer. */
-  observe(tokens: Iterable<number>): void {
+  /** Tells the repetition penalty about the prompt. */
+  observePrompt(tokens: Iterable<number>): void {
     if (this.#params.repetitionPenalty === 1) return
-    for (const token of tokens) this.#seen.add(token)
+    for (const token of tokens) this.#seen.set(token, 0)
+  }
+
+  /** Tells the penalties about a token of the answer. */
+  observe(token: number): void {
+    if (this.#penalises) this.#seen.set(token, (this.#seen.get(token) ?? 0) + 1)
   }
 
   /**
    * The next token for `logits` [vocabSize], which is left as it was.
    * @throws EngineError internal when the logits hold NaN, +Infinity or nothing but -Infinity.
    */
-  next(logits: Float32Array): number {
-    const scores = this.#penalise(logits)
+  next(logits: Float32Array, rules?: LogitRules): number {
+    reserve(logits.length)
+    const scores = this.#adjust(logits, rules)
     const best = argmax(scores)
-    const { temperature, topK } = this.#params
+    const { temperature, topK, topP, minP } = this.#params
     if (temperature === 0 || topK === 1) return best
-    return this.#restricts(scores.length)
-      ? this.#drawRestricted(scores, scores[best]!)
+    if (topK > 0 && topK < scores.length) return this.#drawFromTopK(scores, scores[best]!)
+    return topP < 1 || minP > 0
+      ? this.#drawFromLikely(scores, scores[best]!)
       : this.#drawFromAll(scores, scores[best]!)
   }
 
-  #limitsTopK(vocabSize: number): boolean {
-    return this.#params.topK > 0 && this.#params.topK < vocabSize
-  }
-
-  #restricts(vocabSize: number): boolean {
-    return this.#limitsTopK(vocabSize) || this.#params.topP < 1 || this.#params.minP > 0
-  }
-
-  #penalise(logits: Float32Array): Float32Array {
-    if (this.#seen.size === 0) return logits
-    if (this.#scratch.length !== logits.length) this.#scratch = new Float32Array(logits.length)
-    const scores = this.#scratch
+  /** The scores after rules and penalties: the logits themselves where there are none. */
+  #adjust(logits: Float32Array, rules: LogitRules | undefined): Float32Array {
+    if (rules === undefined && this.#seen.size === 0) return logits
+    const scores = scratch.scores
     scores.set(logits)
-    const penalty = this.#params.repetitionPenalty
-    for (const token of this.#seen) {
-      const score = scores[token]
-      if (score !== undefined) scores[token] = score < 0 ? score * penalty : score / penalty
+    if (rules !== undefined) applyRules(scores, rules)
+    const { repetitionPenalty, presencePenalty, frequencyPenalty } = this.#params
+    for (const [token, count] of this.#seen) {
+      let score = scores[token]
+      if (score === undefined) continue
+      score = score < 0 ? score * repetitionPenalty : score / repetitionPenalty
+      scores[token] = count === 0 ? score : score - presencePenalty - frequencyPenalty * count
     }
     return scores
   }
 
-  /** Fills #weights with exp((score - max) / temperature) and returns their sum; the largest weight is 1. */
-  #softmaxWeights(scores: Float32Array, max: number): number {
-    if (this.#weights.length !== scores.length) this.#weights = new Float64Array(scores.length)
-    const weights = this.#weights
-    const { temperature } = this.#params
-    let sum = 0
-    for (let id = 0; id < scores.length; id++) {
-      const weight = Math.exp((scores[id]! - max) / temperature)
-      weights[id] = weight
-      sum += weight
-    }
-    return sum
-  }
-
   #drawFromAll(scores: Float32Array, max: number): number {
-    const total = this.#softmaxWeights(scores, max)
-    const weights = this.#weights
-    let remaining = this.#random() * total
+    const { weights } = scratch
+    let remaining = this.#random() * softmaxWeights(scores, max, this.#params.temperature)
     let last = 0
     for (let id = 0; id < weights.length; id++) {
       const weight = weights[id]!
@@ -145,59 +102,80 @@ export class Sampler {
     return last // rounding left a crumb beyond the last token that has a weight
   }
 
-  #drawRestricted(scores: Float32Array, max: number): number {
-    const total = this.#softmaxWeights(scores, max)
-    const weights = this.#weights
-    const { topK, topP, minP } = this.#params
-    const limited = this.#limitsTopK(scores.length)
-    const candidates = limited ? topCandidates(weights, topK) : this.#likelyCandidates(total)
-    const falling = weightsOf(candidates, weights).sort().reverse()
-    const mass = limited ? falling.reduce((sum, weight) => sum + weight, 0) : total
-    let kept = 0
-    let count = 0
-    for (const weight of falling) {
-      // The first candidate always stays; its weight is 1, so minP compares directly.
-      if (count > 0 && (kept >= topP * mass || weight < minP || weight === 0)) break
-      kept += weight
-      count++
+  /** Chooses k by their scores, so that only they need an exponential. */
+  #drawFromTopK(scores: Float32Array, max: number): number {
+    const { weights, ids } = scratch
+    const { topK, temperature } = this.#params
+    const count = selectLargest(scores, topK, ids)
+    let mass = 0
+    for (let at = 0; at < count; at++) {
+      const weight = Math.exp((scores[ids[at]!]! - max) / temperature)
+      weights[ids[at]!] = weight
+      mass += weight
     }
-    return this.#drawKept(candidates, falling.subarray(0, count), this.#random() * kept)
-  }
-
-  /** Draws among the candidates whose weights are `kept`: where equal weights were cut apart, the lower ids. */
-  #drawKept(candidates: readonly number[], kept: Float64Array, at: number): number {
-    const threshold = kept[kept.length - 1]!
-    let ties = kept.length - kept.indexOf(threshold)
-    let remaining = at
-    let last = 0
-    for (const id of candidates) {
-      const weight = this.#weights[id]!
-      if (weight < threshold || (weight === threshold && ties-- <= 0)) continue
-      if (remaining < weight) return id
-      remaining -= weight
-      last = id
-    }
-    return last
+    return this.#drawFromCandidates(count, mass)
   }
 
   /**
-   * Candidates for top-p and min-p by rising id. Tokens below (1 - topP) / n of the mass together stay under 1 - topP,
-   * so the nucleus is complete without them and the sort stays short.
+   * Top-p and min-p without top-k. Tokens below (1 - topP) / n of the mass together stay under 1 - topP, so the nucleus
+   * is complete without them and the heap stays small.
    */
-  #likelyCandidates(total: number): number[] {
-    const weights = this.#weights
-    const { topP, minP } = this.#params
+  #drawFromLikely(scores: Float32Array, max: number): number {
+    const { topP, minP, temperature } = this.#params
+    const total = softmaxWeights(scores, max, temperature)
+    const { weights, ids } = scratch
     const floor = Math.max(((1 - topP) * total) / weights.length, minP)
-    const candidates: number[] = []
-    for (let id = 0; id < weights.length; id++) if (weights[id]! >= floor) candidates.push(id)
-    return candidates
+    let count = 0
+    for (let id = 0; id < weights.length; id++) if (weights[id]! >= floor) ids[count++] = id
+    return this.#drawFromCandidates(count, total)
+  }
+
+  /**
+   * Takes from the first `count` ids, the most likely first, until they reach topP of `mass`, and draws among those. The
+   * largest weight is 1, so minP compares directly.
+   */
+  #drawFromCandidates(count: number, mass: number): number {
+    const { weights, ids } = scratch
+    const { topP, minP } = this.#params
+    heapify(weights, ids, count)
+    let kept = 0
+    let left = count
+    while (left > 0) {
+      const weight = weights[ids[0]!]!
+      if (left < count && (kept >= topP * mass || weight < minP || weight === 0)) break
+      popStrongest(weights, ids, left--)
+      kept += weight
+    }
+    let remaining = this.#random() * kept
+    // What was taken stands behind the heap, the most likely last.
+    for (let at = count - 1; at > left; at--) {
+      const weight = weights[ids[at]!]!
+      if (remaining < weight) return ids[at]!
+      remaining -= weight
+    }
+    return ids[left]!
   }
 }
 
-function weightsOf(ids: readonly number[], weights: Float64Array): Float64Array {
-  const chosen = new Float64Array(ids.length)
-  for (let i = 0; i < ids.length; i++) chosen[i] = weights[ids[i]!]!
-  return chosen
+function applyRules(scores: Float32Array, { bias, mask, banned }: LogitRules): void {
+  if (bias) for (const [id, value] of bias) if (id < scores.length) scores[id]! += value
+  if (banned) for (const id of banned) if (id < scores.length) scores[id] = -Infinity
+  if (!mask) return
+  for (let id = 0; id < scores.length; id++) {
+    if (((mask[id >> 5]! >>> (id & 31)) & 1) === 0) scores[id] = -Infinity
+  }
+}
+
+/** Fills the weights with exp((score - max) / temperature) and returns their sum; the largest weight is 1. */
+function softmaxWeights(scores: Float32Array, max: number, temperature: number): number {
+  const { weights } = scratch
+  let sum = 0
+  for (let id = 0; id < scores.length; id++) {
+    const weight = Math.exp((scores[id]! - max) / temperature)
+    weights[id] = weight
+    sum += weight
+  }
+  return sum
 }
 
 /** The id of the largest score, the lowest among equals. */

@@ -3,8 +3,18 @@ import { EngineError } from '../errors.ts'
 import type { Detokenizer } from '../text/detokenizer.ts'
 import { createRandom } from '../train/random.ts'
 import type { DecoderAdapter } from './decoder.ts'
-import { Sampler, type SamplingParams } from './sampler.ts'
+import { type TokenLogprob, tokenLogprob } from './logprobs.ts'
+import { type LogitRules, Sampler } from './sampler.ts'
+import { isPlainlyGreedy, type SamplingParams } from './sampling-params.ts'
 import { StopMatcher } from './stop-strings.ts'
+
+/** Which tokens may come next, as a grammar sees it; one sequence's own. */
+export interface TokenGrammar {
+  /** Bit id % 32 of word id / 32 is 1 where a token may come. */
+  mask(): Int32Array
+  /** Takes the token that was drawn from those allowed. */
+  accept(token: number): void
+}
 
 export interface GenerationRequest {
   /** Token ids of the whole prompt, at least one. */
@@ -16,6 +26,14 @@ export interface GenerationRequest {
   seed?: number
   /** Tokens to generate at most; clipped to what the context leaves, which is also the default. */
   maxTokens?: number
+  /** Tokens before which the answer does not end by itself or by a stop string. */
+  minTokens?: number
+  /** Added to the logits of single tokens. */
+  logitBias?: ReadonlyMap<number, number>
+  /** Tell each token's log-probability with this many of the likeliest tokens beside it; undefined tells none. */
+  logprobs?: number
+  /** What the answer must look like. */
+  grammar?: TokenGrammar
   /** Strings that end the answer; they are not part of it. */
   stop: readonly string[]
   eosTokenIds: readonly number[]
@@ -27,8 +45,8 @@ export interface GenerationRequest {
 
 export type GenerationEvent =
   | { type: 'start'; promptTokens: number }
-  /** tokenIds: tokens drawn since the last event of this type; text may lag behind them. */
-  | { type: 'text'; text: string; tokenIds?: number[] }
+  /** tokenIds: tokens drawn since the last event of this type; text may lag behind them. logprobs: one for each. */
+  | { type: 'text'; text: string; tokenIds?: number[]; logprobs?: TokenLogprob[] }
   /** cachedTokens: how many of the prompt's tokens a prefix cache spared. */
   | {
       type: 'finish'
@@ -53,9 +71,11 @@ export class Sequence {
   readonly #sampler: Sampler
   readonly #stop: StopMatcher
   readonly #eos: ReadonlySet<number>
+  readonly #rules: LogitRules | undefined
   #drawn = 0
   #lastToken = -1
   #unreported: number[] = []
+  #logprobs: TokenLogprob[] = []
   #finished = false
 
   /**
@@ -65,12 +85,13 @@ export class Sequence {
   constructor(maxPositions: number, request: GenerationRequest) {
     this.request = request
     this.maxTokens = tokenBudget(maxPositions, request)
-    const { temperature, topK, repetitionPenalty } = request.sampling
-    this.greedy = (temperature === 0 || topK === 1) && repetitionPenalty === 1
+    this.#rules = rulesOf(request)
+    this.greedy =
+      isPlainlyGreedy(request.sampling) && this.#rules === undefined && request.logprobs === undefined
     this.#stop = new StopMatcher(request.stop)
     this.#eos = new Set(request.ignoreEos ? [] : request.eosTokenIds)
     this.#sampler = new Sampler(request.sampling, seededRandom(request.seed ?? randomInt(2 ** 32)))
-    this.#sampler.observe(request.prompt)
+    this.#sampler.observePrompt(request.prompt)
   }
 
   get finished(): boolean {
@@ -88,17 +109,29 @@ export class Sequence {
 
   /** Draws from the logits [vocabSize] that follow all tokens so far and returns what to tell the reader. */
   accept(logits: Float32Array): GenerationEvent[] {
-    return this.acceptToken(this.#sampler.next(logits))
+    const { logprobs, grammar, minTokens = 0, eosTokenIds } = this.request
+    const rules = this.#rules
+    if (rules) {
+      rules.mask = grammar?.mask()
+      rules.banned = this.#drawn < minTokens ? eosTokenIds : undefined
+    }
+    const token = this.#sampler.next(logits, rules)
+    grammar?.accept(token)
+    if (logprobs !== undefined && !this.#eos.has(token)) {
+      this.#logprobs.push(tokenLogprob(logits, token, logprobs))
+    }
+    return this.acceptToken(token)
   }
 
   /** Takes the next token itself; the driver may choose it only where `greedy` says so. */
   acceptToken(token: number): GenerationEvent[] {
-    this.#sampler.observe([token])
+    this.#sampler.observe(token)
     this.#lastToken = token
     this.#drawn++
     if (this.#eos.has(token)) return this.#finish('stop', '')
     this.#unreported.push(token)
-    const text = this.#stop.push(this.request.text.push(token))
+    const piece = this.request.text.push(token)
+    const text = this.#drawn < (this.request.minTokens ?? 0) ? piece : this.#stop.push(piece)
     if (this.#stop.stopped) return this.#finish('stop', text)
     if (this.#drawn >= this.maxTokens) return this.#finish('length', text)
     return text === '' ? [] : [this.#textEvent(text)]
@@ -107,7 +140,10 @@ export class Sequence {
   #textEvent(text: string): GenerationEvent {
     const tokenIds = this.#unreported
     this.#unreported = []
-    return { type: 'text', text, tokenIds }
+    if (this.request.logprobs === undefined) return { type: 'text', text, tokenIds }
+    const logprobs = this.#logprobs
+    this.#logprobs = []
+    return { type: 'text', text, tokenIds, logprobs }
   }
 
   #finish(reason: 'stop' | 'length', text: string): GenerationEvent[] {
@@ -129,6 +165,12 @@ export class Sequence {
     }
     return rest === '' && this.#unreported.length === 0 ? [finish] : [this.#textEvent(rest), finish]
   }
+}
+
+/** The rules that change single logits, or undefined where the request has none. */
+function rulesOf({ logitBias, grammar, minTokens = 0 }: GenerationRequest): LogitRules | undefined {
+  const biased = logitBias !== undefined && logitBias.size > 0
+  return biased || grammar || minTokens > 0 ? { bias: biased ? logitBias : undefined } : undefined
 }
 
 /** Uniform numbers in [0, 1); all bits of a whole-number seed count. */

@@ -1,7 +1,7 @@
 import { AdapterCache } from '../../engine/generate/adapter-cache.ts'
 import { Decoder } from '../../engine/generate/decoder.ts'
 import { readSamplingDefaults } from '../../engine/generate/generation-config.ts'
-import { type SamplingParams, samplingParams } from '../../engine/generate/sampler.ts'
+import { type SamplingParams, samplingParams } from '../../engine/generate/sampling-params.ts'
 import { Scheduler } from '../../engine/generate/scheduler.ts'
 import type { GenerationRequest } from '../../engine/generate/sequence.ts'
 import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'

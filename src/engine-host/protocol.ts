@@ -1,5 +1,5 @@
 import { EngineError, type ErrorKind } from '../../engine/errors.ts'
-import type { SamplingParams } from '../../engine/generate/sampler.ts'
+import type { SamplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationEvent } from '../../engine/generate/sequence.ts'
 import type { TemplateMessage } from '../../engine/text/chat-template.ts'
 

@@ -1,7 +1,7 @@
 import type { Decoder } from '../../../engine/generate/decoder.ts'
 import type { SequenceDecoder } from '../../../engine/generate/feed.ts'
 import type { KvCache } from '../../../engine/generate/kv-cache.ts'
-import { DEFAULT_SAMPLING } from '../../../engine/generate/sampler.ts'
+import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
 import type { GenerationEvent, GenerationRequest } from '../../../engine/generate/sequence.ts'
 import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { readSamplingDefaults } from '../../../engine/generate/generation-config.ts'
-import { DEFAULT_SAMPLING } from '../../../engine/generate/sampler.ts'
+import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
 
 let folder: string
 beforeEach(() => {
@@ -22,6 +22,7 @@ describe('readSamplingDefaults', () => {
       JSON.stringify({ temperature: 0.7, top_p: 0.8, top_k: 20, min_p: null, repetition_penalty: 1.05 }),
     )
     expect(readSamplingDefaults(folder)).toEqual({
+      ...DEFAULT_SAMPLING,
       temperature: 0.7,
       topP: 0.8,
       topK: 20,

@@ -1,11 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { Sampler } from '../../../engine/generate/sampler.ts'
 import {
   DEFAULT_SAMPLING,
-  Sampler,
   type SamplingParams,
   samplingParams,
-} from '../../../engine/generate/sampler.ts'
+} from '../../../engine/generate/sampling-params.ts'
 import { createRandom } from '../../../engine/train/random.ts'
 
 const LOGITS = Float32Array.from([0.5, 0.4, 0.08, 0.02].map(Math.log))
@@ -103,12 +103,41 @@ describe('Sampler', () => {
     const logits = Float32Array.from([2, 1.5, -1])
     const drawing = sampler({ temperature: 0, repetitionPenalty: 2 })
     expect(drawing.next(logits)).toBe(0)
-    drawing.observe([0])
+    drawing.observe(0)
     expect(drawing.next(logits)).toBe(1)
     expect([...logits]).toEqual([2, 1.5, -1])
     const negative = sampler({ temperature: 0, repetitionPenalty: 3 })
-    negative.observe([0])
+    negative.observePrompt([0])
     expect(negative.next(Float32Array.from([-1, -2]))).toBe(1)
+  })
+
+  it('takes presence and frequency penalties off what the answer holds, and leaves the prompt alone', () => {
+    const logits = Float32Array.from([2, 1.5, 1])
+    const drawing = sampler({ temperature: 0, presencePenalty: 0.4, frequencyPenalty: 0.2 })
+    drawing.observePrompt([0])
+    expect(drawing.next(logits)).toBe(0)
+    drawing.observe(0) // 2 - 0.4 - 0.2 = 1.4
+    expect(drawing.next(logits)).toBe(1)
+    drawing.observe(1) // 1.5 - 0.6 = 0.9 < 1.4
+    expect(drawing.next(logits)).toBe(0)
+    const rewarded = sampler({ temperature: 0, presencePenalty: -2 })
+    rewarded.observe(2)
+    expect(rewarded.next(logits)).toBe(2)
+  })
+
+  it('adds biases, keeps to the mask and never draws what is banned', () => {
+    const logits = new Float32Array(40)
+    logits[3] = 5
+    const mask = new Int32Array(2)
+    mask[0] = 1 << 3
+    mask[1] = 1 << (39 - 32)
+    const greedy = sampler({ temperature: 0 })
+    expect(greedy.next(logits, { bias: new Map([[7, 6]]) })).toBe(7)
+    expect(greedy.next(logits, { bias: new Map([[7, 6]]), mask })).toBe(3)
+    expect(greedy.next(logits, { mask, banned: [3] })).toBe(39)
+    const drawing = sampler({ topP: 0.99 })
+    for (let i = 0; i < 50; i++) expect([3, 39]).toContain(drawing.next(logits, { mask }))
+    expect(() => greedy.next(logits, { mask: new Int32Array(2) })).toThrow()
   })
 
   it('stays finite for huge logits, tiny temperatures and masked tokens', () => {
@@ -155,7 +184,7 @@ describe('samplingParams', () => {
 /** The tokens that may be drawn, by the definition: sort everything, then cut. A hair of slack for rounding. */
 function allowedBySorting(
   values: number[],
-  { temperature, topK, topP, minP }: Omit<SamplingParams, 'repetitionPenalty'>,
+  { temperature, topK, topP, minP }: Pick<SamplingParams, 'temperature' | 'topK' | 'topP' | 'minP'>,
 ): Set<number> {
   const max = Math.max(...values)
   let sorted = values
