@@ -48,6 +48,13 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   Neg: ({ g, dy }) => [g.Neg(dy)],
   // y = exp(x)  →  dx = dy·y
   Exp: ({ g, dy, outputs: [y] }) => [g.Mul(dy, y!)],
+  // y = log(x)  →  dx = dy/x
+  Log: ({ g, dy, inputs: [x] }) => [g.Div(dy, x!)],
+  // y = max(x, 0)  →  dx = dy where y > 0
+  Relu: ({ g, dy, outputs: [y] }) => [g.Mul(dy, g.Sign(y!))],
+  Sign: NO_GRAD,
+  // y = log(1 + exp(x))  →  dx = dy·σ(x)
+  Softplus: ({ g, dy, inputs: [x] }) => [g.Mul(dy, g.Sigmoid(x!))],
   // y = σ(x)  →  dx = dy·y·(1 - y)
   Sigmoid: ({ g, dy, outputs: [y] }) => [g.Mul(dy, g.Mul(y!, g.Sub(g.scalar(1), y!)))],
   // y = tanh(x)  →  dx = dy·(1 - y²)

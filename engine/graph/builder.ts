@@ -152,7 +152,13 @@ export class GraphBuilder {
   Div = (a: Value, b: Value) => this.emit('Div', [a, b], {})
   Neg = (x: Value) => this.emit('Neg', [x], {})
   Exp = (x: Value) => this.emit('Exp', [x], {})
+  Log = (x: Value) => this.emit('Log', [x], {})
+  Relu = (x: Value) => this.emit('Relu', [x], {})
+  /** -1, 0 or 1. */
+  Sign = (x: Value) => this.emit('Sign', [x], {})
   Sigmoid = (x: Value) => this.emit('Sigmoid', [x], {})
+  /** log(1 + exp(x)), which is -log sigmoid(-x). */
+  Softplus = (x: Value) => this.emit('Softplus', [x], {})
   Tanh = (x: Value) => this.emit('Tanh', [x], {})
   Gelu = (x: Value) => this.emit('Gelu', [x], { approximate: 'tanh' })
   /** x · sigmoid(alpha · x); alpha 1 is SiLU. */

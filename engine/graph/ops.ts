@@ -26,7 +26,11 @@ export interface OpAttributes {
   Div: None
   Neg: None
   Exp: None
+  Log: None
+  Relu: None
+  Sign: None
   Sigmoid: None
+  Softplus: None
   Tanh: None
   /** x·Φ(x) with the normal distribution's Φ approximated by tanh (arXiv:1606.08415). */
   Gelu: { approximate: 'tanh' }
@@ -92,7 +96,11 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   Div: { domain: '', infer: inferBroadcast },
   Neg: { domain: '', infer: like },
   Exp: { domain: '', infer: like },
+  Log: { domain: '', infer: like },
+  Relu: { domain: '', infer: like },
+  Sign: { domain: '', infer: like },
   Sigmoid: { domain: '', infer: like },
+  Softplus: { domain: '', infer: like },
   Tanh: { domain: '', infer: like },
   Gelu: { domain: '', infer: like },
   QuickGelu: { domain: 'com.microsoft', infer: like },

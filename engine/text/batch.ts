@@ -1,4 +1,5 @@
 import { EngineError } from '../errors.ts'
+import { intTensor, type Tensor } from '../tensor.ts'
 import type { TokenBatch } from '../train/step.ts'
 import { type EncodedExample, IGNORE_INDEX } from './conversation.ts'
 
@@ -34,6 +35,14 @@ export function collate(examples: readonly EncodedExample[], padId: number): Tok
     trainedPositions: BigInt64Array.from(positions),
     labels: BigInt64Array.from(labels),
     tokens,
+  }
+}
+
+/** The feeds that tell a graph which positions are trained and on what (nn/loss.ts). */
+export function labelFeeds({ trainedPositions, labels }: TokenBatch): Record<string, Tensor> {
+  return {
+    rows: intTensor(trainedPositions, [trainedPositions.length]),
+    labels: intTensor(labels, [labels.length]),
   }
 }
 

@@ -14,10 +14,63 @@ export type Conversation =
   | { kind: 'chat'; system?: string; tools?: string; messages: Message[] }
   | { kind: 'text'; text: string }
 
+/** A question, which `messages` end with, and two answers to it of which one is preferred (stages rm and dpo). */
+export interface PairConversation {
+  kind: 'pair'
+  system?: string
+  tools?: string
+  messages: Message[]
+  chosen: Message
+  rejected: Message
+}
+
+/** A question, which `messages` end with, and an answer that was found good or bad (stage kto). */
+export interface FeedbackConversation {
+  kind: 'feedback'
+  system?: string
+  tools?: string
+  messages: Message[]
+  answer: Message
+  desirable: boolean
+  /** The answer to another question, from which the loss estimates how far the model has moved. */
+  unrelated: Message
+}
+
+/** A row of a dataset, as the stage that reads it understands it. */
+export type TrainConversation = (Conversation | PairConversation | FeedbackConversation) & {
+  /** File and row, as in `identity.json row 3`. */
+  place?: string
+}
+
 /** A token sequence with its labels, unshifted as Hugging Face has them: labels[i] is inputIds[i] or IGNORE_INDEX. */
 export interface EncodedExample {
   inputIds: Int32Array
   labels: Int32Array
+  /** The dataset rows that it was made of. */
+  places?: readonly string[]
+}
+
+/** Two answers to the same question. */
+export interface PairExample {
+  chosen: EncodedExample
+  rejected: EncodedExample
+}
+
+/** An answer with its verdict, and the same question with an answer that belongs to another one. */
+export interface FeedbackExample {
+  answer: EncodedExample
+  unrelated: EncodedExample
+  desirable: boolean
+}
+
+/** What one of a run's examples is depends on its stage. */
+export type TrainExample = EncodedExample | PairExample | FeedbackExample
+
+/** The token sequences of an example. */
+export function sequencesOf(example: TrainExample): readonly EncodedExample[] {
+  if ('chosen' in example) return [example.chosen, example.rejected]
+  if ('answer' in example) return [example.answer, example.unrelated]
+  return [example]
 }
 
 /** A label that is not learned. */

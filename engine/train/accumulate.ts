@@ -1,59 +1,68 @@
-import { collate, trainedTokenCount } from '../text/batch.ts'
-import type { EncodedExample } from '../text/conversation.ts'
+import type { TrainExample } from '../text/conversation.ts'
+import { addMetrics, type Metrics } from './objectives/metrics.ts'
+import type { Objective } from './objectives/objective.ts'
 import type { Random } from './random.ts'
-import type { TrainStep } from './step.ts'
+import type { Evaluation, TrainStep } from './step.ts'
 
 export interface StepGradients {
-  /** Mean over the trained tokens of all batches. */
+  /** Mean over what the objective counts in all batches. */
   loss: number
   /** Its gradients, in the order of the step's parameters. */
   gradients: Float32Array[]
   /** Tokens read, without padding. */
   tokens: number
+  metrics: Metrics
+  /** Each batch's part of the loss, in order. */
+  losses: number[]
 }
 
 /**
- * Runs several batches as one: every trained token of the optimizer step weighs the same, however the tokens are spread
- * over the batches. Takes one number per batch from `random` as the seed of its dropout.
+ * Runs several batches as one: every trained token (or pair) of the optimizer step weighs the same, however they are
+ * spread over the batches. Takes one number per batch from `random` as the seed of its dropout.
  */
 export async function accumulateGradients(
   model: TrainStep,
-  batches: readonly EncodedExample[][],
-  padId: number,
-  random: Random,
+  batches: readonly (readonly TrainExample[])[],
+  objective: Objective,
+  options: { padId: number; random: Random },
 ): Promise<StepGradients> {
-  const weight = tokenWeight(batches.flat())
-  const sum: StepGradients = { loss: 0, gradients: [], tokens: 0 }
+  const weight = meanWeight(batches.flat(), objective)
+  const sum: StepGradients = { loss: 0, gradients: [], tokens: 0, metrics: {}, losses: [] }
   for (const examples of batches) {
-    const batch = collate(examples, padId)
-    const { loss, gradients } = await model.run(batch, weight, random.nextUint32())
+    const batch = objective.collate(examples, options.padId)
+    const { loss, gradients, metrics } = await model.run(batch, weight, options.random.nextUint32())
     sum.loss += loss
+    sum.losses.push(loss)
     sum.tokens += batch.tokens
+    addMetrics(sum.metrics, metrics)
     if (sum.gradients.length === 0) sum.gradients = gradients
     else for (const [index, total] of sum.gradients.entries()) addInPlace(total, gradients[index]!)
   }
   return sum
 }
 
-/** Mean loss over the trained tokens of `examples`, without gradients or dropout. */
+/** Mean loss over `examples`, without gradients or dropout. */
 export async function evaluateLoss(
   model: TrainStep,
-  examples: readonly EncodedExample[],
+  examples: readonly TrainExample[],
+  objective: Objective,
   options: { batchSize: number; padId: number },
-): Promise<number> {
-  const weight = tokenWeight(examples)
-  let loss = 0
+): Promise<Required<Evaluation>> {
+  const weight = meanWeight(examples, objective)
+  const sum = { loss: 0, metrics: {} }
   for (let start = 0; start < examples.length; start += options.batchSize) {
-    const batch = collate(examples.slice(start, start + options.batchSize), options.padId)
-    loss += await model.evaluate(batch, weight)
+    const batch = objective.collate(examples.slice(start, start + options.batchSize), options.padId)
+    const { loss, metrics } = await model.evaluate(batch, weight)
+    sum.loss += loss
+    addMetrics(sum.metrics, metrics)
   }
-  return loss
+  return sum
 }
 
-/** What each trained token counts for in the mean over all of them; 0 when there is none. */
-function tokenWeight(examples: readonly EncodedExample[]): number {
-  const trained = examples.reduce((sum, example) => sum + trainedTokenCount(example), 0)
-  return trained > 0 ? 1 / trained : 0
+/** What each trained token or pair counts for in the mean over all of them; 0 when there is none. */
+function meanWeight(examples: readonly TrainExample[], objective: Objective): number {
+  const total = examples.reduce((sum, example) => sum + objective.weigh(example), 0)
+  return total > 0 ? 1 / total : 0
 }
 
 function addInPlace(total: Float32Array, values: Float32Array): void {

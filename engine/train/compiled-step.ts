@@ -4,14 +4,14 @@ import type { Graph } from '../graph/graph.ts'
 import { fuseAddIntoGemm, orderForMemory, removeDeadNodes } from '../graph/passes.ts'
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
-import { languageModelHead } from '../nn/decoder-layer.ts'
-import { weightedCrossEntropy } from '../nn/loss.ts'
 import { causalMask, consecutivePositions } from '../nn/masks.ts'
 import { type LinearModule, ModelBuilder } from '../nn/model-builder.ts'
 import { Session, type SessionOptions } from '../onnx/session.ts'
 import { elementCount, floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import { languageModel } from './objectives/language-model.ts'
+import type { Feeds, Objective, Values } from './objectives/objective.ts'
 import { createRandom } from './random.ts'
-import type { Parameter, TokenBatch, TrainStep } from './step.ts'
+import type { Evaluation, Parameter, TokenBatch, TrainStep } from './step.ts'
 
 /** LoRA as a run asks for it. */
 export interface LoraMethod {
@@ -30,6 +30,8 @@ export type TrainingMethod = LoraMethod | { readonly kind: 'full' }
 
 export interface CompiledStepOptions {
   readonly method: TrainingMethod
+  /** What the stage learns; next tokens when left out. */
+  readonly objective?: Objective
   /** Longest sequence that will be fed, in tokens. */
   readonly maxLength: number
   /** Start value of a trainable tensor; its array is kept and updated by the optimizer. */
@@ -41,32 +43,42 @@ interface StepGraph {
   readonly graph: Graph
   readonly builder: ModelBuilder
   readonly lossName: string
+  /** Outputs that the objective reads, by its own names for them. */
+  readonly valueNames: Readonly<Record<string, string>>
   /** Outputs holding the gradients, in the order of the builder's trainables; empty for evaluation. */
   readonly gradientNames: readonly string[]
 }
 
-/** A training step compiled to one onnxruntime session: forward, loss and gradients in a single run. */
+/**
+ * A training step compiled to one onnxruntime session: forward, loss and gradients in a single run. Passes without
+ * gradients (evaluation, the model that a preference is compared with) share a second session that is made when needed.
+ */
 export class CompiledStep implements TrainStep {
   readonly parameters: readonly Parameter[]
   private readonly model: OpenModel
   private readonly options: CompiledStepOptions
+  private readonly objective: Objective
   private readonly step: StepGraph
   private readonly session: Session
-  private readonly parameterFeeds: Record<string, Tensor>
+  private readonly parameterFeeds: Feeds
+  /** The parameters as a new run starts, where the objective compares with them: with LoRA that is the adapter off. */
+  private readonly startFeeds: Feeds | undefined
   private readonly shapeFeeds = new Map<number, Tensor>()
-  private evaluation: { graph: StepGraph; session: Session } | undefined
+  private forwardOnly: { graph: StepGraph; session: Session } | undefined
 
   private constructor(model: OpenModel, options: CompiledStepOptions, step: StepGraph, session: Session) {
     this.model = model
     this.options = options
+    this.objective = options.objective ?? languageModel
     this.step = step
     this.session = session
     this.parameters = step.builder.trainables.map(({ name, shape }) => {
       return { name, shape, data: options.initialize(name, shape) }
     })
-    this.parameterFeeds = Object.fromEntries(
-      this.parameters.map(({ name, shape, data }) => [name, floatTensor(data, shape)]),
-    )
+    this.parameterFeeds = feedsOf(this.parameters)
+    if (this.objective.comparesWithStart) {
+      this.startFeeds = feedsOf(this.parameters.map(({ data, ...rest }) => ({ ...rest, data: data.slice() })))
+    }
   }
 
   /** Builds and compiles the step. Throws when a target matches no module or a weight is missing or misshapen. */
@@ -79,38 +91,63 @@ export class CompiledStep implements TrainStep {
 
   async run(
     batch: TokenBatch,
-    tokenWeight: number,
+    weight: number,
     dropoutSeed = 0,
-  ): Promise<{ loss: number; gradients: Float32Array[] }> {
+  ): Promise<Evaluation & { gradients: Float32Array[] }> {
     if (batch.labels.length === 0) {
       return { loss: 0, gradients: this.parameters.map(({ data }) => new Float32Array(data.length)) }
     }
-    const feeds = { ...this.batchFeeds(batch, tokenWeight), ...this.dropoutFeed(batch, dropoutSeed) }
-    const results = await this.session.run(feeds)
+    const prepared = await this.prepare(batch)
+    const feeds = { ...this.batchFeeds(batch, weight), ...prepared, ...this.dropoutFeed(batch, dropoutSeed) }
+    const results = await this.session.run({ ...this.parameterFeeds, ...feeds })
     return {
-      loss: results[this.step.lossName]!.data[0] as number,
+      ...this.evaluationOf(batch, this.step, results, prepared),
       gradients: this.step.gradientNames.map((name) => results[name]!.data as Float32Array),
     }
   }
 
-  async evaluate(batch: TokenBatch, tokenWeight: number): Promise<number> {
-    if (batch.labels.length === 0) return 0
-    if (!this.evaluation) {
+  async evaluate(batch: TokenBatch, weight: number): Promise<Evaluation> {
+    if (batch.labels.length === 0) return { loss: 0 }
+    const prepared = await this.prepare(batch)
+    const { graph, session } = await this.forwardSession()
+    const feeds = { ...this.parameterFeeds, ...this.batchFeeds(batch, weight), ...prepared }
+    return this.evaluationOf(batch, graph, await session.run(feeds), prepared)
+  }
+
+  private async prepare(batch: TokenBatch): Promise<Feeds> {
+    if (!this.objective.prepare) return {}
+    const { graph, session } = await this.forwardSession()
+    return this.objective.prepare(batch, async (part, parameters) => {
+      const trained = parameters === 'start' ? this.startFeeds : this.parameterFeeds
+      return valuesOf(graph, await session.run({ ...trained, ...this.batchFeeds(part, 1) }))
+    })
+  }
+
+  private evaluationOf(
+    batch: TokenBatch,
+    graph: StepGraph,
+    results: Record<string, Tensor>,
+    prepared: Feeds,
+  ): Evaluation {
+    const metrics = this.objective.metrics?.(batch, valuesOf(graph, results), prepared)
+    return { loss: results[graph.lossName]!.data[0] as number, metrics }
+  }
+
+  private async forwardSession(): Promise<{ graph: StepGraph; session: Session }> {
+    if (!this.forwardOnly) {
       const graph = buildStepGraph(this.model, this.options, 'evaluation')
       const options = { ...this.options.session, weightsFolder: this.model.folder }
-      this.evaluation = { graph, session: await Session.create(graph.graph, options) }
+      this.forwardOnly = { graph, session: await Session.create(graph.graph, options) }
     }
-    const { graph, session } = this.evaluation
-    const results = await session.run(this.batchFeeds(batch, tokenWeight))
-    return results[graph.lossName]!.data[0] as number
+    return this.forwardOnly
   }
 
   async release(): Promise<void> {
     await this.session.release()
-    await this.evaluation?.session.release()
+    await this.forwardOnly?.session.release()
   }
 
-  private batchFeeds(batch: TokenBatch, tokenWeight: number): Record<string, Tensor> {
+  private batchFeeds(batch: TokenBatch, weight: number): Feeds {
     const { rows, length } = batch
     if (length > this.options.maxLength) {
       const limit = this.options.maxLength
@@ -121,13 +158,11 @@ export class CompiledStep implements TrainStep {
       )
     }
     return {
-      ...this.parameterFeeds,
       input_ids: intTensor(batch.inputIds, [rows, length]),
       position_ids: consecutivePositions(rows, length),
       attention_mask: this.maskFor(length),
-      rows: intTensor(batch.trainedPositions, [batch.trainedPositions.length]),
-      labels: intTensor(batch.labels, [batch.labels.length]),
-      token_weight: floatTensor(Float32Array.of(tokenWeight), []),
+      weight: floatTensor(Float32Array.of(weight), []),
+      ...this.objective.feeds(batch),
     }
   }
 
@@ -155,7 +190,7 @@ export class CompiledStep implements TrainStep {
 
 function buildStepGraph(
   model: OpenModel,
-  { method, maxLength }: CompiledStepOptions,
+  { method, maxLength, objective = languageModel }: CompiledStepOptions,
   purpose: 'training' | 'evaluation',
 ): StepGraph {
   const training = purpose === 'training'
@@ -169,22 +204,28 @@ function buildStepGraph(
   const { g } = builder
   const form = { attention: sequenceAttention(builder), positions: maxLength }
   const hidden = model.family.build(builder, model.config, form)
-  const rows = g.input('rows', 'int64', ['trained'])
-  const labels = g.input('labels', 'int64', ['trained'])
-  g.bindDim('trained', rows, 0)
-  const logits = languageModelHead(builder, model.config, hidden, rows)
-  const tokenWeight = g.input('token_weight', 'float32', [])
-  const loss = weightedCrossEntropy(builder, logits, labels, tokenWeight)
+  const weight = g.input('weight', 'float32', [])
+  const { loss, values } = g.scope('objective', () => objective.build(builder, model.config, hidden, weight))
   const trained = builder.trainables.map(({ value }) => value)
   const gradients = training ? g.scope('backward', () => backward(g, loss, trained)) : []
-  const outputs = [...gradients, loss]
+  const outputs = [...gradients, ...Object.values(values), loss]
   const fused = fuseAddIntoGemm(removeDeadNodes(g.nodes, outputs), outputs)
   return {
     graph: g.finish(outputs, orderForMemory(fused, gradients, loss)),
     builder,
     lossName: loss.name,
+    valueNames: Object.fromEntries(Object.entries(values).map(([key, value]) => [key, value.name])),
     gradientNames: gradients.map((gradient) => gradient.name),
   }
+}
+
+function feedsOf(parameters: readonly Parameter[]): Feeds {
+  return Object.fromEntries(parameters.map(({ name, shape, data }) => [name, floatTensor(data, shape)]))
+}
+
+function valuesOf({ valueNames }: StepGraph, results: Record<string, Tensor>): Values {
+  const entries = Object.entries(valueNames)
+  return Object.fromEntries(entries.map(([key, name]) => [key, results[name]!.data as Float32Array]))
 }
 
 /** PEFT's rule: a target names the end of a module's path, on a dot border. */

@@ -1,10 +1,12 @@
 import { EngineError } from '../errors.ts'
-import type { EncodedExample } from '../text/conversation.ts'
+import type { TrainExample } from '../text/conversation.ts'
 import { accumulateGradients, evaluateLoss } from './accumulate.ts'
 import { loadCheckpoint, saveCheckpoint } from './checkpoint.ts'
 import { clipGradients } from './clip.ts'
 import type { TrainConfig } from './config.ts'
 import type { TrainEvent } from './events.ts'
+import { languageModel } from './objectives/language-model.ts'
+import type { Objective } from './objectives/objective.ts'
 import { createAdamW, decays } from './optimizers/adamw.ts'
 import type { Optimizer } from './optimizers/optimizer.ts'
 import { createBatchPicker, type Plan, planSteps } from './plan.ts'
@@ -15,8 +17,10 @@ import type { TrainStep } from './step.ts'
 export interface TrainOptions {
   config: TrainConfig
   step: TrainStep
-  examples: readonly EncodedExample[]
-  evalExamples?: readonly EncodedExample[]
+  /** What the stage learns, the same as the step's; next tokens when left out. */
+  objective?: Objective
+  examples: readonly TrainExample[]
+  evalExamples?: readonly TrainExample[]
   padId: number
   /** Where checkpoint-N folders go; it exists. */
   outputDir: string
@@ -39,7 +43,15 @@ export interface TrainOptions {
  * @throws EngineError `cancelled` after an abort, `invalid` when the loss or the gradient is not finite.
  */
 export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> {
-  const { config, step: model, examples, evalExamples = [], padId, signal } = options
+  const {
+    config,
+    step: model,
+    objective = languageModel,
+    examples,
+    evalExamples = [],
+    padId,
+    signal,
+  } = options
   if (examples.length === 0) throw noExamples()
   const plan = planSteps(config, examples.length)
   const batchesOf = createBatchPicker(config, plan, examples)
@@ -65,12 +77,10 @@ export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> 
       if (run.step > savedStep) yield await save()
       throw cancelled(run.step, plan)
     }
-    const { loss, gradients, tokens } = await accumulateGradients(
-      model,
-      batchesOf(run.step),
+    const { loss, gradients, tokens } = await accumulateGradients(model, batchesOf(run.step), objective, {
       padId,
-      run.random,
-    )
+      random: run.random,
+    })
     const gradNorm = clipGradients(gradients, config.max_grad_norm)
     requireFinite(loss, gradNorm, run.step + 1, lastCheckpoint)
     const learningRate = learningRateAt(run.step)
@@ -86,7 +96,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> 
     if (evalExamples.length > 0 && evaluationDue(config, run.step, last)) {
       const batchSize = config.per_device_eval_batch_size
       const before = run.progress().elapsedSeconds
-      const evalLoss = await evaluateLoss(model, evalExamples, { batchSize, padId })
+      const { loss: evalLoss } = await evaluateLoss(model, evalExamples, objective, { batchSize, padId })
       const seconds = run.progress().elapsedSeconds - before
       run.logEvaluation(evalLoss, seconds, evalExamples.length)
       yield { type: 'eval', loss: evalLoss, seconds, ...run.progress() }

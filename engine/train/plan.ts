@@ -1,4 +1,4 @@
-import type { EncodedExample } from '../text/conversation.ts'
+import type { TrainExample } from '../text/conversation.ts'
 import type { TrainConfig } from './config.ts'
 import { epochOrder } from './random.ts'
 
@@ -41,8 +41,8 @@ export function epochAt(plan: Plan, config: PlanConfig, step: number): number {
 export function createBatchPicker(
   config: PlanConfig,
   plan: Plan,
-  examples: readonly EncodedExample[],
-): (step: number) => EncodedExample[][] {
+  examples: readonly TrainExample[],
+): (step: number) => TrainExample[][] {
   const batchSize = config.per_device_train_batch_size
   const stepSize = batchSize * config.gradient_accumulation_steps
   let order: { epoch: number; indices: Uint32Array } | undefined

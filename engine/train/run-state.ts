@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { EncodedExample } from '../text/conversation.ts'
+import { sequencesOf, type TrainExample } from '../text/conversation.ts'
 import type { TrainConfig } from './config.ts'
 import type { History, LogEntry, Progress, Results } from './events.ts'
 import { epochAt, type Plan } from './plan.ts'
@@ -40,7 +40,7 @@ export class RunState {
   constructor(options: {
     config: TrainConfig
     plan: Plan
-    examples: readonly EncodedExample[]
+    examples: readonly TrainExample[]
     allParameters: number
     now?: () => number
   }) {
@@ -207,9 +207,9 @@ function text(value: unknown): string {
   return value === undefined ? 'not set' : JSON.stringify(value)
 }
 
-function hashExamples(examples: readonly EncodedExample[]): string {
+function hashExamples(examples: readonly TrainExample[]): string {
   const hash = createHash('sha256')
-  for (const { inputIds, labels } of examples) {
+  for (const { inputIds, labels } of examples.flatMap(sequencesOf)) {
     hash.update(Int32Array.of(inputIds.length))
     hash.update(inputIds)
     hash.update(labels)

@@ -1,3 +1,5 @@
+import type { Metrics } from './objectives/metrics.ts'
+
 /** A right-padded batch of token sequences, ready to feed. Padding needs no attention mask: causal rows never see it. */
 export interface TokenBatch {
   rows: number
@@ -20,19 +22,27 @@ export interface Parameter {
   data: Float32Array
 }
 
+/** What a batch came to. */
+export interface Evaluation {
+  loss: number
+  /** What the stage logs beside the loss. */
+  metrics?: Metrics
+}
+
 /** One compiled training step over a fixed set of parameters; not reentrant. */
 export interface TrainStep {
   readonly parameters: readonly Parameter[]
   /**
-   * loss = Σ tokenWeight · nll over the batch's trained positions, and its gradient by each parameter, in the order of
-   * `parameters`. Pass 1 / (trained tokens of the whole optimizer step) to get the mean over accumulated batches.
+   * loss = weight · Σ over what the batch's objective counts (trained tokens, pairs), and its gradient by each parameter,
+   * in the order of `parameters`. Pass 1 / (their number in the whole optimizer step) to get the mean over accumulated
+   * batches.
    */
   run(
     batch: TokenBatch,
-    tokenWeight: number,
+    weight: number,
     dropoutSeed?: number,
-  ): Promise<{ loss: number; gradients: Float32Array[] }>
-  /** Σ tokenWeight · nll without gradients or dropout. */
-  evaluate(batch: TokenBatch, tokenWeight: number): Promise<number>
+  ): Promise<Evaluation & { gradients: Float32Array[] }>
+  /** The same without gradients or dropout. */
+  evaluate(batch: TokenBatch, weight: number): Promise<Evaluation>
   release(): Promise<void>
 }

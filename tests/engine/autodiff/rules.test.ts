@@ -62,7 +62,10 @@ const cases: { readonly [K in Op]?: readonly GradCase[] } = {
   Div: binary('Div', (g, a, b) => g.Div(a, b), [0.5, 2]),
   Neg: unary('Neg', (g, x) => g.Neg(x)),
   Exp: unary('Exp', (g, x) => g.Exp(x)),
+  Log: [{ title: 'Log [3,5]', shapes: [[3, 5]], range: [0.5, 2], build: (g, [x]) => g.Log(x!) }],
+  Relu: unary('Relu', (g, x) => g.Relu(x)),
   Sigmoid: unary('Sigmoid', (g, x) => g.Sigmoid(x)),
+  Softplus: unary('Softplus', (g, x) => g.Softplus(x)),
   Tanh: unary('Tanh', (g, x) => g.Tanh(x)),
   Gelu: [[-1, 1] as const, [-4, 4] as const].flatMap((range) =>
     unary(`Gelu in [${range}]`, (g, x) => g.Gelu(x)).map((testCase) => ({ ...testCase, range })),

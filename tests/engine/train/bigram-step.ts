@@ -44,7 +44,7 @@ export function bigramStep(options: { dropout?: number; nanAt?: number } = {}): 
       return calls === options.nanAt ? { ...result, loss: Number.NaN } : result
     },
     async evaluate(batch, weight) {
-      return forward(batch, weight, () => 1).loss
+      return { loss: forward(batch, weight, () => 1).loss }
     },
     async release() {},
   }

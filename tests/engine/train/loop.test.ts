@@ -6,6 +6,7 @@ import { accumulateGradients } from '../../../engine/train/accumulate.ts'
 import { parseTrainConfig, type TrainConfig } from '../../../engine/train/config.ts'
 import type { TrainEvent } from '../../../engine/train/events.ts'
 import { type TrainOptions, train } from '../../../engine/train/loop.ts'
+import { languageModel } from '../../../engine/train/objectives/language-model.ts'
 import { createRandom } from '../../../engine/train/random.ts'
 import type { TrainStep } from '../../../engine/train/step.ts'
 import { bigramStep, PAD, randomExamples } from './bigram-step.ts'
@@ -147,9 +148,15 @@ describe('gradient accumulation', () => {
   it('gives the loss and the gradients of one big batch', async () => {
     const examples = randomExamples(6)
     const model = bigramStep()
-    const big = await accumulateGradients(model, [examples], PAD, createRandom(1))
+    const big = await accumulateGradients(model, [examples], languageModel, {
+      padId: PAD,
+      random: createRandom(1),
+    })
     const small = [examples.slice(0, 1), examples.slice(1, 4), examples.slice(4)]
-    const accumulated = await accumulateGradients(model, small, PAD, createRandom(1))
+    const accumulated = await accumulateGradients(model, small, languageModel, {
+      padId: PAD,
+      random: createRandom(1),
+    })
     expect(accumulated.loss).toBeCloseTo(big.loss, 12)
     expect(accumulated.tokens).toBe(big.tokens)
     for (const [index, gradient] of accumulated.gradients.entries()) {
