@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { EngineError } from '../errors.ts'
+import type { ModuleNames } from './names.ts'
 
 /** How rotary frequencies are stretched for contexts longer than the model was trained on. */
 export type RopeScaling =
@@ -13,6 +14,36 @@ export type RopeScaling =
       highFrequencyFactor: number
       originalMaxPositions: number
     }
+
+/** Rotary position embedding of the heads (RoFormer, arXiv:2104.09864). */
+export interface RopeConfig {
+  readonly theta: number
+  readonly scaling: RopeScaling | null
+  /** Dimensions of each head that are rotated, from its start; the others pass unchanged. */
+  readonly rotaryDim: number
+  /** Whether dimensions 2i and 2i + 1 rotate together, rather than i and i + rotaryDim / 2. */
+  readonly interleaved: boolean
+}
+
+/** What differs between the attention of one layer and another's. */
+export interface LayerAttention {
+  /** A token sees itself and the window - 1 tokens before it; null: all before it. */
+  readonly window: number | null
+  readonly rope: RopeConfig
+}
+
+export type Activation = 'silu' | 'gelu_tanh'
+
+/** Routed feed-forward experts (Mixtral of Experts, arXiv:2401.04088). */
+export interface ExpertsConfig {
+  readonly count: number
+  readonly perToken: number
+  readonly intermediateSize: number
+  /** Whether the chosen experts' weights are scaled to a sum of 1. */
+  readonly normalizeWeights: boolean
+  /** Layers that have them; the others have one dense mlp. */
+  readonly layers: ReadonlySet<number>
+}
 
 /** What every decoder-only family shares, in one vocabulary; a family's parser fills it from its config.json. */
 export interface DecoderConfig {
@@ -26,12 +57,28 @@ export interface DecoderConfig {
   readonly headDim: number
   /** Longest context, in tokens. */
   readonly maxPositions: number
-  readonly normEpsilon: number
-  readonly ropeTheta: number
-  readonly ropeScaling: RopeScaling | null
   readonly tieWordEmbeddings: boolean
+  /** Factor on embedded tokens. */
+  readonly embeddingScale: number
+  readonly normEpsilon: number
+  /** What norms add to their stored weights: Gemma stores w of (1 + w). */
+  readonly normOffset: 0 | 1
+  readonly activation: Activation
+  /** One entry for each layer. */
+  readonly layerAttention: readonly LayerAttention[]
+  /** Factor on query · key. */
+  readonly attentionScale: number
+  /** c of c·tanh(x/c) on attention scores, and on the output logits. */
+  readonly scoreSoftCap: number | null
+  readonly logitSoftCap: number | null
+  /** Norms on query and key: of each head, or of all heads together. */
+  readonly queryKeyNorm: 'none' | 'each head' | 'all heads'
   /** Which projections have a bias. */
   readonly bias: { readonly queryKeyValue: boolean; readonly output: boolean; readonly mlp: boolean }
+  readonly experts: ExpertsConfig | null
+  /** Whether the rows of the output head are scaled to length 1 before use. */
+  readonly normalizeHead: boolean
+  readonly names: ModuleNames
 }
 
 /** config.json as it stands on disk, in transformers' older form or the one of version 5. */
@@ -62,47 +109,16 @@ export function readRawConfig(folder: string): RawConfig {
   }
 }
 
-const ropeSchema = z.looseObject({
-  rope_theta: z.number().positive().optional(),
-  rope_type: z.string().optional(),
-  type: z.string().optional(),
-  factor: z.number().positive().optional(),
-  low_freq_factor: z.number().positive().optional(),
-  high_freq_factor: z.number().positive().optional(),
-  original_max_position_embeddings: z.number().int().positive().optional(),
-})
-
-const size = z.number().int().positive()
-
-/** The fields that llama-shaped families have in common. */
-export const decoderSchema = z.looseObject({
-  model_type: z.string(),
-  vocab_size: size,
-  hidden_size: size,
-  intermediate_size: size,
-  num_hidden_layers: size,
-  num_attention_heads: size,
-  num_key_value_heads: size.nullish(),
-  head_dim: size.nullish(),
-  max_position_embeddings: size.default(2048),
-  rms_norm_eps: z.number().positive().default(1e-6),
-  hidden_act: z.string().default('silu'),
-  rope_theta: z.number().positive().nullish(),
-  rope_scaling: ropeSchema.nullish(),
-  rope_parameters: ropeSchema.nullish(),
-  tie_word_embeddings: z.boolean().default(false),
-})
-
 /** Validates `raw` with a family's schema; the error lists every wrong field. */
 export function parseWith<T>(schema: z.ZodType<T>, raw: RawConfig): T {
   const result = schema.safeParse(raw)
   if (result.success) return result.data
   const problems = result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`)
-  throw new EngineError(
-    'invalid',
-    'config_malformed',
-    `config.json of ${raw.model_type}: ${problems.join('; ')}`,
-  )
+  throw malformedConfig(raw, problems.join('; '))
+}
+
+export function malformedConfig(raw: RawConfig, problem: string): EngineError {
+  return new EngineError('invalid', 'config_malformed', `config.json of ${raw.model_type}: ${problem}`)
 }
 
 /** The error for a variant that this engine does not compute; silence here would give wrong numbers. */
@@ -118,57 +134,4 @@ export function unsupportedField(
     `config.json of ${raw.model_type}: ${field} = ${JSON.stringify(value)} is not supported; ${supported}`,
     { param: field },
   )
-}
-
-/** The common part of a DecoderConfig, from fields that llama-shaped families spell alike. */
-export function commonDecoderConfig(raw: RawConfig): Omit<DecoderConfig, 'bias'> {
-  const config = parseWith(decoderSchema, raw)
-  if (config.hidden_act !== 'silu') throw unsupportedField(raw, 'hidden_act', config.hidden_act, "'silu' is")
-  if (raw.quantization_config) {
-    const method = (raw.quantization_config as { quant_method?: unknown }).quant_method
-    throw unsupportedField(raw, 'quantization_config.quant_method', method, 'bf16, fp16 and fp32 weights are')
-  }
-  const rope = { ...config.rope_scaling, ...config.rope_parameters }
-  return {
-    modelType: config.model_type,
-    vocabSize: config.vocab_size,
-    hiddenSize: config.hidden_size,
-    intermediateSize: config.intermediate_size,
-    layers: config.num_hidden_layers,
-    heads: config.num_attention_heads,
-    keyValueHeads: config.num_key_value_heads ?? config.num_attention_heads,
-    headDim: config.head_dim ?? config.hidden_size / config.num_attention_heads,
-    maxPositions: config.max_position_embeddings,
-    normEpsilon: config.rms_norm_eps,
-    ropeTheta: rope.rope_theta ?? config.rope_theta ?? 10_000,
-    ropeScaling: parseRopeScaling(raw, rope),
-    tieWordEmbeddings: config.tie_word_embeddings,
-  }
-}
-
-function parseRopeScaling(raw: RawConfig, rope: z.infer<typeof ropeSchema>): RopeScaling | null {
-  const kind = rope.rope_type ?? rope.type ?? 'default'
-  const required = <K extends keyof typeof rope>(field: K): NonNullable<(typeof rope)[K]> => {
-    const value = rope[field]
-    if (value === undefined || value === null) {
-      throw new EngineError(
-        'invalid',
-        'config_malformed',
-        `config.json: rope type '${kind}' needs ${String(field)}`,
-      )
-    }
-    return value as NonNullable<(typeof rope)[K]>
-  }
-  if (kind === 'default') return null
-  if (kind === 'linear') return { kind, factor: required('factor') as number }
-  if (kind !== 'llama3') {
-    throw unsupportedField(raw, 'rope_scaling.rope_type', kind, "'default', 'linear' and 'llama3' are")
-  }
-  return {
-    kind,
-    factor: required('factor') as number,
-    lowFrequencyFactor: required('low_freq_factor') as number,
-    highFrequencyFactor: required('high_freq_factor') as number,
-    originalMaxPositions: required('original_max_position_embeddings') as number,
-  }
 }

@@ -1,7 +1,8 @@
-import { multiplyDims, type Value } from '../graph/values.ts'
+import type { Value } from '../graph/values.ts'
 import type { DecoderConfig } from '../models/config.ts'
-import { type ModelBuilder, TOKENS } from './model-builder.ts'
-import { type RotaryTables, rotate } from './rope.ts'
+import { MASKED } from './masks.ts'
+import type { ModelBuilder } from './model-builder.ts'
+import { softCap } from './soft-cap.ts'
 
 /**
  * Query, keys and values of one layer. Heads that share keys are folded into the rows of one product:
@@ -9,6 +10,8 @@ import { type RotaryTables, rotate } from './rope.ts'
  */
 export interface AttentionInputs {
   readonly layer: number
+  /** A token sees itself and the window - 1 tokens before it; null: all before it. */
+  readonly window: number | null
   readonly query: Value
   readonly key: Value
   readonly value: Value
@@ -16,61 +19,65 @@ export interface AttentionInputs {
 
 /** How a graph attends: over the sequence itself when training, over a cache and the new tokens when decoding. */
 export interface AttentionForm {
-  /** softmax(q·kᵀ/√d + mask)·v as [batch, kvHeads, group·seq, headDim]. */
+  /** softmax(scale·q·kᵀ + mask)·v as [batch, kvHeads, group·seq, headDim], soft-capped where the config says so. */
   attend(m: ModelBuilder, config: DecoderConfig, inputs: AttentionInputs): Value
 }
 
-/** Grouped-query attention with rotary positions: [batch*seq, hidden] → [batch*seq, heads·headDim]. */
-export function attention(
-  m: ModelBuilder,
-  config: DecoderConfig,
-  layer: number,
-  projected: { query: Value; key: Value; value: Value },
-  tables: RotaryTables,
-  form: AttentionForm,
-): Value {
+/** scale·q·kᵀ, soft-capped, plus a mask [1|batch, 1, 1, 1|seq, keys]: [batch, kvHeads, group·seq, keys]. */
+function scores(m: ModelBuilder, config: DecoderConfig, query: Value, key: Value, mask: Value): Value {
   const { g } = m
-  const { heads, keyValueHeads, headDim } = config
-  const group = heads / keyValueHeads
-  const sequence = (x: Value, width: number) => g.Reshape(x, ['batch', 'seq', width])
-  const keysByHead = (x: Value) =>
-    g.Transpose(g.Reshape(x, ['batch', 'seq', keyValueHeads, headDim]), [0, 2, 1, 3])
-
-  const query = rotate(m, sequence(projected.query, heads * headDim), tables)
-  const key = rotate(m, sequence(projected.key, keyValueHeads * headDim), tables)
-  const grouped = g.Transpose(
-    g.Reshape(query, ['batch', 'seq', keyValueHeads, group, headDim]),
-    [0, 2, 3, 1, 4],
-  )
-  const context = form.attend(m, config, {
-    layer,
-    query: g.Reshape(grouped, ['batch', keyValueHeads, multiplyDims(group, 'seq'), headDim]),
-    key: keysByHead(key),
-    value: keysByHead(sequence(projected.value, keyValueHeads * headDim)),
-  })
-  const byHead = g.Reshape(context, ['batch', keyValueHeads, group, 'seq', headDim])
-  return g.Reshape(g.Transpose(byHead, [0, 3, 1, 2, 4]), [TOKENS, heads * headDim])
+  const { attentionScale, scoreSoftCap: cap, keyValueHeads, heads } = config
+  const raw = g.FusedMatMul(query, key, { transB: 1, alpha: attentionScale / (cap ?? 1) })
+  const capped = cap === null ? raw : softCap(m, raw, cap)
+  const byHead = ['batch', keyValueHeads, heads / keyValueHeads, 'seq', raw.shape[3]!]
+  return g.Reshape(g.Add(g.Reshape(capped, byHead), mask), raw.shape)
 }
 
-/** Adds a mask [1|batch, 1, 1, 1|seq, keys] to scores [batch, kvHeads, group·seq, keys]. */
-function addMask(m: ModelBuilder, config: DecoderConfig, scores: Value, mask: Value): Value {
-  const group = config.heads / config.keyValueHeads
-  const keys = scores.shape[3]!
-  const byHead = m.g.Reshape(scores, ['batch', config.keyValueHeads, group, 'seq', keys])
-  return m.g.Reshape(m.g.Add(byHead, mask), scores.shape)
+/** `mask`, and MASKED more where query and key are `window` or more places apart; both int64, to be broadcast. */
+function narrowed(m: ModelBuilder, mask: Value, queries: Value, keys: Value, window: number): Value {
+  const { g } = m
+  const tooFar = g.GreaterOrEqual(g.Sub(queries, keys), g.ints([window]))
+  return g.Add(mask, g.Mul(g.Cast(tooFar, 'float32'), g.scalar(MASKED)))
+}
+
+/** Masks by window, each made once. `full` is the mask without one. */
+function masksByWindow(full: Value, narrow: (window: number) => Value): (window: number | null) => Value {
+  const known = new Map<number, Value>()
+  return (window) => {
+    if (window === null) return full
+    const mask = known.get(window) ?? narrow(window)
+    known.set(window, mask)
+    return mask
+  }
+}
+
+/** A mask [1, 1, 1, seq, seq] of the tokens of this run, by window: places apart are positions apart. */
+function newTokenMasks(m: ModelBuilder): (window: number | null) => Value {
+  const { g } = m
+  const full = g.input('attention_mask', 'float32', [1, 1, 1, 'seq', 'seq'])
+  return masksByWindow(full, (window) => {
+    const places = g.Range('seq')
+    return narrowed(
+      m,
+      full,
+      g.Reshape(places, [1, 1, 1, 'seq', 1]),
+      g.Reshape(places, [1, 1, 1, 1, 'seq']),
+      window,
+    )
+  })
 }
 
 /**
  * Attention of a sequence over itself. `attention_mask` is float32 [1, 1, 1, seq, seq]: 0 where a row may look, a
- * large negative number elsewhere. Right padding needs no mask of its own: no real row looks to its right.
+ * large negative number elsewhere; windows are the graph's own. Right padding needs no mask of its own: no real row
+ * looks to its right.
  */
 export function sequenceAttention(m: ModelBuilder): AttentionForm {
-  const mask = m.g.input('attention_mask', 'float32', [1, 1, 1, 'seq', 'seq'])
+  const maskFor = newTokenMasks(m)
   return {
-    attend(builder, config, { query, key, value }) {
-      const { g } = builder
-      const scores = g.FusedMatMul(query, key, { transB: 1, alpha: 1 / Math.sqrt(config.headDim) })
-      return g.FusedMatMul(g.Softmax(addMask(builder, config, scores, mask)), value)
+    attend(builder, config, { query, key, value, window }) {
+      const weights = builder.g.Softmax(scores(builder, config, query, key, maskFor(window)))
+      return builder.g.FusedMatMul(weights, value)
     },
   }
 }
@@ -85,27 +92,33 @@ export interface CachedAttention extends AttentionForm {
  * Two-part attention: over `past_key.N` / `past_value.N` [batch, kvHeads, past, headDim], which the caller owns and
  * which are only read, and over the new tokens; both score blocks share one softmax. Only the new rows are returned,
  * so the cache is never copied. `past_mask` [batch, 1, 1, 1, past] hides unused places, `attention_mask`
- * [1, 1, 1, seq, seq] keeps new tokens causal.
+ * [1, 1, 1, seq, seq] keeps new tokens causal. Place p of the past holds position p: windows are measured by it.
  */
 export function cachedAttention(m: ModelBuilder): CachedAttention {
   const { g } = m
   const pastMask = g.input('past_mask', 'float32', ['batch', 1, 1, 1, 'past'])
-  const newMask = g.input('attention_mask', 'float32', [1, 1, 1, 'seq', 'seq'])
   g.bindDim('past', pastMask, 4)
+  const newMaskFor = newTokenMasks(m)
+  const pastMaskFor = masksByWindow(pastMask, (window) => {
+    const queries = g.Reshape(m.positionIds, ['batch', 1, 1, 'seq', 1])
+    return narrowed(m, pastMask, queries, g.Reshape(g.Range('past'), [1, 1, 1, 1, 'past']), window)
+  })
   const rows: Value[] = []
   return {
     present: () => g.Concat(rows, 0),
-    attend(builder, config, { layer, query, key, value }) {
+    attend(builder, config, { layer, query, key, value, window }) {
       const shape = ['batch', config.keyValueHeads, 'past', config.headDim]
       const pastKey = g.input(`past_key.${layer}`, 'float32', shape)
       const pastValue = g.input(`past_value.${layer}`, 'float32', shape)
       for (const row of [key, value]) rows.push(g.Reshape(row, [1, ...row.shape]))
-      const score = (keys: Value, mask: Value) => {
-        const scores = g.FusedMatMul(query, keys, { transB: 1, alpha: 1 / Math.sqrt(config.headDim) })
-        return addMask(builder, config, scores, mask)
-      }
-      const scores = g.Concat([score(pastKey, pastMask), score(key, newMask)], 3)
-      const [overPast, overNew] = g.Split(g.Softmax(scores), 3, ['past', 'seq'])
+      const overBoth = g.Concat(
+        [
+          scores(builder, config, query, pastKey, pastMaskFor(window)),
+          scores(builder, config, query, key, newMaskFor(window)),
+        ],
+        3,
+      )
+      const [overPast, overNew] = g.Split(g.Softmax(overBoth), 3, ['past', 'seq'])
       return g.Add(g.FusedMatMul(overPast!, pastValue), g.FusedMatMul(overNew!, value))
     },
   }

@@ -1,10 +1,13 @@
 import type { Value } from '../graph/values.ts'
 import type { DecoderConfig } from '../models/config.ts'
-import { type AttentionForm, attention } from './attention.ts'
+import type { AttentionForm } from './attention.ts'
+import { routedExperts } from './experts.ts'
 import { gatedMlp } from './mlp.ts'
 import { type ModelBuilder, TOKENS } from './model-builder.ts'
 import { rmsNorm } from './norm.ts'
-import { type RotaryTables, rotaryTables } from './rope.ts'
+import { rotaryTables } from './rope.ts'
+import { type LayerPlace, selfAttention } from './self-attention.ts'
+import { softCap } from './soft-cap.ts'
 
 /** What the two forms of a model's graph differ in. */
 export interface BuildForm {
@@ -13,53 +16,64 @@ export interface BuildForm {
   readonly positions: number
 }
 
-/** The llama shape: embedding, pre-norm layers, final norm; returns hidden states [batch*seq, hidden]. */
-export function preNormDecoder(m: ModelBuilder, config: DecoderConfig, form: BuildForm): Value {
-  const tables = rotaryTables(m, config, form.positions)
-  let x = m.embedding('model.embed_tokens', config.vocabSize, config.hiddenSize)
-  for (let layer = 0; layer < config.layers; layer++) {
-    x = preNormLayer(m, config, layer, x, tables, form.attention)
+/** A whole decoder: embedding, layers, final norm; returns hidden states [batch*seq, hidden]. */
+export function decoder(m: ModelBuilder, config: DecoderConfig, form: BuildForm): Value {
+  const { names, embeddingScale } = config
+  const ropes = [...new Set(config.layerAttention.map(({ rope }) => rope))]
+  const tables = new Map(ropes.map((rope) => [rope, rotaryTables(m, rope, form.positions)]))
+  const embedded = m.embedding(names.embedding, config.vocabSize, config.hiddenSize)
+  let x = embeddingScale === 1 ? embedded : m.g.Mul(embedded, m.g.scalar(embeddingScale))
+  for (const [layer, { rope, window }] of config.layerAttention.entries()) {
+    const reached = window !== null && window < form.positions ? window : null
+    const place = { layer, tables: tables.get(rope)!, window: reached, form: form.attention }
+    x = decoderLayer(m, config, place, x)
   }
-  return rmsNorm(m, x, 'model.norm', config.hiddenSize, config.normEpsilon)
+  return rmsNorm(m, config, x, names.finalNorm, config.hiddenSize)
 }
 
-/** x + attention(norm(x)), then + mlp(norm(·)). */
-function preNormLayer(
-  m: ModelBuilder,
-  config: DecoderConfig,
-  layer: number,
-  x: Value,
-  tables: RotaryTables,
-  form: AttentionForm,
-): Value {
-  const path = `model.layers.${layer}`
-  const { hiddenSize, heads, keyValueHeads, headDim, normEpsilon, bias } = config
-  const project = (input: Value, name: string, outFeatures: number) =>
-    m.linear(
-      input,
-      { path: `${path}.self_attn.${name}`, inFeatures: hiddenSize, outFeatures },
-      { bias: bias.queryKeyValue },
-    )
-
-  const normed = rmsNorm(m, x, `${path}.input_layernorm`, hiddenSize, normEpsilon)
-  const projected = {
-    query: project(normed, 'q_proj', heads * headDim),
-    key: project(normed, 'k_proj', keyValueHeads * headDim),
-    value: project(normed, 'v_proj', keyValueHeads * headDim),
+/**
+ * x + attention(x), then + mlp(·), each with a norm before, after or both. Without one after, the residual rides in
+ * the last product.
+ */
+function decoderLayer(m: ModelBuilder, config: DecoderConfig, place: LayerPlace, x: Value): Value {
+  const { hiddenSize, names, experts } = config
+  const { norms } = names
+  const path = `${names.layers}.${place.layer}`
+  const norm = (value: Value, name: string) => rmsNorm(m, config, value, `${path}.${name}`, hiddenSize)
+  const residual = (
+    input: Value,
+    before: string | undefined,
+    after: string | undefined,
+    block: (input: Value, addend?: Value) => Value,
+  ) => {
+    const normed = before === undefined ? input : norm(input, before)
+    return after === undefined ? block(normed, input) : m.g.Add(input, norm(block(normed), after))
   }
-  const context = m.g.scope(`${path}.self_attn`, () => attention(m, config, layer, projected, tables, form))
-  const output = { path: `${path}.self_attn.o_proj`, inFeatures: heads * headDim, outFeatures: hiddenSize }
-  const attended = m.linear(context, output, { bias: bias.output, addend: x })
-  const normedAgain = rmsNorm(m, attended, `${path}.post_attention_layernorm`, hiddenSize, normEpsilon)
-  return gatedMlp(m, config, `${path}.mlp`, normedAgain, attended)
+  const attended = residual(x, norms.attentionInput, norms.attentionOutput, (input, addend) =>
+    selfAttention(m, config, place, input, addend),
+  )
+  return residual(attended, norms.mlpInput, norms.mlpOutput, (input, addend) =>
+    experts?.layers.has(place.layer)
+      ? routedExperts(m, config, path, input, addend)
+      : gatedMlp(m, config, `${path}.${names.mlp}`, input, addend),
+  )
 }
 
 /** Logits [rows, vocabulary] of the hidden states at the flat `rows` of [batch*seq, hidden]. */
 export function languageModelHead(m: ModelBuilder, config: DecoderConfig, hidden: Value, rows: Value): Value {
-  const name = config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight'
+  const { names, vocabSize, hiddenSize, logitSoftCap: cap } = config
   if (hidden.shape[0] !== TOKENS) throw new Error(`hidden states have ${hidden.shape[0]} rows, not ${TOKENS}`)
   return m.g.scope('lm_head', () => {
-    const weight = m.floatParameter(name, [config.vocabSize, config.hiddenSize])
-    return m.g.Gemm(m.g.Gather(hidden, rows), weight, { transB: 1 })
+    const path = config.tieWordEmbeddings ? names.embedding : names.head
+    const stored = m.floatParameter(`${path}.weight`, [vocabSize, hiddenSize])
+    const weight = config.normalizeHead ? unitRows(m, stored, hiddenSize) : stored
+    const logits = m.g.Gemm(m.g.Gather(hidden, rows), weight, { transB: 1 })
+    return cap === null ? logits : softCap(m, m.g.Mul(logits, m.g.scalar(1 / cap)), cap)
   })
+}
+
+/** w / ‖w‖ for each row: a norm with rms(w) = ‖w‖ / √width. */
+function unitRows(m: ModelBuilder, w: Value, width: number): Value {
+  const scale = m.g.constant('float32', [width], new Float32Array(width).fill(1 / Math.sqrt(width)))
+  return m.g.SimplifiedLayerNormalization(w, scale, 1e-24)[0]
 }

@@ -1,21 +1,26 @@
 import type { Value } from '../graph/values.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { Activation, DecoderConfig } from '../models/config.ts'
 import type { ModelBuilder } from './model-builder.ts'
+import { project } from './projections.ts'
 
-/** residual + (silu(x·gateᵀ) ⊙ x·upᵀ)·downᵀ (SwiGLU, arXiv:2002.05202); x is [batch*seq, hidden]. */
+/** (act(x·gateᵀ) ⊙ x·upᵀ)·downᵀ (+ addend), a gated linear unit (arXiv:2002.05202); x is [batch*seq, hidden]. */
 export function gatedMlp(
   m: ModelBuilder,
   config: DecoderConfig,
   path: string,
   x: Value,
-  residual: Value,
+  addend: Value | undefined,
 ): Value {
-  const { hiddenSize, intermediateSize } = config
+  const { hiddenSize, intermediateSize, names } = config
   const bias = config.bias.mlp
-  const wide = { inFeatures: hiddenSize, outFeatures: intermediateSize }
-  const gate = m.linear(x, { path: `${path}.gate_proj`, ...wide }, { bias })
-  const up = m.linear(x, { path: `${path}.up_proj`, ...wide }, { bias })
-  const hidden = m.g.scope(path, () => m.g.Mul(m.g.QuickGelu(gate, 1), up))
-  const down = { path: `${path}.down_proj`, inFeatures: intermediateSize, outFeatures: hiddenSize }
-  return m.linear(hidden, down, { bias, addend: residual })
+  const widths = [intermediateSize, intermediateSize]
+  const [gate, up] = project(m, x, { path, names: names.gateUp, inFeatures: hiddenSize, widths, bias })
+  const hidden = m.g.scope(path, () => m.g.Mul(activate(m, config.activation, gate!), up!))
+  const down = { path: `${path}.${names.down}`, inFeatures: intermediateSize, outFeatures: hiddenSize }
+  return m.linear(hidden, down, { bias, ...(addend ? { addend } : {}) })
+}
+
+/** SiLU, or GELU by way of tanh. */
+export function activate(m: ModelBuilder, activation: Activation, x: Value): Value {
+  return activation === 'silu' ? m.g.QuickGelu(x, 1) : m.g.Gelu(x)
 }

@@ -19,6 +19,8 @@ export interface LinearModule {
   readonly path: string
   readonly inFeatures: number
   readonly outFeatures: number
+  /** One of many routed experts: 'all' leaves it out, as PEFT's all-linear does where experts are no linear modules. */
+  readonly expert?: true
 }
 
 export interface ModelBuilderOptions {
@@ -103,7 +105,7 @@ export class ModelBuilder {
 
   /**
    * y = x·Wᵀ (+ bias) (+ addend) + scale · (x·Aᵀ)·Bᵀ where the module has an adapter (LoRA, arXiv:2106.09685).
-   * x is [batch*seq, inFeatures]; everything added rides in the products' C operand.
+   * x is [rows, inFeatures]; everything added rides in the products' C operand.
    */
   linear(x: Value, module: LinearModule, options: { bias?: boolean; addend?: Value } = {}): Value {
     const { g } = this
@@ -124,7 +126,7 @@ export class ModelBuilder {
     const { path, inFeatures, outFeatures } = module
     const a = this.loraInput(`${path}.lora_A`, [target.rank, inFeatures])
     const b = this.loraInput(`${path}.lora_B`, [outFeatures, target.rank])
-    const kept = target.dropout > 0 ? this.g.Mul(x, this.dropoutMask(module)) : x
+    const kept = target.dropout > 0 ? this.g.Mul(x, this.dropoutMask(module, x.shape[0]!)) : x
     const low = this.g.Gemm(kept, a, { transB: 1 })
     return this.g.Gemm(low, b, { transB: 1, alpha: target.scale }, offset)
   }
@@ -140,11 +142,11 @@ export class ModelBuilder {
    * Each module reads its mask from one pool of random values at its own row offset, so that one small feed, made from
    * the step's seed, serves all of them: dropout_pool [batch*seq + modules, widest input], 0 or 1 / (1 - p).
    */
-  private dropoutMask(module: LinearModule): Value {
+  private dropoutMask(module: LinearModule, rows: Dim): Value {
     this.dropoutPool ??= this.g.input('dropout_pool', 'float32', ['pool_rows', 'pool_width'])
     this.dropoutWidth = Math.max(this.dropoutWidth, module.inFeatures)
     const row = this.linears.length - 1
-    return this.g.Slice(this.g.Slice(this.dropoutPool, 0, row, TOKENS), 1, 0, module.inFeatures)
+    return this.g.Slice(this.g.Slice(this.dropoutPool, 0, row, rows), 1, 0, module.inFeatures)
   }
 
   /** The extent of `dropout_pool` for a number of tokens, or null when no module drops anything. */

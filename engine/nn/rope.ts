@@ -1,9 +1,10 @@
 import type { Value } from '../graph/values.ts'
-import type { DecoderConfig, RopeScaling } from '../models/config.ts'
+import type { RopeConfig, RopeScaling } from '../models/config.ts'
 import type { ModelBuilder } from './model-builder.ts'
 
-/** Tables of cos and sin, [positions, headDim / 2] each. */
+/** Tables of cos and sin, [positions, rotaryDim / 2] each. */
 export interface RotaryTables {
+  readonly rope: RopeConfig
   readonly cos: Value
   readonly sin: Value
 }
@@ -12,8 +13,8 @@ export interface RotaryTables {
  * cos and sin of position · frequency as graph constants (RoFormer, arXiv:2104.09864). Computed in float32 steps as
  * transformers does, so that long contexts agree with it to the last bit that matters.
  */
-export function rotaryTables(m: ModelBuilder, config: DecoderConfig, positions: number): RotaryTables {
-  const frequencies = rotaryFrequencies(config)
+export function rotaryTables(m: ModelBuilder, rope: RopeConfig, positions: number): RotaryTables {
+  const frequencies = rotaryFrequencies(rope)
   const half = frequencies.length
   const cos = new Float32Array(positions * half)
   const sin = new Float32Array(positions * half)
@@ -25,18 +26,18 @@ export function rotaryTables(m: ModelBuilder, config: DecoderConfig, positions: 
     }
   }
   return {
+    rope,
     cos: m.g.constant('float32', [positions, half], cos),
     sin: m.g.constant('float32', [positions, half], sin),
   }
 }
 
 /** θ^(-2i/d), stretched as the config says. */
-export function rotaryFrequencies(config: DecoderConfig): Float32Array {
-  const half = config.headDim / 2
-  return Float32Array.from({ length: half }, (_, i) => {
-    const exponent = Math.fround((2 * i) / config.headDim)
-    const frequency = Math.fround(1 / Math.fround(config.ropeTheta ** exponent))
-    return config.ropeScaling ? scaleFrequency(frequency, config.ropeScaling) : frequency
+export function rotaryFrequencies({ theta, scaling, rotaryDim }: RopeConfig): Float32Array {
+  return Float32Array.from({ length: rotaryDim / 2 }, (_, i) => {
+    const exponent = Math.fround((2 * i) / rotaryDim)
+    const frequency = Math.fround(1 / Math.fround(theta ** exponent))
+    return scaling ? scaleFrequency(frequency, scaling) : frequency
   })
 }
 
@@ -56,6 +57,10 @@ function scaleFrequency(frequency: number, scaling: RopeScaling): number {
 }
 
 /** Rotates [batch, seq, heads·headDim] by each token's position. */
-export function rotate(m: ModelBuilder, x: Value, tables: RotaryTables): Value {
-  return m.g.RotaryEmbedding(x, m.positionIds, tables.cos, tables.sin)
+export function rotate(m: ModelBuilder, x: Value, heads: number, { rope, cos, sin }: RotaryTables): Value {
+  const partial = x.shape[2] === heads * rope.rotaryDim ? {} : { partial: { heads, rotated: rope.rotaryDim } }
+  return m.g.RotaryEmbedding(x, m.positionIds, cos, sin, {
+    interleaved: rope.interleaved ? 1 : 0,
+    ...partial,
+  })
 }

@@ -21,7 +21,7 @@ export interface LoraMethod {
   readonly scale: number
   /** Probability of dropping an input of the branch, 0 to 1. */
   readonly dropout: number
-  /** 'all' linear modules but the head, or names that the modules' paths end with ('q_proj', 'mlp.up_proj'). */
+  /** 'all' linear modules but the head and routed experts, or names that the modules' paths end with ('q_proj', 'mlp.up_proj'). */
   readonly targets: 'all' | readonly string[]
 }
 
@@ -228,9 +228,10 @@ function valuesOf({ valueNames }: StepGraph, results: Record<string, Tensor>): V
   return Object.fromEntries(entries.map(([key, name]) => [key, results[name]!.data as Float32Array]))
 }
 
-/** PEFT's rule: a target names the end of a module's path, on a dot border. */
-export function isTarget({ path }: LinearModule, targets: LoraMethod['targets']): boolean {
-  return targets === 'all' || targets.some((target) => path === target || path.endsWith(`.${target}`))
+/** PEFT's rule: a target names the end of a module's path, on a dot border; 'all' are all linear modules. */
+export function isTarget({ path, expert }: LinearModule, targets: LoraMethod['targets']): boolean {
+  if (targets === 'all') return !expert
+  return targets.some((target) => path === target || path.endsWith(`.${target}`))
 }
 
 function checkTargets(linears: readonly LinearModule[], method: TrainingMethod): void {

@@ -1,0 +1,104 @@
+import { z } from 'zod'
+import {
+  malformedConfig,
+  parseWith,
+  type RawConfig,
+  type RopeConfig,
+  type RopeScaling,
+  unsupportedField,
+} from './config.ts'
+
+const positive = z.number().positive()
+const ropeSchema = z.looseObject({
+  rope_theta: positive.nullish(),
+  rope_type: z.string().nullish(),
+  type: z.string().nullish(),
+  factor: positive.nullish(),
+  low_freq_factor: positive.nullish(),
+  high_freq_factor: positive.nullish(),
+  original_max_position_embeddings: z.number().int().positive().nullish(),
+  partial_rotary_factor: z.number().positive().max(1).nullish(),
+})
+type RawRope = z.infer<typeof ropeSchema>
+
+const schema = z.looseObject({
+  model_type: z.string(),
+  rope_theta: positive.nullish(),
+  partial_rotary_factor: z.number().positive().max(1).nullish(),
+  rope_scaling: ropeSchema.nullish(),
+  rope_parameters: ropeSchema.nullish(),
+})
+
+export interface RopeOptions {
+  readonly headDim: number
+  /** rope_theta where the file has none. */
+  readonly theta?: number
+  /** partial_rotary_factor where the file has none; left out by families that rotate whole heads. */
+  readonly partial?: number
+  readonly interleaved?: boolean
+}
+
+/**
+ * The rope of a config.json: rope_theta and rope_scaling as before transformers 5, or rope_parameters.
+ * @throws EngineError unsupported for scalings that aren't computed here, invalid for missing numbers.
+ */
+export function parseRope(raw: RawConfig, options: RopeOptions): RopeConfig {
+  const config = parseWith(schema, raw)
+  const field = config.rope_parameters ? 'rope_parameters' : 'rope_scaling'
+  const rope: RawRope = { ...config.rope_scaling, ...config.rope_parameters }
+  return ropeConfig(
+    raw,
+    field,
+    {
+      ...rope,
+      rope_theta: rope.rope_theta ?? config.rope_theta,
+      partial_rotary_factor: rope.partial_rotary_factor ?? config.partial_rotary_factor,
+    },
+    options,
+  )
+}
+
+/** The rope of one group of layers, from the object at `field`. */
+export function parseRopeAt(raw: RawConfig, field: string, rope: unknown, options: RopeOptions): RopeConfig {
+  const parsed = ropeSchema.safeParse(rope ?? {})
+  if (!parsed.success) throw malformedConfig(raw, `${field}: ${parsed.error.issues[0]?.message}`)
+  return ropeConfig(raw, field, parsed.data, options)
+}
+
+function ropeConfig(raw: RawConfig, field: string, rope: RawRope, options: RopeOptions): RopeConfig {
+  const { headDim, theta = 10_000, partial, interleaved = false } = options
+  for (const kind of ['full_attention', 'sliding_attention']) {
+    if (kind in rope)
+      throw unsupportedField(raw, `${field}.${kind}`, rope[kind], 'one rope for all layers is')
+  }
+  const factor = rope.partial_rotary_factor ?? partial ?? 1
+  if (partial === undefined && factor !== 1) {
+    throw unsupportedField(raw, 'partial_rotary_factor', factor, 'rotating whole heads (1) is')
+  }
+  const rotaryDim = Math.trunc(headDim * factor)
+  if (rotaryDim === 0 || rotaryDim % 2 !== 0) {
+    throw malformedConfig(raw, `${rotaryDim} of ${headDim} dimensions of a head cannot rotate in pairs`)
+  }
+  return { theta: rope.rope_theta ?? theta, scaling: parseScaling(raw, field, rope), rotaryDim, interleaved }
+}
+
+function parseScaling(raw: RawConfig, field: string, rope: RawRope): RopeScaling | null {
+  const kind = rope.rope_type ?? rope.type ?? 'default'
+  const required = (name: keyof RawRope & string): number => {
+    const value = rope[name]
+    if (typeof value !== 'number') throw malformedConfig(raw, `rope type '${kind}' needs ${field}.${name}`)
+    return value
+  }
+  if (kind === 'default') return null
+  if (kind === 'linear') return { kind, factor: required('factor') }
+  if (kind !== 'llama3') {
+    throw unsupportedField(raw, `${field}.rope_type`, kind, "'default', 'linear' and 'llama3' are")
+  }
+  return {
+    kind,
+    factor: required('factor'),
+    lowFrequencyFactor: required('low_freq_factor'),
+    highFrequencyFactor: required('high_freq_factor'),
+    originalMaxPositions: required('original_max_position_embeddings'),
+  }
+}
