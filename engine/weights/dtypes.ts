@@ -1,4 +1,5 @@
 import { endianness } from 'node:os'
+import { EngineError } from '../errors.ts'
 
 /** Element types that weights may have on disk. */
 export type WeightDType = 'float32' | 'float16' | 'bfloat16'
@@ -39,6 +40,16 @@ export function float16ToFloat32(source: Uint16Array): Float32Array {
   const bits = new Uint32Array(source.length)
   for (let i = 0; i < source.length; i++) bits[i] = float16Table[source[i]!]!
   return new Float32Array(bits.buffer)
+}
+
+/** The number that float16 bits stand for. */
+export function float16Value(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1
+  const exponent = (bits >>> 10) & 0x1f
+  const mantissa = bits & 0x3ff
+  if (exponent === 0) return sign * mantissa * 2 ** -24
+  if (exponent === 0x1f) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN
+  return sign * (1 + mantissa / 1024) * 2 ** (exponent - 15)
 }
 
 /** Narrows float32 to float16 bits, rounding to nearest even; NaN stays NaN, above 65,504 becomes infinite. */
@@ -103,4 +114,35 @@ export function encodeFloat32(values: Float32Array, dtype: WeightDType): Uint8Ar
   if (dtype === 'float32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
   const halves = dtype === 'bfloat16' ? float32ToBfloat16(values) : float32ToFloat16(values)
   return new Uint8Array(halves.buffer)
+}
+
+/**
+ * Checks that values fit a dtype. Infinities and NaN are passed on unless `mustBeFinite` says why they must not be there.
+ *
+ * @param offset what is added to the index of an element in messages.
+ * @throws EngineError `invalid` naming tensor, element and value.
+ */
+export function checkRange(
+  name: string,
+  values: Float32Array,
+  dtype: WeightDType,
+  { mustBeFinite, offset = 0 }: { mustBeFinite?: string; offset?: number } = {},
+): void {
+  const largest = LARGEST[dtype]
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!
+    if (value >= -largest && value <= largest) continue
+    if (!Number.isFinite(value)) {
+      if (mustBeFinite === undefined) continue
+      const message = `${name} comes out as ${value} at element ${offset + i}; ${mustBeFinite}`
+      throw new EngineError('invalid', 'weights_not_finite', message)
+    }
+    const wider = dtype === 'float16' ? 'bfloat16 and float32 hold more' : 'float32 holds more'
+    throw new EngineError(
+      'invalid',
+      'weight_overflow',
+      `${name} has ${value} at element ${offset + i}, beyond the largest ${dtype}, ${largest}; ${wider}`,
+      { param: 'dtype' },
+    )
+  }
 }

@@ -2,18 +2,12 @@ import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
-import {
-  checkCancelled,
-  checkFreeSpace,
-  checkVacant,
-  commitFolder,
-  writeFileDurably,
-} from './atomic-folder.ts'
-import { decodeFloat32, encodeFloat32, LARGEST, type WeightDType } from './dtypes.ts'
+import { checkCancelled, checkFreeSpace, checkVacant, commitFolder } from './atomic-folder.ts'
+import { checkRange, decodeFloat32, encodeFloat32, type WeightDType } from './dtypes.ts'
 import { carriedFiles, carryFiles, readModelConfig } from './model-files.ts'
-import { type PlannedTensor, type SafetensorsDType, SafetensorsWriter, WeightFolder } from './safetensors.ts'
+import { type PlannedTensor, SAFETENSORS_NAMES, SafetensorsWriter, WeightFolder } from './safetensors.ts'
 import { tensorBytes } from './safetensors-header.ts'
-import { INDEX_FILE, WEIGHTS_FILE } from './weight-folder.ts'
+import { DEFAULT_SHARD_BYTES, planShards, shardFileName, writeIndex } from './shards.ts'
 
 /** How far a long job on files is. */
 export interface ByteProgress {
@@ -41,9 +35,6 @@ export interface ModelWriteOptions {
   onProgress?: (progress: ByteProgress) => void
   signal?: AbortSignal
 }
-
-/** What LLaMA-Factory's export_size means when it isn't given: 5 GB. */
-export const DEFAULT_SHARD_BYTES = 5e9
 
 /**
  * Writes a model folder anew, tensor by tensor (memory: the largest one, a few times), as one file or as shards with an
@@ -84,12 +75,6 @@ interface OutputTensor extends PlannedTensor {
   cast: { from: WeightDType; to: WeightDType } | undefined
 }
 
-const DTYPE_NAMES: Record<WeightDType, SafetensorsDType> = {
-  float32: 'F32',
-  float16: 'F16',
-  bfloat16: 'BF16',
-}
-
 function planTensors(source: WeightFolder, dtype: WeightDType | undefined): OutputTensor[] {
   const inReadingOrder = [...source.entries.values()].sort((a, b) =>
     a.file === b.file ? a.offset - b.offset : a.file < b.file ? -1 : 1,
@@ -98,23 +83,9 @@ function planTensors(source: WeightFolder, dtype: WeightDType | undefined): Outp
     if (/^([IU]\d+|BOOL)$/.test(stored)) return { name, dtype: stored, shape, byteLength, cast: undefined }
     const from = source.weightDType(name)
     const cast = { from, to: dtype ?? from }
-    const written = DTYPE_NAMES[cast.to]
+    const written = SAFETENSORS_NAMES[cast.to]
     return { name, dtype: written, shape, byteLength: tensorBytes(written, shape)!, cast }
   })
-}
-
-function planShards(tensors: readonly OutputTensor[], shardBytes: number): OutputTensor[][] {
-  const shards: OutputTensor[][] = []
-  let room = 0
-  for (const tensor of tensors) {
-    if (shards.length === 0 || tensor.byteLength > room) {
-      shards.push([])
-      room = shardBytes
-    }
-    shards.at(-1)!.push(tensor)
-    room -= tensor.byteLength
-  }
-  return shards
 }
 
 async function writeShards(
@@ -124,11 +95,9 @@ async function writeShards(
   total: number,
   { adjust, onProgress, signal }: ModelWriteOptions,
 ): Promise<void> {
-  const fileName = (shard: number) =>
-    shards.length === 1 ? WEIGHTS_FILE : `model-${digits(shard + 1)}-of-${digits(shards.length)}.safetensors`
   let done = 0
   for (const [shard, tensors] of shards.entries()) {
-    const writer = new SafetensorsWriter(join(folder, fileName(shard)), tensors)
+    const writer = new SafetensorsWriter(join(folder, shardFileName(shard, shards.length)), tensors)
     try {
       for (const tensor of tensors) {
         checkCancelled(signal)
@@ -143,22 +112,10 @@ async function writeShards(
       throw error
     }
   }
-  if (shards.length > 1) writeIndex(join(folder, INDEX_FILE), shards, total, fileName)
+  writeIndex(folder, shards, total)
 }
 
-function writeIndex(
-  path: string,
-  shards: readonly OutputTensor[][],
-  totalBytes: number,
-  fileName: (shard: number) => string,
-): void {
-  const files = shards.flatMap((tensors, shard) =>
-    tensors.map(({ name }) => [name, fileName(shard)] as const),
-  )
-  const weightMap = Object.fromEntries(files.sort(([a], [b]) => (a < b ? -1 : 1)))
-  const index = { metadata: { total_size: totalBytes }, weight_map: weightMap }
-  writeFileDurably(path, `${JSON.stringify(index, null, 2)}\n`)
-}
+const NOT_FINITE = 'the adapter or the base holds numbers that are not finite or far too large'
 
 /** A tensor's bytes for the output. */
 function convert(source: WeightFolder, { name, cast }: OutputTensor, adjust: Adjust | undefined): Uint8Array {
@@ -166,29 +123,8 @@ function convert(source: WeightFolder, { name, cast }: OutputTensor, adjust: Adj
   if (!cast || (cast.from === cast.to && !adjust)) return raw
   const values = decodeFloat32(raw, cast.from)
   adjust?.(values)
-  checkRange(name, values, cast.to, adjust !== undefined)
+  checkRange(name, values, cast.to, adjust ? { mustBeFinite: NOT_FINITE } : {})
   return encodeFloat32(values, cast.to)
-}
-
-/** Infinities and NaN of the source are passed on by a mere cast, but never made here. */
-function checkRange(name: string, values: Float32Array, dtype: WeightDType, mustBeFinite: boolean): void {
-  const largest = LARGEST[dtype]
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i]!
-    if (value >= -largest && value <= largest) continue
-    if (!Number.isFinite(value)) {
-      if (!mustBeFinite) continue
-      const message = `${name} comes out as ${value} at element ${i}; the adapter or the base holds numbers that are not finite or far too large`
-      throw new EngineError('invalid', 'merge_not_finite', message)
-    }
-    const wider = dtype === 'float16' ? 'bfloat16 and float32 hold more' : 'float32 holds more'
-    throw new EngineError(
-      'invalid',
-      'weight_overflow',
-      `${name} has ${value} at element ${i}, beyond the largest ${dtype}, ${largest}; ${wider}`,
-      { param: 'dtype' },
-    )
-  }
 }
 
 function checkNotQuantized(modelFolder: string): void {
@@ -208,8 +144,4 @@ function smallBytes(modelFolder: string, tensors: number): number {
     0,
   )
   return carried + tensors * 1024 + 1_000_000
-}
-
-function digits(count: number): string {
-  return String(count).padStart(5, '0')
 }

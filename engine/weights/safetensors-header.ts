@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { EngineError } from '../errors.ts'
+import type { WeightDType } from './dtypes.ts'
 
 /** Bits of one element, for every dtype of the format (safetensors 0.7); most are listed only so that headers check. */
 const BITS = {
@@ -29,6 +30,13 @@ const BITS = {
 } as const
 
 export type SafetensorsDType = keyof typeof BITS
+
+/** How the format names the element types of weights. */
+export const SAFETENSORS_NAMES: Record<WeightDType, SafetensorsDType> = {
+  float32: 'F32',
+  float16: 'F16',
+  bfloat16: 'BF16',
+}
 
 /** One tensor of a safetensors file. */
 export interface TensorEntry {

@@ -24,7 +24,7 @@ export class SafetensorsWriter {
   /** Size of the finished file. */
   readonly byteLength: number
   #descriptor: number | undefined
-  readonly #missing: Map<string, { offset: number; byteLength: number }>
+  readonly #missing: Map<string, Place>
 
   /** Plans the file and writes its header. @throws EngineError `invalid` for a name or shape that can't be. */
   constructor(path: string, planned: readonly PlannedTensor[], metadata: Record<string, string> = METADATA) {
@@ -41,15 +41,21 @@ export class SafetensorsWriter {
     }
   }
 
-  /** Writes one planned tensor's little-endian bytes; the order is free. */
+  /** Writes one planned tensor's little-endian bytes; the order of tensors is free. */
   write(name: string, bytes: Uint8Array): void {
     const place = this.#missing.get(name)
-    if (!place || place.byteLength !== bytes.length) {
-      const expected = place ? `${place.byteLength} bytes` : 'a tensor that is planned and not yet written'
-      throw new Error(`${this.path}: ${name} came with ${bytes.length} bytes, expected ${expected}`)
-    }
+    if (place && place.byteLength !== bytes.length) throw this.#wrongSize(name, bytes.length, place)
+    this.append(name, bytes)
+  }
+
+  /** Writes the next part of a tensor, for those that are too large to be in memory as a whole. */
+  append(name: string, bytes: Uint8Array): void {
+    const place = this.#missing.get(name)
+    if (!place || bytes.length > place.byteLength) throw this.#wrongSize(name, bytes.length, place)
     this.#write(bytes, place.offset)
-    this.#missing.delete(name)
+    place.offset += bytes.length
+    place.byteLength -= bytes.length
+    if (place.byteLength === 0) this.#missing.delete(name)
   }
 
   /** Makes the file durable and gives it its name. */
@@ -66,6 +72,11 @@ export class SafetensorsWriter {
   abort(): void {
     this.#close()
     rmSync(`${this.path}.part`, { force: true })
+  }
+
+  #wrongSize(name: string, bytes: number, place: Place | undefined): Error {
+    const expected = place ? `${place.byteLength} bytes` : 'a tensor that is planned and not yet written'
+    return new Error(`${this.path}: ${name} came with ${bytes} bytes, expected ${expected}`)
   }
 
   #close(): void {
@@ -98,6 +109,12 @@ export function writeSafetensors(
   }
 }
 
+/** Where what is still missing of a tensor goes. */
+interface Place {
+  offset: number
+  byteLength: number
+}
+
 /** The header with its length in front, and where each tensor goes. */
 function layOut(planned: readonly PlannedTensor[], metadata: Record<string, string>) {
   const sized = planned.map((tensor) => ({ ...tensor, byteLength: sizeOf(tensor) }))
@@ -117,7 +134,7 @@ function layOut(planned: readonly PlannedTensor[], metadata: Record<string, stri
   header.writeBigUInt64LE(BigInt(length))
   json.copy(header, ALIGNMENT)
 
-  const places = new Map<string, { offset: number; byteLength: number }>()
+  const places = new Map<string, Place>()
   let offset = header.length
   for (const { name, byteLength } of sized) {
     places.set(name, { offset, byteLength })

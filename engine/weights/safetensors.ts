@@ -1,6 +1,7 @@
 // The face of this room: what the others import of the safetensors format.
 export {
   readSafetensorsHeader,
+  SAFETENSORS_NAMES,
   type SafetensorsDType,
   type SafetensorsHeader,
   type TensorEntry,

@@ -6,6 +6,7 @@ import {
   decodeFloat32,
   encodeFloat32,
   float16ToFloat32,
+  float16Value,
   float32ToBfloat16,
   float32ToFloat16,
   LARGEST,
@@ -19,6 +20,7 @@ describe('float16', () => {
   it('widens every one of the 65,536 numbers as the reference library does', () => {
     const expected = Float32Array.from(new Float16Array(everyHalf.slice().buffer))
     expect(float16ToFloat32(everyHalf)).toEqual(expected)
+    expect(Float32Array.from(everyHalf, float16Value)).toEqual(expected)
   })
 
   it('comes back unchanged from float32, infinities and NaN payloads included', () => {
