@@ -45,7 +45,7 @@ const config: ConfigInput = {
     minQuantizeParameters: 700e6,
   },
   /** Jobs of each kind that run at the same time. */
-  concurrency: { train: 1, merge: 1, export: 1 },
+  concurrency: { train: 1, merge: 1, export: 1, import: 1 },
   chat: {
     /** Threads of the engine that answers; 0 leaves the choice to it. */
     threads: 0,

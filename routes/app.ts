@@ -7,6 +7,7 @@ import { datasetRoutes, datasetsPath } from './datasets.ts'
 import { docsRoutes } from './docs.ts'
 import { answerError, defaultHook, RouteError, toHttpError } from './errors.ts'
 import { exportRoutes } from './exports.ts'
+import { importRoutes } from './imports.ts'
 import { mergeRoutes } from './merges.ts'
 import { modelRoutes } from './models.ts'
 import { describeApi } from './openapi.ts'
@@ -66,6 +67,7 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.route('/', datasetRoutes(services.datasets, options.maxUploadBytes))
   app.route('/', mergeRoutes(services.merges, streams))
   app.route('/', exportRoutes(services.exports, streams))
+  app.route('/', importRoutes(services.imports, streams))
   app.route('/', systemRoutes(services.system))
 
   const document = describeApi(app, {

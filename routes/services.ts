@@ -9,6 +9,7 @@ import type {
   DatasetPreview,
   DatasetPreviewQuery,
 } from './schemas/datasets.ts'
+import type { ImportJob, ImportRequest } from './schemas/imports.ts'
 import type { JobEvent } from './schemas/jobs.ts'
 import type { Model } from './schemas/models.ts'
 import type { Checkpoint, TrainingPreview, TrainingRun } from './schemas/training.ts'
@@ -80,6 +81,11 @@ export interface ExportService extends Jobs<ExportJob> {
   files(id: string): Promise<ExportFile[]>
   /** One file of `files(id)`; a path that isn't in the manifest: 'not_found'. */
   file(id: string, path: string): Promise<StoredFile>
+}
+
+export interface ImportService extends Jobs<ImportJob> {
+  /** Checks the file's header and queues the import. A name that is taken: 'conflict'. */
+  create(request: ImportRequest): Promise<ImportJob>
 }
 
 /** A file that was received but belongs to no dataset yet. */
@@ -177,6 +183,7 @@ export interface Services {
   datasets: DatasetService
   merges: MergeService
   exports: ExportService
+  imports: ImportService
   models: ModelService
   chat: ChatService
   system: SystemService
@@ -223,6 +230,8 @@ export type {
   ExportFile,
   ExportJob,
   ExportRequest,
+  ImportJob,
+  ImportRequest,
   JobEvent,
   Merge,
   MergeRequest,

@@ -3,6 +3,7 @@ import { chatService } from './services/chat.ts'
 import type { ServiceContext } from './services/context.ts'
 import { datasetService } from './services/datasets.ts'
 import { type Exports, exportService } from './services/exports.ts'
+import { type Imports, importService } from './services/imports.ts'
 import { type Merges, mergeService } from './services/merges.ts'
 import { modelService } from './services/models.ts'
 import { authService, systemService } from './services/system.ts'
@@ -13,6 +14,7 @@ export interface AppServices extends Services {
   training: Training
   merges: Merges
   exports: Exports
+  imports: Imports
 }
 
 export function createServices(context: ServiceContext, state: { status: Health['status'] }): AppServices {
@@ -22,6 +24,7 @@ export function createServices(context: ServiceContext, state: { status: Health[
     datasets: datasetService(context),
     merges: mergeService(context),
     exports: exportService(context),
+    imports: importService(context),
     models: modelService(context),
     chat: chatService(context),
     system: systemService(context, state),

@@ -56,6 +56,7 @@ export const configSchema = z.strictObject({
       train: count.min(1).max(64).default(1),
       merge: count.min(1).max(64).default(1),
       export: count.min(1).max(64).default(1),
+      import: count.min(1).max(64).default(1),
     })
     .prefault({}),
   chat: z

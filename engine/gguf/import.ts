@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
+import { elementCount } from '../tensor.ts'
 import {
   checkCancelled,
   checkFreeSpace,
@@ -47,28 +48,9 @@ export async function importGguf(options: GgufImportOptions): Promise<number> {
   checkVacant(outputFolder)
   const file = GgufFile.open(options.file)
   try {
-    const { config, tensors } = mapModel(file.metadata, file.tensors, (tensor) =>
-      file.readValues(
-        tensor,
-        0,
-        tensor.shape.reduce((product, dim) => product * dim, 1),
-      ),
-    )
-    const dtype = options.dtype ?? dtypeOf(tensors)
-    const files = tokenizerFiles(file.metadata)
-    const { bos_token_id, eos_token_id, pad_token_id } = files['generation_config.json']
-    const json = {
-      ...files,
-      [CONFIG_FILE]: { ...config, bos_token_id, eos_token_id, pad_token_id, torch_dtype: dtype },
-    }
-    const shards = planShards(
-      tensors.map((tensor) => plan(tensor, dtype)),
-      options.shardBytes ?? DEFAULT_SHARD_BYTES,
-    )
+    const { tensors, dtype, texts } = planImport(file, options.dtype)
+    const shards = planShards(tensors, options.shardBytes ?? DEFAULT_SHARD_BYTES)
     const bytes = shards.flat().reduce((sum, tensor) => sum + tensor.byteLength, 0)
-    const texts = Object.entries(json).map(
-      ([name, value]) => [name, `${JSON.stringify(value, null, 2)}\n`] as const,
-    )
     checkFreeSpace(
       outputFolder,
       bytes + texts.reduce((sum, [, text]) => sum + Buffer.byteLength(text), 1_000_000),
@@ -84,6 +66,47 @@ export async function importGguf(options: GgufImportOptions): Promise<number> {
     return bytes
   } finally {
     file.close()
+  }
+}
+
+/**
+ * Reads all of a GGUF file but its weights, as importGguf does first.
+ *
+ * @returns the bytes of the weights that an import would write.
+ * @throws what importGguf throws of the file.
+ */
+export function checkGguf(path: string, dtype?: WeightDType): { bytes: number } {
+  const file = GgufFile.open(path)
+  try {
+    const { tensors } = planImport(file, dtype)
+    return { bytes: tensors.reduce((sum, tensor) => sum + tensor.byteLength, 0) }
+  } finally {
+    file.close()
+  }
+}
+
+interface ImportPlan {
+  tensors: OutputTensor[]
+  dtype: WeightDType
+  /** The files beside the weights, by name. */
+  texts: [name: string, text: string][]
+}
+
+function planImport(file: GgufFile, wanted: WeightDType | undefined): ImportPlan {
+  const { config, tensors } = mapModel(file.metadata, file.tensors, (tensor) =>
+    file.readValues(tensor, 0, elementCount(tensor.shape)),
+  )
+  const dtype = wanted ?? dtypeOf(tensors)
+  const files = tokenizerFiles(file.metadata)
+  const { bos_token_id, eos_token_id, pad_token_id } = files['generation_config.json']
+  const json = {
+    ...files,
+    [CONFIG_FILE]: { ...config, bos_token_id, eos_token_id, pad_token_id, torch_dtype: dtype },
+  }
+  return {
+    tensors: tensors.map((tensor) => plan(tensor, dtype)),
+    dtype,
+    texts: Object.entries(json).map(([name, value]) => [name, `${JSON.stringify(value, null, 2)}\n`]),
   }
 }
 
@@ -143,7 +166,7 @@ async function writeShards(
 /** A tensor's values in order, a few whole rows (and whole heads, where their rows change places) at a time. */
 function* chunksOf(file: GgufFile, { source, interleavedRows = 1 }: OutputTensor): Generator<Float32Array> {
   const rows = source.shape[0]!
-  const columns = source.shape.slice(1).reduce((product, dim) => product * dim, 1)
+  const columns = elementCount(source.shape.slice(1))
   // A vector of a quantized type would be blocks across rows; the header check lets only whole rows be blocks.
   const step = source.shape.length === 1 ? Math.max(interleavedRows, source.type.blockSize) : interleavedRows
   const rowsAtOnce = Math.max(step, Math.floor(CHUNK_BYTES / 4 / columns / step) * step)

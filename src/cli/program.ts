@@ -7,6 +7,7 @@ import { datasetsCommand } from './datasets.ts'
 import { demoCommand } from './demo.ts'
 import { doctorCommand } from './doctor.ts'
 import { exportCommand } from './export.ts'
+import { importCommand } from './import.ts'
 import { mergeCommand } from './merge.ts'
 import { modelsCommand } from './models.ts'
 import { previewCommand } from './preview.ts'
@@ -40,6 +41,7 @@ export function buildProgram(): Command {
     mergeCommand(),
     exportCommand(),
     datasetsCommand(),
+    importCommand(),
     modelsCommand(),
     doctorCommand(),
     demoCommand(),

@@ -2,12 +2,17 @@ import type { JobEventType, JobStatus } from '../../routes/schemas/jobs.ts'
 
 export type { JobEventType, JobStatus }
 
-export const JOB_KINDS = ['train', 'merge', 'export'] as const
+export const JOB_KINDS = ['train', 'merge', 'export', 'import'] as const
 
 export type JobKind = (typeof JOB_KINDS)[number]
 
 /** The first part of a job's id. */
-export const ID_PREFIX: Record<JobKind, string> = { train: 'run', merge: 'merge', export: 'export' }
+export const ID_PREFIX: Record<JobKind, string> = {
+  train: 'run',
+  merge: 'merge',
+  export: 'export',
+  import: 'import',
+}
 
 /** The fields of an event, by its type; numbers and short texts. */
 export type JobEventData = Record<string, unknown>

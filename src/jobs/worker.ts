@@ -4,4 +4,5 @@ runChild({
   train: async () => (await import('./tasks/train.ts')).trainTask,
   merge: async () => (await import('./tasks/merge.ts')).mergeTask,
   export: async () => (await import('./tasks/export.ts')).exportTask,
+  import: async () => (await import('./tasks/import.ts')).importTask,
 })

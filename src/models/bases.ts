@@ -1,11 +1,13 @@
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { EngineError } from '../../engine/errors.ts'
+import { checkVacant } from '../../engine/weights/atomic-folder.ts'
 
 /** A base model's id is its folder's name. */
 const BASE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/
 
 /** What the ids of jobs look like; a base folder of such a name would hide a job's model. */
-const JOB_ID = /^(run|merge|export)-[0-9a-f]{12}$/
+const JOB_ID = /^(run|merge|export|import)-[0-9a-f]{12}$/
 
 /**
  * The base models in the models directories: subfolders with a config.json, by id. Of equal names the first directory's
@@ -22,6 +24,37 @@ export function findBases(directories: readonly string[]): Map<string, { folder:
     }
   }
   return bases
+}
+
+/**
+ * Where a new base model goes: in the first models directory, under its id.
+ *
+ * @throws EngineError `invalid` for a name that cannot be an id, `conflict` for one that is taken.
+ */
+export function newBaseFolder(directories: readonly string[], name: string): string {
+  if (!BASE_ID.test(name) || JOB_ID.test(name)) {
+    throw new EngineError(
+      'invalid',
+      'invalid_model_name',
+      `The name ${JSON.stringify(name.slice(0, 120))} cannot be a model's id: up to 100 letters, digits, '.', '_' and '-', ` +
+        'beginning with a letter or digit, and not like the id of a job.',
+      { param: 'name' },
+    )
+  }
+  const taken = findBases(directories).get(name)
+  if (taken) {
+    throw new EngineError(
+      'conflict',
+      'model_exists',
+      `There is a base model ${name} already, in ${taken.folder}.`,
+      {
+        param: 'name',
+      },
+    )
+  }
+  const folder = join(directories[0]!, name)
+  checkVacant(folder)
+  return folder
 }
 
 function subfolders(directory: string): string[] {

@@ -9,11 +9,11 @@ const STALE_UPLOAD_MS = 60 * 60 * 1000
 
 /** Removes what killed processes left half-written: partial folders, unfinished uploads, half-deleted models. */
 export async function sweepTemporaries(
-  directories: { saves: string; datasets: string },
+  directories: { models: readonly string[]; saves: string; datasets: string },
   outputDirs: readonly string[],
 ): Promise<void> {
-  const { saves, datasets } = directories
-  for (const folder of [join(saves, 'merges'), join(saves, 'exports'), ...outputDirs])
+  const { models, saves, datasets } = directories
+  for (const folder of [...models, join(saves, 'merges'), join(saves, 'exports'), ...outputDirs])
     sweepPartialFolders(folder)
   await rm(join(saves, TRASH), { recursive: true, force: true })
   await sweepUploads(datasets)

@@ -7,7 +7,7 @@ import { isAlive } from '../jobs/process-identity.ts'
 import { ID_PREFIX, isTerminal, type Job, type JobEventRow, type JobKind } from '../jobs/types.ts'
 import type { ServiceContext } from './context.ts'
 
-/** A fresh id: `run-`, `merge-` or `export-` and twelve hexadecimal digits. */
+/** A fresh id: `run-`, `merge-`, `export-` or `import-` and twelve hexadecimal digits. */
 export function newJobId(kind: JobKind): string {
   return `${ID_PREFIX[kind]}-${randomBytes(6).toString('hex')}`
 }
@@ -57,7 +57,7 @@ type Queue = ServiceContext['queue']
 export async function findJob(queue: Queue, kind: JobKind, id: string): Promise<Job> {
   const job = await queue.get(id)
   if (job?.kind === kind) return job
-  const noun = { train: 'training run', merge: 'merge', export: 'export' }[kind]
+  const noun = { train: 'training run', merge: 'merge', export: 'export', import: 'import' }[kind]
   throw new EngineError('not_found', `${ID_PREFIX[kind]}_not_found`, `There is no ${noun} ${show(id)}.`, {
     param: 'id',
   })

@@ -1,6 +1,14 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
-import type { ExportJob, JobEvent, Merge, Model, StoredBytes, TrainingRun } from '../../routes/services.ts'
+import type {
+  ExportJob,
+  ImportJob,
+  JobEvent,
+  Merge,
+  Model,
+  StoredBytes,
+  TrainingRun,
+} from '../../routes/services.ts'
 
 /** An error of the shape that the application throws. */
 export class FakeError extends Error {
@@ -57,6 +65,18 @@ export const fakeExport = (id: string): ExportJob => ({
   bytes: null,
   ...idle,
   status: 'succeeded',
+})
+
+export const fakeImport = (id: string): ImportJob => ({
+  id,
+  object: 'import',
+  file: 'tiny.gguf',
+  model: 'tiny',
+  dtype: null,
+  progress: null,
+  bytes: null,
+  ...idle,
+  status: 'queued',
 })
 
 export const fakeModel = (id: string): Model => ({

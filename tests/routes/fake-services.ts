@@ -6,6 +6,7 @@ import type {
   ChatRequest,
   Dataset,
   ExportJob,
+  ImportJob,
   JobEvent,
   Jobs,
   Merge,
@@ -15,6 +16,7 @@ import type {
 import {
   FakeError,
   fakeExport,
+  fakeImport,
   fakeMerge,
   fakeModel,
   fakeRun,
@@ -179,6 +181,15 @@ class FakeExports extends FakeJobs<ExportJob> {
   }
 }
 
+class FakeImports extends FakeJobs<ImportJob> {
+  readonly requests: unknown[] = []
+
+  async create(request: unknown) {
+    this.requests.push(request)
+    return this.add(fakeImport('import-1'))
+  }
+}
+
 class FakeDatasets {
   readonly registered = new Map<string, { fields: unknown; content: Buffer; fileName: string }>()
   /** Staged files that neither became a dataset nor were discarded. */
@@ -331,6 +342,7 @@ export class FakeServices {
   readonly datasets = new FakeDatasets()
   readonly merges = new FakeMerges()
   readonly exports = new FakeExports()
+  readonly imports = new FakeImports()
   readonly models = new FakeModels()
   readonly chat = new FakeChat()
   healthStatus: 'ok' | 'starting' | 'draining' = 'ok'

@@ -51,7 +51,12 @@ const ALIGNMENT = 32
 
 /** A GGUF file of version 3. */
 export function ggufBytes(metadata: Record<string, Value>, tensors: TensorBytes[]): Buffer {
-  const parts: Uint8Array[] = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(Object.keys(metadata).length)]
+  const parts: Uint8Array[] = [
+    Buffer.from('GGUF'),
+    u32(3),
+    u64(tensors.length),
+    u64(Object.keys(metadata).length),
+  ]
   for (const [key, value] of Object.entries(metadata)) parts.push(text(key), valueBytes(value))
   let offset = 0
   for (const { name, shape, type = 0, bytes } of tensors) {

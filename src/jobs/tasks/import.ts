@@ -1,0 +1,16 @@
+import { existsSync } from 'node:fs'
+import { importGguf } from '../../../engine/gguf/import.ts'
+import { readModelFacts } from '../../models/model-folder.ts'
+import type { ImportTask } from '../../services/imports.ts'
+import type { Task } from '../protocol.ts'
+import { byteProgressReporter } from './byte-progress.ts'
+
+/** Makes a base model of a GGUF file. The folder appears whole: one that a second start finds is the first one's work. */
+export const importTask: Task = async ({ job, signal, report }) => {
+  const { file, dtype } = job.resolved as unknown as ImportTask
+  if (job.attempt === 1 || !existsSync(job.outputDir)) {
+    const onProgress = byteProgressReporter(report)
+    await importGguf({ file, outputFolder: job.outputDir, dtype, onProgress, signal })
+  }
+  return { bytes: readModelFacts(job.outputDir).weightBytes }
+}
