@@ -15,6 +15,7 @@ const { values, positionals } = parseArgs({
     'trained-from': { type: 'string', default: '127' },
     steps: { type: 'string', default: '3' },
     threads: { type: 'string', default: '2' },
+    checkpointing: { type: 'boolean', default: false },
     profile: { type: 'string' },
   },
 })
@@ -29,6 +30,7 @@ const [rows, length, trainedFrom, steps, threads] = [
 const step = await CompiledStep.create(openModel(positionals[0]!), {
   method: { kind: 'lora', rank: 8, scale: 2, dropout: 0, targets: 'all' },
   maxLength: length,
+  checkpointing: values.checkpointing,
   initialize: initializeLora(42),
   session: { threads, profilePrefix: values.profile },
 })

@@ -1,31 +1,48 @@
 import { EngineError } from '../errors.ts'
 import type { GraphBuilder } from '../graph/builder.ts'
-import type { Node } from '../graph/graph.ts'
+import type { Node, Segment } from '../graph/graph.ts'
 import type { Op } from '../graph/ops.ts'
 import { formatShape, type Shape, sameShape, type Value } from '../graph/values.ts'
 import { type GradContext, type GradRule, manyOutputs, NO_GRAD, NOT_DIFFERENTIABLE, rules } from './rules.ts'
+
+export interface BackwardOptions {
+  /**
+   * Segments of the forward pass whose results are computed anew for the backward pass instead of being kept (gradient
+   * checkpointing, arXiv:1604.06174). They must not overlap.
+   */
+  readonly recompute?: readonly Segment[]
+}
 
 /**
  * Reverse-mode differentiation of a graph: appends to `g` the nodes that compute the gradient of the scalar `loss` by
  * each parameter, and returns those gradients in order. Nothing is emitted for values that lead to no parameter.
  * Throws when a parameter does not reach the loss or an operation on the way has no derivative.
  */
-export function backward(g: GraphBuilder, loss: Value, parameters: readonly Value[]): Value[] {
+export function backward(
+  g: GraphBuilder,
+  loss: Value,
+  parameters: readonly Value[],
+  { recompute = [] }: BackwardOptions = {},
+): Value[] {
   const forward = [...g.nodes]
   const wanted = valuesThatDependOn(parameters, forward)
-  const casts = castsOfConstants(forward, wanted)
+  const keptLong = insideOf(g.segments, forward)
+  const casts = castsOfConstants(keptLong, wanted)
+  const again = computeAgain(g, forward, recompute)
+  const sum = summation(g)
   const contributions = new Map<string, Value[]>([[loss.name, [g.scalar(1)]]])
   for (const node of forward.toReversed()) {
     if (!node.outputs.some((output) => contributions.has(output.name))) continue
-    if (!node.inputs.some((input) => input && wanted.has(input.name))) continue
+    const needs = node.inputs.map((input) => input !== null && wanted.has(input.name))
+    if (!needs.includes(true)) continue
     const dys = node.outputs.map((output) => {
       const parts = contributions.get(output.name)
-      return parts ? sum(g, parts) : null
+      return parts ? sum(parts) : null
     })
-    const gradients = applyRule(g, recast(g, node, casts), dys, wanted)
+    const gradients = applyRule(g, again.get(node) ?? recast(g, node, casts), dys, needs)
     node.inputs.forEach((input, index) => {
       const gradient = gradients[index]
-      if (!input || !gradient || !wanted.has(input.name)) return
+      if (!input || !gradient || !needs[index]) return
       const known = contributions.get(input.name) ?? []
       contributions.set(input.name, [...known, reduceTo(g, gradient, input.shape)])
     })
@@ -35,15 +52,41 @@ export function backward(g: GraphBuilder, loss: Value, parameters: readonly Valu
     if (!parts) {
       throw new EngineError('internal', 'no_gradient_path', `${parameter.name} does not influence the loss`)
     }
-    return sum(g, parts)
+    return sum(parts)
   })
+}
+
+function insideOf(segments: readonly Segment[], nodes: readonly Node[]): Node[] {
+  return segments.flatMap(({ start, end }) => nodes.slice(start, end))
+}
+
+/**
+ * Appends the nodes of the segments once more, reading each other and what entered their segment, and returns each
+ * node's copy. All copies stand before the backward pass, so that onnxruntime, which runs the highest node first,
+ * goes on with the backward pass wherever it can and begins a segment's copy only when its turn has come. Integers
+ * (shapes, indices) are small and stay.
+ */
+function computeAgain(g: GraphBuilder, nodes: readonly Node[], segments: readonly Segment[]): Map<Node, Node> {
+  const copies = new Map<Node, Node>()
+  for (const segment of segments) {
+    const anew = new Map<string, Value>()
+    const current = (value: Value | null) => (value ? (anew.get(value.name) ?? value) : null)
+    for (const node of insideOf([segment], nodes)) {
+      const inputs = node.inputs.map(current)
+      const integers = node.outputs.every(({ dtype }) => dtype === 'int64')
+      const outputs = integers ? node.outputs : g.emitAll(node.op, inputs, node.attributes)
+      for (const [index, output] of node.outputs.entries()) anew.set(output.name, outputs[index]!)
+      copies.set(node, { ...node, inputs, outputs })
+    }
+  }
+  return copies
 }
 
 function applyRule(
   g: GraphBuilder,
   node: Node,
   dys: readonly (Value | null)[],
-  wanted: ReadonlySet<string>,
+  needs: readonly boolean[],
 ): readonly (Value | null)[] {
   const rule = rules[node.op]
   if (rule === NO_GRAD) return []
@@ -60,7 +103,7 @@ function applyRule(
     attributes: node.attributes,
     dy,
     dys,
-    needs: node.inputs.map((input) => input !== null && wanted.has(input.name)),
+    needs,
   }
   // The table pairs each op with its own attributes; the union of all ops can't say that.
   return (rule as GradRule<Op>)(context as unknown as GradContext<Op>)
@@ -76,7 +119,7 @@ function castsOfConstants(nodes: readonly Node[], wanted: ReadonlySet<string>): 
 
 /**
  * The node with such casts made anew for its rule. Reading the forward pass's cast would keep a float32 copy of every
- * frozen weight alive until the backward pass comes back to it; casting again costs a few percent of the time.
+ * layer's frozen weights alive until the backward pass comes back to it; casting again costs a few percent of the time.
  */
 function recast(g: GraphBuilder, node: Node, casts: ReadonlyMap<string, Node<'Cast'>>): Node {
   if (!node.inputs.some((input) => input && casts.has(input.name))) return node
@@ -99,14 +142,20 @@ function valuesThatDependOn(parameters: readonly Value[], nodes: readonly Node[]
 }
 
 /** Sums contributions with matrix products last, so that each addition can be fused into a product. */
-function sum(g: GraphBuilder, parts: readonly Value[]): Value {
-  if (parts.length === 1) return parts[0]!
-  const products = new Set(g.nodes.filter((node) => node.op === 'Gemm').map((node) => node.outputs[0]!.name))
-  const ordered = [
-    ...parts.filter((part) => !products.has(part.name)),
-    ...parts.filter((part) => products.has(part.name)),
-  ]
-  return ordered.reduce((total, part) => g.Add(total, part))
+function summation(g: GraphBuilder): (parts: readonly Value[]) => Value {
+  const products = new Set<string>()
+  let seen = 0
+  return (parts) => {
+    for (; seen < g.nodes.length; seen++) {
+      const node = g.nodes[seen]!
+      if (node.op === 'Gemm') products.add(node.outputs[0]!.name)
+    }
+    const ordered = [
+      ...parts.filter((part) => !products.has(part.name)),
+      ...parts.filter((part) => products.has(part.name)),
+    ]
+    return ordered.reduce((total, part) => g.Add(total, part))
+  }
 }
 
 /** The one place where broadcasting is undone: sums over the axes that the input did not have. */

@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
 import type { DType } from '../tensor.ts'
-import type { Constant, ExternalWeight, Graph, Node } from './graph.ts'
+import type { Constant, ExternalWeight, Graph, Node, Segment } from './graph.ts'
 import { type Op, type OpAttributes, opSpecs } from './ops.ts'
 import {
   type Dim,
@@ -27,6 +27,7 @@ export class GraphBuilder {
   private readonly dimValues = new Map<Dim, Value>()
   private readonly shapeTensors = new Map<string, Value>()
   private readonly scopes: string[] = []
+  private readonly marked: Segment[] = []
   private counter = 0
 
   // --- edges -------------------------------------------------------------------------------------------------------
@@ -122,6 +123,19 @@ export class GraphBuilder {
     } finally {
       this.scopes.pop()
     }
+  }
+
+  /** Runs `body` and notes its nodes as one segment, whose results the backward pass may compute anew. */
+  segment<T>(body: () => T): T {
+    const start = this.nodes.length
+    const result = body()
+    this.marked.push({ start, end: this.nodes.length })
+    return result
+  }
+
+  /** The segments so far, in order; they do not overlap. */
+  get segments(): readonly Segment[] {
+    return this.marked
   }
 
   /** Appends a node and returns its outputs. */

@@ -9,6 +9,12 @@ export interface Node<K extends Op = Op> {
   readonly attributes: OpAttributes[K]
 }
 
+/** A stretch of a builder's nodes, [start, end): a layer. */
+export interface Segment {
+  readonly start: number
+  readonly end: number
+}
+
 /** A constant that lives in the graph's own bytes. */
 export interface Constant {
   readonly value: Value

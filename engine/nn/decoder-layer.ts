@@ -26,7 +26,8 @@ export function decoder(m: ModelBuilder, config: DecoderConfig, form: BuildForm)
   for (const [layer, { rope, window }] of config.layerAttention.entries()) {
     const reached = window !== null && window < form.positions ? window : null
     const place = { layer, tables: tables.get(rope)!, window: reached, form: form.attention }
-    x = decoderLayer(m, config, place, x)
+    const input = x
+    x = m.g.segment(() => decoderLayer(m, config, place, input))
   }
   return rmsNorm(m, config, x, names.finalNorm, config.hiddenSize)
 }

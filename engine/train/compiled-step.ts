@@ -34,6 +34,8 @@ export interface CompiledStepOptions {
   readonly objective?: Objective
   /** Longest sequence that will be fed, in tokens. */
   readonly maxLength: number
+  /** Compute each layer's forward pass again for its backward pass instead of keeping its results. */
+  readonly checkpointing?: boolean
   /** Start value of a trainable tensor; its array is kept and updated by the optimizer. */
   readonly initialize: (name: string, shape: readonly number[]) => Float32Array
   readonly session?: Pick<SessionOptions, 'threads' | 'prepack' | 'profilePrefix'>
@@ -190,7 +192,7 @@ export class CompiledStep implements TrainStep {
 
 function buildStepGraph(
   model: OpenModel,
-  { method, maxLength, objective = languageModel }: CompiledStepOptions,
+  { method, maxLength, objective = languageModel, checkpointing = false }: CompiledStepOptions,
   purpose: 'training' | 'evaluation',
 ): StepGraph {
   const training = purpose === 'training'
@@ -207,7 +209,8 @@ function buildStepGraph(
   const weight = g.input('weight', 'float32', [])
   const { loss, values } = g.scope('objective', () => objective.build(builder, model.config, hidden, weight))
   const trained = builder.trainables.map(({ value }) => value)
-  const gradients = training ? g.scope('backward', () => backward(g, loss, trained)) : []
+  const recompute = checkpointing ? g.segments : []
+  const gradients = training ? g.scope('backward', () => backward(g, loss, trained, { recompute })) : []
   const outputs = [...gradients, ...Object.values(values), loss]
   const fused = fuseAddIntoGemm(removeDeadNodes(g.nodes, outputs), outputs)
   return {

@@ -96,6 +96,21 @@ describe('CompiledStep', () => {
     expect(await step.evaluate(batch, weight)).toEqual(await plain.evaluate(batch, weight))
   })
 
+  it.each(['lora', 'full'] as const)('checkpointing changes no bit of the gradients of %s', async (kind) => {
+    const method = kind === 'full' ? ({ kind } as const) : { ...lora, dropout: 0.5 }
+    const model = openModel(folder)
+    const initialize = kind === 'full' ? (name: string) => model.weights.readFloat32(name) : stirred
+    const options = { method, maxLength: 64, initialize }
+    const batch = batchOf([16, 11])
+    const results = []
+    for (const checkpointing of [false, true]) {
+      const step = await CompiledStep.create(model, { ...options, checkpointing })
+      opened.push(step)
+      results.push(await step.run(batch, 1 / batch.labels.length, 5))
+    }
+    expect(results[1]).toEqual(results[0])
+  })
+
   it('a batch without a trained label costs nothing and moves nothing', async () => {
     const step = await compile(lora)
     const batch = batchOf([2])
