@@ -63,6 +63,16 @@ export function float32ToFloat16(source: Float32Array): Uint16Array {
   return target
 }
 
+const scalar = new Float32Array(1)
+const scalarBits = new Uint32Array(scalar.buffer)
+
+/** Float16 bits of one number, which is first rounded to float32. */
+export function float16Bits(value: number): number {
+  scalar[0] = value
+  const x = scalarBits[0]!
+  return ((x >>> 16) & 0x8000) | float16Magnitude(x & 0x7fffffff)
+}
+
 /** Float16 bits of the float32 whose bits (sign cleared) are `x`. */
 function float16Magnitude(x: number): number {
   if (x > 0x7f800000) return 0x7e00 | ((x >>> 13) & 0x1ff)
