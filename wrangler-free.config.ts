@@ -36,6 +36,8 @@ const config: ConfigInput = {
     queuedChats: 64,
     /** Longest prompt plus answer in tokens, where the model's own limit is not lower. */
     contextTokens: 8192,
+    /** Most tokens that one request may ask for: prompts times n times max_tokens. */
+    requestTokens: 65_536,
   },
   /** What no client can lift. The reasons are in src/policy.ts. */
   policy: {

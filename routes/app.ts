@@ -3,8 +3,10 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { requestId } from 'hono/request-id'
 import { routePath } from 'hono/route'
 import { chatRoutes } from './chat.ts'
+import { completionRoutes } from './completions.ts'
 import { datasetRoutes, datasetsPath } from './datasets.ts'
 import { docsRoutes } from './docs.ts'
+import { embeddingRoutes } from './embeddings.ts'
 import { answerError, defaultHook, RouteError, toHttpError } from './errors.ts'
 import { exportRoutes } from './exports.ts'
 import { importRoutes } from './imports.ts'
@@ -15,6 +17,7 @@ import { allowOrigins, authenticate, checkHost, checkOrigin, limitBody, protectB
 import type { AppOptions, Services } from './services.ts'
 import type { StreamSettings } from './sse.ts'
 import { systemRoutes } from './system.ts'
+import { textRoutes } from './text.ts'
 import { trainingRoutes } from './training.ts'
 
 /** Tells the application of each answer, with the cause where the error was nobody's intention. */
@@ -62,6 +65,9 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.use(limitBody(options.maxJsonBytes, datasetsPath))
 
   app.route('/', chatRoutes(services.chat, streams))
+  app.route('/', completionRoutes(services.completions, streams))
+  app.route('/', embeddingRoutes(services.embeddings))
+  app.route('/', textRoutes(services.text))
   app.route('/', modelRoutes(services.models))
   app.route('/', trainingRoutes(services.training, streams))
   app.route('/', datasetRoutes(services.datasets, options.maxUploadBytes))

@@ -1,23 +1,27 @@
-import { randomUUID } from 'node:crypto'
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { chunksOf, collect } from './chat-answers.ts'
 import { defaultHook } from './errors.ts'
-import { errors, jsonBody, missing } from './responses.ts'
+import { accept, sendChunks, toSettings } from './generation.ts'
+import type { ChatMessage, ChatRequest, ChatService, Conversation } from './generation-services.ts'
+import { errors, json, jsonBody, missing } from './responses.ts'
 import {
   type ChatBody,
-  type ChatCompletion,
-  type ChatCompletionChunk,
   type ChatMessageBody,
   chatCompletion,
   chatCompletionChunk,
   chatRequest,
+  type RenderBody,
+  rendered,
+  renderRequest,
 } from './schemas/chat.ts'
-import type { ChatEvent, ChatMessage, ChatRequest, ChatService } from './services.ts'
-import { dataFrame, errorFrame, followRequest, type StreamSettings, sendEvents } from './sse.ts'
+import { followRequest, type StreamSettings } from './sse.ts'
+
+const tags = ['Chat']
 
 const complete = createRoute({
   method: 'post',
   path: '/v1/chat/completions',
-  tags: ['Chat'],
+  tags,
   summary: 'Answer a conversation',
   description: 'Works with any model id: a base, a run, a checkpoint, a merge or an export.',
   request: { body: jsonBody(chatRequest) },
@@ -34,118 +38,64 @@ const complete = createRoute({
   },
 })
 
-type Finish = Extract<ChatEvent, { type: 'finish' }>
-type Events = AsyncIterator<ChatEvent>
+const render = createRoute({
+  method: 'post',
+  path: '/v1/chat/completions/render',
+  tags,
+  summary: 'See what the chat template makes of a conversation',
+  description: 'The prompt as text and as token ids. Nothing is generated.',
+  request: { body: jsonBody(renderRequest) },
+  responses: { 200: json(rendered, 'The prompt.'), ...errors, ...missing },
+})
 
-/** What every object of one answer repeats. */
-interface Identity {
-  id: string
-  created: number
-  model: string
-  system_fingerprint: string
-}
-
-function toMessage({ role, content, name, tool_call_id }: ChatMessageBody): ChatMessage {
+function toMessage(body: ChatMessageBody): ChatMessage {
+  const { role, content, name, tool_call_id, tool_calls, reasoning_content } = body
+  const calls = tool_calls?.map((call) => ({ id: call.id, ...call.function })) ?? []
   return {
     role: role === 'developer' ? 'system' : role,
-    content: typeof content === 'string' ? content : content.map((part) => part.text).join(''),
+    content: typeof content === 'string' ? content : (content?.map((part) => part.text).join('') ?? ''),
     ...(name != null ? { name } : {}),
     ...(tool_call_id != null ? { toolCallId: tool_call_id } : {}),
+    ...(calls.length > 0 ? { toolCalls: calls } : {}),
+    ...(reasoning_content != null ? { reasoning: reasoning_content } : {}),
+  }
+}
+
+/** The conversation in the application's terms. */
+function toConversation(body: ChatBody | RenderBody): Conversation {
+  const { tool_choice: choice } = body
+  return {
+    model: body.model,
+    messages: body.messages.map(toMessage),
+    tools: body.tools?.map(({ function: { name, description, parameters, strict } }) => ({
+      name,
+      description: description ?? undefined,
+      parameters: parameters ?? undefined,
+      strict: strict ?? undefined,
+    })),
+    toolChoice: typeof choice === 'object' && choice !== null ? choice.function : (choice ?? undefined),
+    parallelToolCalls: body.parallel_tool_calls ?? undefined,
+    templateVariables: body.chat_template_kwargs ?? undefined,
+    reasoningEffort: body.reasoning_effort ?? undefined,
   }
 }
 
 /** The request in the application's terms: null and absent are the same, and each setting has one name. */
 export function toChatRequest(body: ChatBody): ChatRequest {
   return {
-    model: body.model,
-    messages: body.messages.map(toMessage),
+    ...toConversation(body),
+    ...toSettings(body),
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? undefined,
-    temperature: body.temperature ?? undefined,
-    topP: body.top_p ?? undefined,
-    topK: body.top_k ?? undefined,
-    seed: body.seed ?? undefined,
-    stop: typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []),
+    logprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
+    responseFormat: toResponseFormat(body.response_format),
   }
 }
 
-const toUsage = ({ usage: { promptTokens, completionTokens } }: Finish) => ({
-  prompt_tokens: promptTokens,
-  completion_tokens: completionTokens,
-  total_tokens: promptTokens + completionTokens,
-})
-
-/** Waits until the request is accepted; what is wrong with it is thrown here, while a status can still say so. */
-async function accept(events: Events, model: string): Promise<Identity> {
-  const first = await events.next()
-  if (first.done || first.value.type !== 'start')
-    throw new Error('a generation must begin with its start event')
-  return {
-    id: `chatcmpl-${randomUUID().replaceAll('-', '')}`,
-    created: Math.floor(Date.now() / 1000),
-    model,
-    system_fingerprint: first.value.systemFingerprint,
-  }
-}
-
-const endedEarly = () => new Error('a generation ended without its finish event')
-
-async function collect(events: Events, identity: Identity): Promise<ChatCompletion> {
-  let content = ''
-  for (let next = await events.next(); !next.done; next = await events.next()) {
-    const event = next.value
-    if (event.type === 'text') content += event.text
-    if (event.type !== 'finish') continue
-    const message = { role: 'assistant' as const, content, refusal: null }
-    return {
-      ...identity,
-      object: 'chat.completion',
-      choices: [{ index: 0, message, logprobs: null, finish_reason: event.reason }],
-      usage: toUsage(event),
-    }
-  }
-  throw endedEarly()
-}
-
-type Delta = ChatCompletionChunk['choices'][number]['delta']
-
-/** The chunks of one answer: the role first, text, the finish reason, and the usage where it was asked for. */
-async function* chunksOf(
-  events: Events,
-  identity: Identity,
-  includeUsage: boolean,
-): AsyncGenerator<ChatCompletionChunk> {
-  const base = { ...identity, object: 'chat.completion.chunk' as const }
-  const chunk = (delta: Delta, finish_reason: Finish['reason'] | null = null): ChatCompletionChunk => ({
-    ...base,
-    choices: [{ index: 0, delta, logprobs: null, finish_reason }],
-    ...(includeUsage ? { usage: null } : {}),
-  })
-  yield chunk({ role: 'assistant', content: '' })
-  for (let next = await events.next(); !next.done; next = await events.next()) {
-    const event = next.value
-    if (event.type === 'text') yield chunk({ content: event.text })
-    if (event.type !== 'finish') continue
-    yield chunk({}, event.reason)
-    if (includeUsage) yield { ...base, choices: [], usage: toUsage(event) }
-    return
-  }
-  throw endedEarly()
-}
-
-/** The chunks as frames, then the end mark that OpenAI's clients wait for. */
-async function* framesOf(
-  chunks: AsyncGenerator<ChatCompletionChunk>,
-  events: Events,
-  toErrorFrame: (error: unknown) => string,
-): AsyncGenerator<string> {
-  try {
-    for await (const chunk of chunks) yield dataFrame(chunk)
-    yield 'data: [DONE]\n\n'
-  } catch (error) {
-    yield toErrorFrame(error)
-  } finally {
-    await events.return?.()
-  }
+function toResponseFormat(format: ChatBody['response_format']): ChatRequest['responseFormat'] {
+  if (format == null || format.type === 'text') return undefined
+  if (format.type === 'json_object') return format
+  const { schema, strict } = format.json_schema
+  return { type: 'json_schema', schema, strict: strict ?? false }
 }
 
 /**
@@ -153,14 +103,23 @@ async function* framesOf(
  * not.
  */
 export function chatRoutes(service: ChatService, streams: StreamSettings): OpenAPIHono {
-  return new OpenAPIHono({ defaultHook }).openapi(complete, async (c) => {
+  const app = new OpenAPIHono({ defaultHook })
+  app.openapi(complete, async (c) => {
     const body = c.req.valid('json')
     const abort = followRequest(c)
-    const events = service.complete(toChatRequest(body), abort.signal)[Symbol.asyncIterator]()
-    const identity = await accept(events, body.model)
-    if (!body.stream) return c.json(await collect(events, identity), 200)
-    const chunks = chunksOf(events, identity, body.stream_options?.include_usage ?? false)
-    const frames = framesOf(chunks, events, (error) => errorFrame(c, error, streams))
-    return sendEvents(c, frames, abort, streams.keepAliveMs)
+    const request = toChatRequest(body)
+    const events = service.complete(request, abort.signal)[Symbol.asyncIterator]()
+    const identity = await accept(events, 'chatcmpl', body.model)
+    const choices = request.n ?? 1
+    if (!body.stream) return c.json(await collect(events, identity, choices), 200)
+    const includeUsage = body.stream_options?.include_usage ?? false
+    return sendChunks(c, chunksOf(events, identity, choices, includeUsage), abort, streams)
   })
+  app.openapi(render, async (c) => {
+    const body = c.req.valid('json')
+    const conversation = { ...toConversation(body), addGenerationPrompt: body.add_generation_prompt }
+    const prompt = await service.render(conversation, followRequest(c).signal)
+    return c.json({ object: 'chat.render' as const, model: body.model, ...prompt }, 200)
+  })
+  return app
 }

@@ -1,11 +1,13 @@
 import { type OpenAPIHono, z } from '@hono/zod-openapi'
 import { chatCompletionChunk } from './schemas/chat.ts'
 import { errorEnvelope } from './schemas/common.ts'
+import { completionChunk } from './schemas/completions.ts'
 import { jobEvent } from './schemas/jobs.ts'
 import { trainingConfigComponent } from './training.ts'
 
 const tags = [
   { name: 'Chat', description: 'Conversations with any model, for any OpenAI client.' },
+  { name: 'Text', description: 'Tokens and vectors of texts.' },
   { name: 'Models', description: 'Everything that answers: bases, runs, checkpoints, merges, exports.' },
   { name: 'Training', description: 'Fine-tuning runs, with the field names of LLaMA-Factory.' },
   { name: 'Datasets', description: 'The registry in dataset_info.json.' },
@@ -36,6 +38,7 @@ export function describeApi(app: OpenAPIHono, { version, keysRequired, trainConf
   registry.register('Error', errorEnvelope)
   registry.register('JobEvent', jobEvent)
   registry.register('ChatCompletionChunk', chatCompletionChunk)
+  registry.register('CompletionChunk', completionChunk)
   registry.registerComponent('schemas', trainingConfigComponent, describeConfig(trainConfig))
   registry.registerComponent('responses', 'Error', {
     description: "What went wrong, in OpenAI's envelope.",

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { z } from '@hono/zod-openapi'
+import type { ChatService, CompletionService, EmbeddingService, TextService } from './generation-services.ts'
 import type { ExportFile, ExportJob, ExportRequest, Merge, MergeRequest } from './schemas/artifacts.ts'
 import type { PageQuery } from './schemas/common.ts'
 import type {
@@ -114,47 +115,6 @@ export interface ModelService {
   delete(id: string): Promise<void>
 }
 
-export interface ChatMessage {
-  role: 'system' | 'user' | 'assistant' | 'tool'
-  content: string
-  name?: string
-  toolCallId?: string
-}
-
-/** A chat request after validation. Sampling fields that the client left out are undefined: the model's defaults count. */
-export interface ChatRequest {
-  model: string
-  /** `developer` has become `system`; text parts are joined. */
-  messages: ChatMessage[]
-  maxTokens?: number
-  temperature?: number
-  topP?: number
-  /** 0 switches it off. */
-  topK?: number
-  seed?: number
-  /** At most four, none empty. */
-  stop: string[]
-}
-
-/**
- * `start` comes first and exactly once, when the request is accepted: model loaded, template rendered, prompt inside the
- * context. Errors before it become an HTTP status, errors after it end the stream. `text` pieces are whole characters and
- * hold no stop string. `finish` comes last.
- */
-export type ChatEvent =
-  | { type: 'start'; systemFingerprint: string }
-  | { type: 'text'; text: string }
-  | {
-      type: 'finish'
-      reason: 'stop' | 'length'
-      usage: { promptTokens: number; completionTokens: number }
-    }
-
-export interface ChatService {
-  /** Generates. `signal` aborts when the client has gone; leaving the iteration early also ends the generation. */
-  complete(request: ChatRequest, signal: AbortSignal): AsyncIterable<ChatEvent>
-}
-
 export interface Health {
   /** Anything but 'ok' answers 503. */
   status: 'ok' | 'starting' | 'draining'
@@ -186,6 +146,9 @@ export interface Services {
   imports: ImportService
   models: ModelService
   chat: ChatService
+  completions: CompletionService
+  text: TextService
+  embeddings: EmbeddingService
   system: SystemService
 }
 

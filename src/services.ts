@@ -1,5 +1,6 @@
 import type { Health, Services } from '../routes/services.ts'
 import { chatService } from './services/chat.ts'
+import { completionService } from './services/completions.ts'
 import type { ServiceContext } from './services/context.ts'
 import { datasetService } from './services/datasets.ts'
 import { type Exports, exportService } from './services/exports.ts'
@@ -7,6 +8,7 @@ import { type Imports, importService } from './services/imports.ts'
 import { type Merges, mergeService } from './services/merges.ts'
 import { modelService } from './services/models.ts'
 import { authService, systemService } from './services/system.ts'
+import { embeddingService, textService } from './services/text.ts'
 import { type Training, trainingService } from './services/training.ts'
 
 /** What the routes ask for, and what the command line may ask beyond that. */
@@ -27,6 +29,9 @@ export function createServices(context: ServiceContext, state: { status: Health[
     imports: importService(context),
     models: modelService(context),
     chat: chatService(context),
+    completions: completionService(context),
+    text: textService(context),
+    embeddings: embeddingService(context),
     system: systemService(context, state),
   }
 }

@@ -40,6 +40,7 @@ export const configSchema = z.strictObject({
       queuedJobs: count.min(1).default(100),
       queuedChats: count.min(1).default(64),
       contextTokens: count.min(16).default(8192),
+      requestTokens: count.min(1).default(65_536),
     })
     .prefault({}),
   policy: z

@@ -19,6 +19,8 @@ export interface TokenGrammar {
 export interface GenerationRequest {
   /** Token ids of the whole prompt, at least one. */
   prompt: Int32Array
+  /** What errors call the prompt: the request's field that it came from. */
+  promptName?: string
   /** The LoRA adapter to answer with; undefined answers with the base. */
   adapter?: DecoderAdapter
   sampling: SamplingParams
@@ -180,10 +182,10 @@ function seededRandom(seed: number): () => number {
 
 /** How many tokens may be generated: what was asked, clipped to what the context leaves. */
 function tokenBudget(maxPositions: number, request: GenerationRequest): number {
-  const { prompt, maxTokens } = request
+  const { prompt, maxTokens, promptName = 'messages' } = request
   if (prompt.length === 0) {
     throw new EngineError('invalid', 'empty_prompt', 'The prompt has no tokens; at least one is needed.', {
-      param: 'messages',
+      param: promptName,
     })
   }
   if (prompt.length >= maxPositions) {
@@ -191,7 +193,7 @@ function tokenBudget(maxPositions: number, request: GenerationRequest): number {
       'too_large',
       'context_length_exceeded',
       `The prompt has ${prompt.length} tokens, but this model's context holds ${maxPositions}, of which the answer needs at least one.`,
-      { param: 'messages' },
+      { param: promptName },
     )
   }
   if (maxTokens === undefined) return maxPositions - prompt.length

@@ -9,6 +9,8 @@ export interface TemplateMessage {
   tool_calls?: { id?: string; type: 'function'; function: { name: string; arguments: unknown } }[]
   tool_call_id?: string
   name?: string
+  /** An earlier answer's reasoning; templates of reasoning models may show it. */
+  reasoning_content?: string
 }
 
 export interface RenderOptions {
@@ -39,6 +41,8 @@ export interface ChatTemplate {
   readonly origin: 'tokenizer' | 'chatml' | 'empty' | 'fallback'
   /** What the user should know, when the model folder has no template. */
   readonly warning: string | undefined
+  /** The template itself. */
+  readonly source: string
   /** Whether the template shows a list of tools, assistant tool calls, and messages of the role `tool`. */
   readonly knows: { readonly tools: boolean; readonly toolCalls: boolean; readonly toolRole: boolean }
   /**
@@ -121,6 +125,7 @@ function compile(
   return {
     origin,
     warning,
+    source,
     knows: {
       tools: /\btools\b/.test(source),
       toolCalls: /\btool_calls\b/.test(source),

@@ -2,6 +2,7 @@ import { EngineError } from '../errors.ts'
 import type { ChatTemplate, TemplateMessage } from './chat-template.ts'
 import type { Conversation, Message } from './conversation.ts'
 import { isJsonObject } from './tokenizer-files.ts'
+import { describeTools } from './tools.ts'
 
 export type ChatConversation = Extract<Conversation, { kind: 'chat' }>
 
@@ -88,14 +89,6 @@ function parseTools(text: string | undefined): unknown[] {
   const tools = Array.isArray(value) ? value : [value]
   return tools.map((tool) =>
     isJsonObject(tool) && tool.type === undefined ? { type: 'function', function: tool } : tool,
-  )
-}
-
-function describeTools(tools: readonly unknown[]): string {
-  if (tools.length === 0) return ''
-  const lines = tools.map((tool) => JSON.stringify(isJsonObject(tool) ? (tool.function ?? tool) : tool))
-  return ['These tools can be called, each by a JSON object with its name and arguments:', ...lines].join(
-    '\n',
   )
 }
 

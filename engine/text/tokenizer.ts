@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers'
 import { EngineError } from '../errors.ts'
+import { tokenBytes, type VocabularyKind, vocabularyKind } from './token-bytes.ts'
 import {
   isJsonObject,
   type JsonObject,
@@ -37,6 +38,11 @@ export interface ModelTokenizer {
   decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): string
   /** The id of one token's text, special or not. */
   tokenId(token: string): number | undefined
+  /** A token as the vocabulary writes it (see vocabularyKind); undefined for an id without a token. */
+  tokenText(id: number): string | undefined
+  readonly vocabularyKind: VocabularyKind
+  /** The bytes that a token stands for in the middle of a text; none for an id without a token. */
+  tokenBytes(id: number): Uint8Array
 }
 
 /** The library's class as used here: its own declarations do not resolve under Node's module rules. */
@@ -67,6 +73,8 @@ export function loadTokenizer(folder: string): ModelTokenizer {
   const eosTokenIds = [...new Set(eosTokenId === undefined ? modelEosIds : [eosTokenId, ...modelEosIds])]
   const cleanUp = config.clean_up_tokenization_spaces === true && modelType(json) !== 'BPE'
   const specialTokenIds = readSpecialTokenIds(tokenizer, named)
+  const addedTokens = tokenizer.get_added_tokens_decoder()
+  const kind = vocabularyKind(json)
 
   return {
     vocabSize: countIds(tokenizer),
@@ -88,6 +96,9 @@ export function loadTokenizer(folder: string): ModelTokenizer {
       return tokenizer.decode(known, { clean_up_tokenization_spaces: cleanUp })
     },
     tokenId: (token) => tokenizer.token_to_id(token),
+    tokenText: (id) => tokenizer.id_to_token(id),
+    vocabularyKind: kind,
+    tokenBytes: (id) => tokenBytes(tokenizer.id_to_token(id) ?? '', kind, addedTokens.has(id)),
   }
 }
 

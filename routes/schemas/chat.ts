@@ -1,135 +1,145 @@
 import { z } from '@hono/zod-openapi'
+import {
+  checkStream,
+  harmless,
+  isEmpty,
+  modelId,
+  never,
+  samplingFields,
+  tokenCount,
+  unsupported,
+  usage,
+} from './generation.ts'
+import { answerToolCall, messageToolCall, responseFormat, tool, toolCallDelta, toolChoice } from './tools.ts'
 
 const textPart = z.object({
   type: z.literal('text', 'only text parts are supported'),
   text: z.string(),
 })
 
-/** A field that means something this server does not do: only values that ask for nothing pass. */
-const unsupported = (isHarmless: (value: unknown) => boolean, message: string) =>
-  z
-    .unknown()
-    .refine((value) => value === undefined || value === null || isHarmless(value), {
-      message,
-      params: { code: 'unsupported_parameter' },
-    })
-    .optional()
-    .openapi({ description: `Accepted only where it asks for nothing: ${message}.` })
-
-const isEmpty = (value: unknown) =>
-  typeof value === 'object' && value !== null && Object.keys(value).length === 0
-const isZero = (value: unknown) => value === 0
-const isFalse = (value: unknown) => value === false
-const never = () => false
-
 /** Clients echo the assistant's messages back whole, with fields that are null or empty. */
 export const chatMessage = z
   .strictObject({
     role: z.enum(['developer', 'system', 'user', 'assistant', 'tool']),
-    content: z.union([z.string(), z.array(textPart).min(1)]),
+    content: z.union([z.string(), z.array(textPart).min(1)]).nullish(),
     name: z.string().max(64).nullish(),
-    tool_call_id: z.string().nullish(),
+    tool_call_id: z.string().max(200).nullish(),
+    tool_calls: z.array(messageToolCall).max(128).nullish(),
+    reasoning_content: z.string().nullish().openapi({ description: "An earlier answer's reasoning." }),
     refusal: unsupported(never, 'refusals are not supported'),
     annotations: unsupported(isEmpty, 'annotations are not supported'),
     audio: unsupported(never, 'audio is not supported'),
-    tool_calls: unsupported(isEmpty, 'tool calls are not supported'),
     function_call: unsupported(never, 'function calls are not supported'),
+    parsed: z.unknown().optional().openapi({ description: "Some clients' own reading of the content." }),
+  })
+  .superRefine(({ role, content, tool_calls, tool_call_id }, context) => {
+    const problem = (field: string, message: string) =>
+      context.addIssue({ code: 'custom', path: [field], message })
+    const calls = tool_calls?.length ?? 0
+    if (content == null && calls === 0) problem('content', 'needed, but for an assistant that calls tools')
+    if (calls > 0 && role !== 'assistant') problem('tool_calls', 'only an assistant calls tools')
+    if (role === 'tool' && !tool_call_id) problem('tool_call_id', 'a tool names the call that it answers')
   })
   .openapi('ChatMessage', { example: { role: 'user', content: 'Who are you?' } })
 
-const stopString = z.string().min(1, 'a stop string must not be empty')
-
-/** Fields that change nothing in what is generated. */
-const harmless = {
-  user: z.string().nullish(),
-  metadata: z.record(z.string(), z.string()).nullish(),
-  store: z.boolean().nullish(),
-  parallel_tool_calls: z.boolean().nullish(),
-  service_tier: z.string().nullish(),
-  safety_identifier: z.string().nullish(),
-  prompt_cache_key: z.string().nullish(),
-  prompt_cache_retention: z.string().nullish(),
-}
-
 const notDone = {
-  tools: unsupported(isEmpty, 'tools are not supported'),
-  tool_choice: unsupported((value) => value === 'none', 'tools are not supported'),
-  functions: unsupported(isEmpty, 'functions are not supported'),
-  function_call: unsupported((value) => value === 'none', 'functions are not supported'),
-  logprobs: unsupported(isFalse, 'log probabilities are not supported'),
-  top_logprobs: unsupported(isZero, 'log probabilities are not supported'),
-  logit_bias: unsupported(isEmpty, 'logit_bias is not supported'),
-  presence_penalty: unsupported(isZero, 'penalties are not supported'),
-  frequency_penalty: unsupported(isZero, 'penalties are not supported'),
-  response_format: unsupported(
-    (value) => (value as { type?: unknown }).type === 'text',
-    'only the response format {"type": "text"} is supported',
-  ),
+  functions: unsupported(isEmpty, 'functions are the older name of tools; use tools'),
+  function_call: unsupported((value) => value === 'none', 'use tool_choice'),
   modalities: unsupported(
     (value) => Array.isArray(value) && value.every((item) => item === 'text'),
     'only the modality "text" is supported',
   ),
   audio: unsupported(never, 'audio is not supported'),
   prediction: unsupported(never, 'predicted output is not supported'),
-  reasoning_effort: unsupported((value) => value === 'none', 'reasoning_effort is not supported'),
   verbosity: unsupported(never, 'verbosity is not supported'),
   web_search_options: unsupported(never, 'web search is not supported'),
   moderation: unsupported(never, 'moderation is not supported'),
 }
 
+/** What a template may show. */
+const conversationFields = {
+  model: modelId,
+  messages: z.array(chatMessage).min(1, 'at least one message is needed').max(10_000),
+  tools: z.array(tool).max(128).nullish(),
+  tool_choice: toolChoice.nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+  reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh']).nullish(),
+  chat_template_kwargs: z.record(z.string().max(64), z.unknown()).nullish().openapi({
+    description: 'An extension. Variables of the chat template, such as enable_thinking.',
+  }),
+}
+
 export const chatRequest = z
   .strictObject({
-    model: z.string().min(1).max(200).openapi({ example: 'anneal-tiny' }),
-    messages: z.array(chatMessage).min(1, 'at least one message is needed'),
-    stream: z.boolean().nullish(),
-    stream_options: z
-      .strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.boolean().nullish() })
-      .nullish(),
-    max_tokens: z.int().min(1).nullish().openapi({ description: 'Older name of max_completion_tokens.' }),
-    max_completion_tokens: z.int().min(1).nullish(),
-    temperature: z.number().min(0).max(2).nullish(),
-    top_p: z.number().gt(0).max(1).nullish(),
-    top_k: z.int().min(0).nullish().openapi({ description: 'An extension; 0 switches it off.' }),
-    seed: z.int().nullish(),
-    stop: z.union([stopString, z.array(stopString).max(4, 'at most four stop strings')]).nullish(),
-    n: z.literal(1, 'only one choice per request is supported: leave n out or set it to 1').nullish(),
+    ...conversationFields,
+    ...samplingFields,
+    max_tokens: tokenCount.nullish().openapi({ description: 'Older name of max_completion_tokens.' }),
+    max_completion_tokens: tokenCount.nullish(),
+    logprobs: z.boolean().nullish(),
+    top_logprobs: z.int().min(0).max(20).nullish().openapi({ description: 'Needs logprobs.' }),
+    response_format: responseFormat.nullish(),
     ...harmless,
     ...notDone,
   })
   .superRefine((value, context) => {
-    const { max_tokens, max_completion_tokens, stream, stream_options } = value
+    const problem = (field: string, message: string) =>
+      context.addIssue({ code: 'custom', path: [field], message })
+    const { max_tokens, max_completion_tokens, top_logprobs, logprobs, tools, tool_choice } = value
     if (max_tokens != null && max_completion_tokens != null && max_tokens !== max_completion_tokens) {
-      const message = 'differs from max_completion_tokens, of which it is the older name'
-      context.addIssue({ code: 'custom', path: ['max_tokens'], message })
+      problem('max_tokens', 'differs from max_completion_tokens, of which it is the older name')
     }
-    if (stream_options != null && stream !== true) {
-      context.addIssue({
-        code: 'custom',
-        path: ['stream_options'],
-        message: 'only allowed when stream is true',
-      })
+    if (top_logprobs && !logprobs) problem('top_logprobs', 'only allowed when logprobs is true')
+    const chosen = typeof tool_choice === 'object' ? tool_choice?.function.name : undefined
+    if (chosen !== undefined && !tools?.some((entry) => entry.function.name === chosen)) {
+      problem('tool_choice', `names ${chosen}, which is not among the tools`)
     }
+    if (tool_choice === 'required' && !tools?.length)
+      problem('tool_choice', 'requires a tool; there are none')
+    const names = tools?.map((entry) => entry.function.name) ?? []
+    if (new Set(names).size < names.length) problem('tools', 'two tools have the same name')
+    checkStream(value, context)
   })
   .openapi('ChatCompletionRequest')
 
-const finishReason = z.enum(['stop', 'length'])
+export const renderRequest = z
+  .strictObject({ ...conversationFields, add_generation_prompt: z.boolean().default(true) })
+  .openapi('RenderRequest')
 
-export const usage = z
-  .object({ prompt_tokens: z.int(), completion_tokens: z.int(), total_tokens: z.int() })
-  .openapi('Usage')
+export const rendered = z
+  .object({ object: z.literal('chat.render'), model: z.string(), text: z.string(), tokens: z.array(z.int()) })
+  .openapi('RenderedChat')
+
+const finishReason = z.enum(['stop', 'length', 'tool_calls'])
+
+const shownToken = z.object({ token: z.string(), logprob: z.number(), bytes: z.array(z.int()).nullable() })
+
+const logprobs = z.object({
+  content: z.array(shownToken.extend({ top_logprobs: z.array(shownToken) })).nullable(),
+  refusal: z.null(),
+})
+
+const identity = {
+  id: z.string().openapi({ example: 'chatcmpl-5f1c…' }),
+  created: z.int(),
+  model: z.string(),
+  system_fingerprint: z.string(),
+}
 
 export const chatCompletion = z
   .object({
-    id: z.string().openapi({ example: 'chatcmpl-5f1c…' }),
+    ...identity,
     object: z.literal('chat.completion'),
-    created: z.int(),
-    model: z.string(),
-    system_fingerprint: z.string(),
     choices: z.array(
       z.object({
         index: z.int(),
-        message: z.object({ role: z.literal('assistant'), content: z.string(), refusal: z.null() }),
-        logprobs: z.null(),
+        message: z.object({
+          role: z.literal('assistant'),
+          content: z.string().nullable(),
+          refusal: z.null(),
+          reasoning_content: z.string().optional(),
+          tool_calls: z.array(answerToolCall).optional(),
+        }),
+        logprobs: logprobs.nullable(),
         finish_reason: finishReason,
       }),
     ),
@@ -139,16 +149,18 @@ export const chatCompletion = z
 
 export const chatCompletionChunk = z
   .object({
-    id: z.string(),
+    ...identity,
     object: z.literal('chat.completion.chunk'),
-    created: z.int(),
-    model: z.string(),
-    system_fingerprint: z.string(),
     choices: z.array(
       z.object({
         index: z.int(),
-        delta: z.object({ role: z.literal('assistant').optional(), content: z.string().optional() }),
-        logprobs: z.null(),
+        delta: z.object({
+          role: z.literal('assistant').optional(),
+          content: z.string().optional(),
+          reasoning_content: z.string().optional(),
+          tool_calls: z.array(toolCallDelta).optional(),
+        }),
+        logprobs: logprobs.nullable(),
         finish_reason: finishReason.nullable(),
       }),
     ),
@@ -157,6 +169,7 @@ export const chatCompletionChunk = z
   .openapi('ChatCompletionChunk')
 
 export type ChatBody = z.infer<typeof chatRequest>
+export type RenderBody = z.infer<typeof renderRequest>
 export type ChatMessageBody = z.infer<typeof chatMessage>
 export type ChatCompletion = z.infer<typeof chatCompletion>
 export type ChatCompletionChunk = z.infer<typeof chatCompletionChunk>

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline'
 import { Command } from 'commander'
 import { EngineError } from '../../engine/errors.ts'
-import type { ChatMessage } from '../../routes/services.ts'
+import type { ChatMessage } from '../../routes/generation-services.ts'
 import type { Application } from '../application.ts'
 import { withApplication } from './support/application.ts'
 import { describeFailure, UsageError } from './support/failure.ts'

@@ -1,9 +1,15 @@
 import { resolve } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { cancelledError } from '../../engine/generate/generation.ts'
-import type { GenerationEvent } from '../../engine/generate/sequence.ts'
 import { EngineProcess, type HostLogger } from './engine-process.ts'
-import type { EngineLimits, GenerateRequest } from './protocol.ts'
+import type {
+  AnswerEvent,
+  CallKind,
+  EngineLimits,
+  GenerateRequest,
+  ModelAnswers,
+  ModelCall,
+} from './protocol.ts'
 
 export interface EngineHostsOptions extends EngineLimits {
   /** Minutes without a request after which a model is unloaded; Infinity keeps it. 5 by default. */
@@ -61,8 +67,25 @@ export class EngineHosts {
   async *generate(
     request: GenerateRequest,
     signal: AbortSignal = new AbortController().signal,
-  ): AsyncGenerator<GenerationEvent, void, void> {
-    yield* await this.#start(resolve(request.baseFolder), request, signal)
+  ): AsyncGenerator<AnswerEvent, void, void> {
+    yield* await this.#withProcess(resolve(request.baseFolder), signal, (process) =>
+      process.generate(request, signal),
+    )
+  }
+
+  /**
+   * Asks a model a short question, once it is loaded.
+   * @throws EngineError as generate does.
+   */
+  async call<K extends CallKind>(
+    baseFolder: string,
+    call: Extract<ModelCall, { kind: K }>,
+    signal: AbortSignal = new AbortController().signal,
+  ): Promise<ModelAnswers[K]> {
+    const pending = await this.#withProcess(resolve(baseFolder), signal, (process) => ({
+      answer: process.call(call),
+    }))
+    return pending.answer
   }
 
   /** The models in memory. */
@@ -92,17 +115,21 @@ export class EngineHosts {
     await Promise.all(this.#leaving)
   }
 
-  /** Hands the request to the folder's child, for which it makes room and starts it when there is none. */
-  async #start(baseFolder: string, request: GenerateRequest, signal: AbortSignal) {
+  /** Hands a request to the folder's child, for which it makes room and starts it when there is none. */
+  async #withProcess<T>(
+    baseFolder: string,
+    signal: AbortSignal,
+    ask: (process: EngineProcess) => T,
+  ): Promise<T> {
     for (;;) {
       if (signal.aborted) throw cancelledError()
       if (this.#closed) throw new EngineError('unavailable', 'shutting_down', SHUTTING_DOWN)
       const entry = this.#entries.get(baseFolder) ?? this.#load(baseFolder)
       if (entry) {
-        const events = entry.process.generate(request, signal)
+        const asked = ask(entry.process)
         clearTimeout(entry.idleTimer)
         entry.lastUsedAt = new Date()
-        return events
+        return asked
       }
       if (this.#leaving.size === 0) void this.#close(this.#leastRecentlyUsed(), 'model_unloaded', UNLOADED)
       await Promise.race(this.#leaving)

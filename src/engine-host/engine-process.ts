@@ -6,25 +6,36 @@ import { EngineError } from '../../engine/errors.ts'
 import { EventQueue } from '../../engine/generate/event-queue.ts'
 import { cancelledError } from '../../engine/generate/generation.ts'
 import { DEFAULT_MAX_QUEUE, DEFAULT_MAX_RUNNING, queueFullError } from '../../engine/generate/scheduler.ts'
-import type { GenerationEvent } from '../../engine/generate/sequence.ts'
 import {
+  type AnswerEvent,
+  type CallKind,
   type EngineLimits,
   fromWireError,
   type GenerateRequest,
   type HostCommand,
   type HostReport,
+  type ModelAnswer,
+  type ModelAnswers,
+  type ModelCall,
 } from './protocol.ts'
 
 /** How long a child may take to release its model before it is killed. */
 const UNLOAD_GRACE_MS = 5_000
 /** The end of a crashed child's stderr that goes into the log. */
 const STDERR_TAIL = 4_000
+/** Calls that may wait for a child, beside its generations. */
+const MAX_CALLS = 256
 const UNLOADED = 'The model is being unloaded; the next request loads it again.'
 
 /** Where a host tells what clients need not know; pino fits. */
 export interface HostLogger {
   info(fields: object, message: string): void
   warn(fields: object, message: string): void
+}
+
+interface PendingCall {
+  resolve(answer: ModelAnswer): void
+  reject(error: EngineError): void
 }
 
 export interface EngineProcessOptions {
@@ -43,7 +54,8 @@ export class EngineProcess {
   readonly #options: EngineProcessOptions
   readonly #child: ChildProcess
   readonly #exited: Promise<void>
-  readonly #streams = new Map<number, EventQueue<GenerationEvent>>()
+  readonly #streams = new Map<number, EventQueue<AnswerEvent>>()
+  readonly #calls = new Map<number, PendingCall>()
   #state: 'loading' | 'ready' | 'closing' = 'loading'
   #memoryBytes = 0
   #nextId = 1
@@ -86,20 +98,20 @@ export class EngineProcess {
 
   /** Requests that have not ended. */
   get activeRequests(): number {
-    return this.#streams.size
+    return this.#streams.size + this.#calls.size
   }
 
   /**
    * Starts a generation. Reading ends with cancelled when `signal` is aborted; the child stops within one step.
    * @throws EngineError at once: unavailable 'queue_full', or 'model_unloaded' after close().
    */
-  generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
+  generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<AnswerEvent, void, void> {
     if (signal.aborted) throw cancelledError()
     if (this.#state === 'closing') throw new EngineError('unavailable', 'model_unloaded', UNLOADED)
     const maxQueue = this.#options.limits.maxQueue ?? DEFAULT_MAX_QUEUE
     if (this.#streams.size >= DEFAULT_MAX_RUNNING + maxQueue) throw queueFullError(maxQueue)
     const id = this.#nextId++
-    const queue = new EventQueue<GenerationEvent>()
+    const queue = new EventQueue<AnswerEvent>()
     this.#streams.set(id, queue)
     this.#send({ type: 'generate', id, request })
     const cancel = () => {
@@ -114,10 +126,23 @@ export class EngineProcess {
     })
   }
 
+  /**
+   * Asks the child a short question, once its model is loaded.
+   * @throws EngineError what is wrong with the question; unavailable 'queue_full', or when the child ends.
+   */
+  call<K extends CallKind>(call: Extract<ModelCall, { kind: K }>): Promise<ModelAnswers[K]> {
+    if (this.#state === 'closing') throw new EngineError('unavailable', 'model_unloaded', UNLOADED)
+    if (this.#calls.size >= MAX_CALLS) throw queueFullError(MAX_CALLS)
+    const id = this.#nextId++
+    const answer = new Promise<ModelAnswer>((resolve, reject) => this.#calls.set(id, { resolve, reject }))
+    this.#send({ type: 'call', id, call })
+    return answer as Promise<ModelAnswers[K]>
+  }
+
   /** Ends the child and, with `error`, the requests in progress. Resolves when the child is gone. */
   async close(error: EngineError): Promise<void> {
     this.#retire()
-    for (const id of [...this.#streams.keys()]) this.#endStream(id, error)
+    this.#endAll(error)
     this.#send({ type: 'unload' })
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), UNLOAD_GRACE_MS)
     await this.#exited
@@ -139,15 +164,33 @@ export class EngineProcess {
       case 'events':
         this.#memoryBytes = report.memoryBytes
         for (const item of report.events) {
-          if ('error' in item) this.#endStream(item.id, fromWireError(item.error))
+          if ('error' in item) this.#end(item.id, fromWireError(item.error))
+          else if ('answer' in item) this.#endCall(item.id, ({ resolve }) => resolve(item.answer))
           else this.#deliver(item.id, item.event)
         }
     }
   }
 
-  #deliver(id: number, event: GenerationEvent): void {
+  #deliver(id: number, event: AnswerEvent): void {
     this.#streams.get(id)?.push(event)
     if (event.type === 'finish') this.#endStream(id)
+  }
+
+  #endAll(error: EngineError): void {
+    for (const id of [...this.#streams.keys(), ...this.#calls.keys()]) this.#end(id, error)
+  }
+
+  #end(id: number, error: EngineError): void {
+    if (this.#streams.has(id)) this.#endStream(id, error)
+    else this.#endCall(id, ({ reject }) => reject(error))
+  }
+
+  #endCall(id: number, settle: (call: PendingCall) => void): void {
+    const call = this.#calls.get(id)
+    if (!call) return
+    this.#calls.delete(id)
+    settle(call)
+    this.#toldIdle()
   }
 
   #endStream(id: number, error?: EngineError): void {
@@ -156,7 +199,11 @@ export class EngineProcess {
     this.#streams.delete(id)
     if (error) queue.fail(error)
     else queue.end()
-    if (this.#streams.size === 0 && this.#state !== 'closing') this.#options.onIdle()
+    this.#toldIdle()
+  }
+
+  #toldIdle(): void {
+    if (this.activeRequests === 0 && this.#state !== 'closing') this.#options.onIdle()
   }
 
   #onExit(how: string, done: () => void): void {
@@ -171,7 +218,7 @@ export class EngineProcess {
       'engine_crashed',
       `The engine process of ${model} ended unexpectedly (${how}); the next request starts it again.`,
     )
-    for (const id of [...this.#streams.keys()]) this.#endStream(id, error)
+    this.#endAll(error)
     done()
   }
 

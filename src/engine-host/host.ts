@@ -6,6 +6,7 @@ import {
   type HostCommand,
   type HostEvent,
   type HostReport,
+  type ModelCall,
   toWireError,
 } from './protocol.ts'
 
@@ -44,13 +45,20 @@ async function generate(id: number, request: GenerateRequest): Promise<void> {
   try {
     const loaded = await model!
     if (abort.signal.aborted) return
-    const prepared = await loaded.prepare(request)
-    for await (const event of loaded.scheduler.submit(prepared, abort.signal)) post({ id, event })
+    for await (const event of loaded.answer(request, abort.signal)) post({ id, event })
   } catch (error) {
     // The parent has forgotten a cancelled request already.
     if (!abort.signal.aborted) post({ id, error: toWireError(error) })
   } finally {
     cancels.delete(id)
+  }
+}
+
+async function call(id: number, question: ModelCall): Promise<void> {
+  try {
+    post({ id, answer: await (await model!).call(question) })
+  } catch (error) {
+    post({ id, error: toWireError(error) })
   }
 }
 
@@ -69,6 +77,8 @@ process.on('message', (command: HostCommand) => {
       return void load(command)
     case 'generate':
       return void generate(command.id, command.request)
+    case 'call':
+      return void call(command.id, command.call)
     case 'cancel':
       return cancels.get(command.id)?.abort()
     case 'unload':

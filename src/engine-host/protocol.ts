@@ -2,10 +2,12 @@ import { EngineError, type ErrorKind } from '../../engine/errors.ts'
 import type { SamplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationEvent } from '../../engine/generate/sequence.ts'
 import type { TemplateMessage } from '../../engine/text/chat-template.ts'
+import type { OutputPart } from '../../engine/text/output-parser.ts'
+import type { ToolChoice, ToolDefinition } from '../../engine/text/tools.ts'
 
 /** What is to be answered: a conversation for the chat template, or a prompt as text or token ids. */
 export type GenerateInput =
-  | { messages: readonly TemplateMessage[]; prompt?: undefined }
+  | (ChatInput & { prompt?: undefined })
   | { prompt: string | readonly number[]; messages?: undefined }
 
 /** One generation. Sampling values that are undefined come from the model's generation_config.json. */
@@ -21,8 +23,83 @@ export type GenerateRequest = GenerateInput &
     stop?: readonly string[]
     /** Undefined generates up to the end of the context. */
     maxTokens?: number
+    /** Tokens before which the answer does not end by itself. */
+    minTokens?: number
     ignoreEos?: boolean
+    /** Added to logits, by token id in decimal. */
+    logitBias?: Readonly<Record<string, number>>
+    /** Tell each token's log-probability, with this many of the likeliest beside it. */
+    logprobs?: number
+    /** What the answer has to look like; tools are the conversation's own. */
+    responseFormat?: ResponseFormat
   }
+
+/** Everything that a chat template shows of a conversation. */
+export interface ChatInput {
+  messages: readonly TemplateMessage[]
+  tools?: readonly ToolDefinition[]
+  toolChoice?: ToolChoice
+  parallelToolCalls?: boolean
+  /** Variables of the template that a caller may set. */
+  templateVariables?: Readonly<Record<string, unknown>>
+  /** OpenAI's name for how much a model should think; only templates that know it take it. */
+  reasoningEffort?: string
+}
+
+export type ResponseFormat =
+  | { type: 'json_object' }
+  | { type: 'json_schema'; schema: unknown; strict: boolean }
+
+/** A token as OpenAI shows it. `bytes` tells what `token` cannot: half a character. */
+export interface ShownToken {
+  id: number
+  token: string
+  bytes: number[]
+  logprob: number
+}
+
+export interface ShownLogprob extends ShownToken {
+  top: ShownToken[]
+}
+
+/**
+ * One step of an answer: what the engine generated, parted into text, reasoning and tool calls. `logprobs` are those of
+ * the tokens drawn since the last part.
+ */
+export type AnswerEvent =
+  | { type: 'start'; promptTokens: number }
+  | (OutputPart & { logprobs?: ShownLogprob[] })
+  | FinishEvent
+
+export interface FinishEvent extends Omit<Extract<GenerationEvent, { type: 'finish' }>, 'reason'> {
+  reason: 'stop' | 'length' | 'tool_calls'
+  /** Of the completion's tokens, those that were reasoning. */
+  reasoningTokens: number
+}
+
+/** A short question to a loaded model, answered between two steps of its generations. */
+export type ModelCall =
+  | { kind: 'tokenize'; text: string; addSpecialTokens: boolean }
+  | { kind: 'detokenize'; tokens: readonly number[] }
+  | ({ kind: 'render'; template?: string; addGenerationPrompt: boolean } & ChatInput)
+  /** Mean-pooled, normalised last hidden states. */
+  | { kind: 'embed'; input: string | readonly number[]; adapterFolder?: string }
+  /** The log-probability of each token of a prompt after those before it. */
+  | { kind: 'score'; prompt: string | readonly number[]; top: number; adapterFolder?: string }
+
+export type CallKind = ModelCall['kind']
+
+export interface ModelAnswers {
+  tokenize: { tokens: number[]; texts: string[]; maxPositions: number }
+  detokenize: { text: string }
+  render: { text: string; tokens: number[] }
+  /** `vector`: little-endian float32 in base64. */
+  embed: { vector: string; promptTokens: number }
+  /** One for each token; the first has nothing before it, and `logprob` 0. */
+  score: { text: string; tokens: ShownLogprob[] }
+}
+
+export type ModelAnswer = ModelAnswers[keyof ModelAnswers]
 
 /** An error as it crosses the process border. `stack` is for the log and never for a client. */
 export interface WireError {
@@ -47,11 +124,15 @@ export interface EngineLimits {
 export type HostCommand =
   | { type: 'load'; baseFolder: string; limits: EngineLimits }
   | { type: 'generate'; id: number; request: GenerateRequest }
+  | { type: 'call'; id: number; call: ModelCall }
   | { type: 'cancel'; id: number }
   | { type: 'unload' }
 
-/** One step of one generation; an error ends it. */
-export type HostEvent = { id: number; event: GenerationEvent } | { id: number; error: WireError }
+/** One step of one generation, or the answer of a call; an error ends either. */
+export type HostEvent =
+  | { id: number; event: AnswerEvent }
+  | { id: number; answer: ModelAnswer }
+  | { id: number; error: WireError }
 
 /** From the child to the server. `failed` says that the model cannot be loaded; the server then ends the child. */
 export type HostReport =

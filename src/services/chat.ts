@@ -1,95 +1,109 @@
-import { createHash } from 'node:crypto'
-import { statSync } from 'node:fs'
-import { join } from 'node:path'
 import type { TemplateMessage } from '../../engine/text/chat-template.ts'
-import type { ChatEvent, ChatMessage, ChatRequest, ChatService } from '../../routes/services.ts'
-import { ADAPTER_WEIGHTS } from '../models/checkpoints.ts'
+import type {
+  ChatEvent,
+  ChatMessage,
+  ChatRequest,
+  ChatService,
+  Conversation,
+} from '../../routes/generation-services.ts'
+import type { ChatInput, GenerateRequest } from '../engine-host/protocol.ts'
 import type { ModelEntry } from '../models/registry.ts'
+import { afterStarts, interleave } from './choices.ts'
 import type { ServiceContext } from './context.ts'
+import { checkBudget, fingerprint, generationSettings, UsageCounter } from './generation.ts'
+import { measured } from './measured.ts'
 
 /** Answers chat requests with any model that the registry knows. */
 export function chatService(context: ServiceContext): ChatService {
   return {
     async *complete(request, signal) {
       const model = await context.models.resolve(request.model)
-      yield* measured(context, model, answer(context, model, request, signal))
+      checkBudget(context.settings, model, request)
+      yield* answer(context, model, request, signal)
+    },
+    async render({ addGenerationPrompt, ...conversation }, signal) {
+      const { baseFolder, template } = await context.models.resolve(conversation.model)
+      const input = toChatInput(conversation)
+      const question = { kind: 'render' as const, template, addGenerationPrompt, ...input }
+      return context.hosts.call(baseFolder, question, signal)
     },
   }
 }
 
 async function* answer(
-  { hosts, version }: ServiceContext,
+  context: ServiceContext,
   model: ModelEntry,
   request: ChatRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ChatEvent> {
-  const { messages, maxTokens, temperature, topP, topK, seed, stop } = request
+  const { hosts, version } = context
+  const n = request.n ?? 1
+  const begin = (choice: number) => (abort: AbortSignal) =>
+    measured(context, model, hosts.generate(toGenerateRequest(model, request, choice), abort))
+  const answers = Array.from({ length: n }, (_, choice) => begin(choice))
+  const usage = new UsageCounter(n)
+  let started = false
+  for await (const { choice, event } of afterStarts(interleave(answers, n, signal), n)) {
+    if (event.type === 'start') {
+      if (!started) yield { type: 'start', systemFingerprint: fingerprint(model, version) }
+      started = true
+    } else if (event.type === 'finish') {
+      usage.add(choice, event)
+      yield { type: 'finish', choice, reason: event.reason }
+    } else yield { ...event, choice }
+  }
+  yield { type: 'usage', usage: usage.usage }
+}
+
+function toGenerateRequest(model: ModelEntry, request: ChatRequest, choice: number): GenerateRequest {
   const { baseFolder, adapterFolder, template } = model
-  const rendered = messages.map(toTemplateMessage)
-  const sampling = { temperature, topP, topK, seed }
-  const generation = { baseFolder, adapterFolder, template, messages: rendered, ...sampling, maxTokens, stop }
-  for await (const event of hosts.generate(generation, signal)) {
-    if (event.type === 'start') yield { type: 'start', systemFingerprint: fingerprint(model, version) }
-    else if (event.type === 'text') yield { type: 'text', text: event.text }
-    else {
-      const { reason, promptTokens, completionTokens } = event
-      yield { type: 'finish', reason, usage: { promptTokens, completionTokens } }
-    }
+  const { responseFormat, ...rest } = request
+  return {
+    baseFolder,
+    adapterFolder,
+    template,
+    ...toChatInput(request),
+    ...generationSettings(settingsOf(rest), choice),
+    responseFormat,
   }
 }
 
-function toTemplateMessage({ role, content, name, toolCallId }: ChatMessage): TemplateMessage {
-  return { role, content, ...(name && { name }), ...(toolCallId && { tool_call_id: toolCallId }) }
+/** What is left of a request beside its conversation. */
+function settingsOf({
+  model: _model,
+  messages: _messages,
+  tools: _tools,
+  toolChoice: _choice,
+  parallelToolCalls: _parallel,
+  templateVariables: _variables,
+  reasoningEffort: _effort,
+  ...settings
+}: Omit<ChatRequest, 'responseFormat'>) {
+  return settings
 }
 
-/** Changes when the weights, the adapter or this version changes: what same-seed answers depend on. */
-function fingerprint({ baseFolder, adapterFolder }: ModelEntry, version: string): string {
-  const files = [
-    join(baseFolder, 'config.json'),
-    ...(adapterFolder ? [join(adapterFolder, ADAPTER_WEIGHTS)] : []),
-  ]
-  const stamps = files.map((file) => {
-    const info = statSync(file, { throwIfNoEntry: false })
-    return `${file}:${info?.mtimeMs}:${info?.size}`
-  })
-  const hash = createHash('sha256')
-    .update(JSON.stringify([version, stamps]))
-    .digest('hex')
-  return `fp_${hash.slice(0, 10)}`
-}
-
-/** Passes events on and counts them. */
-async function* measured(
-  { metrics }: ServiceContext,
-  { id }: ModelEntry,
-  events: AsyncIterable<ChatEvent>,
-): AsyncGenerator<ChatEvent> {
-  const start = performance.now()
-  const label = { model_name: id }
-  let lastText: number | undefined
-  let running = true
-  const ended = () => {
-    if (running) metrics.chatsRunning.dec()
-    running = false
+function toChatInput(conversation: Conversation): ChatInput {
+  const { messages, tools, toolChoice, parallelToolCalls, templateVariables, reasoningEffort } = conversation
+  return {
+    messages: messages.map(toTemplateMessage),
+    tools: tools?.map((definition) => ({ type: 'function' as const, function: definition })),
+    toolChoice,
+    parallelToolCalls,
+    templateVariables,
+    reasoningEffort,
   }
-  metrics.chatsRunning.inc()
-  try {
-    for await (const event of events) {
-      const now = performance.now()
-      if (event.type === 'text') {
-        if (lastText === undefined) metrics.timeToFirstToken.observe(label, (now - start) / 1000)
-        else metrics.interTokenLatency.observe(label, (now - lastText) / 1000)
-        lastText = now
-      } else if (event.type === 'finish') {
-        ended() // a reader may not come back after the last event
-        metrics.promptTokens.inc(label, event.usage.promptTokens)
-        metrics.generationTokens.inc(label, event.usage.completionTokens)
-        metrics.chatsSucceeded.inc({ ...label, finished_reason: event.reason })
-        metrics.chatLatency.observe(label, (now - start) / 1000)
-      }
-      yield event
-    }
-  } finally {
-    ended()
+}
+
+function toTemplateMessage(message: ChatMessage): TemplateMessage {
+  const { role, content, name, toolCallId, toolCalls, reasoning } = message
+  return {
+    role,
+    content,
+    ...(name && { name }),
+    ...(toolCallId && { tool_call_id: toolCallId }),
+    ...(reasoning && { reasoning_content: reasoning }),
+    ...(toolCalls && {
+      tool_calls: toolCalls.map(({ id, ...call }) => ({ id, type: 'function' as const, function: call })),
+    }),
   }
 }

@@ -6,6 +6,7 @@ import { until } from './serve.ts'
 
 const messages = [{ role: 'user' as const, content: 'Who are you?' }]
 const request = { model: 'tiny', messages }
+const tool = (name: string) => ({ type: 'function', function: { name, parameters: { type: 'object' } } })
 
 function setup(options: Partial<AppOptions> = {}) {
   const services = new FakeServices()
@@ -43,7 +44,13 @@ describe('POST /v1/chat/completions', () => {
           finish_reason: 'stop',
         },
       ],
-      usage: { prompt_tokens: 7, completion_tokens: 4, total_tokens: 11 },
+      usage: {
+        prompt_tokens: 7,
+        completion_tokens: 4,
+        total_tokens: 11,
+        prompt_tokens_details: { cached_tokens: 2 },
+        completion_tokens_details: { reasoning_tokens: 1 },
+      },
     })
     expect(body.id).toMatch(/^chatcmpl-[0-9a-f]{32}$/)
     expect(Math.abs(body.created - Date.now() / 1000)).toBeLessThan(60)
@@ -128,6 +135,7 @@ describe('POST /v1/chat/completions', () => {
       topK: 3,
       seed: -1,
       stop: ['x'],
+      n: 1,
     })
     expect(services.chat.requests[1]).toMatchObject({
       maxTokens: 6,
@@ -146,6 +154,7 @@ describe('POST /v1/chat/completions', () => {
       store: false,
       parallel_tool_calls: true,
       service_tier: 'auto',
+      reasoning_effort: 'none',
       tools: [],
       tool_choice: 'none',
       logprobs: false,
@@ -159,17 +168,11 @@ describe('POST /v1/chat/completions', () => {
   })
 
   it.each([
-    ['tools', [{ type: 'function', function: { name: 'f' } }]],
-    ['tool_choice', 'auto'],
     ['functions', [{ name: 'f' }]],
-    ['logprobs', true],
-    ['top_logprobs', 3],
-    ['logit_bias', { 5: 1 }],
-    ['presence_penalty', 0.5],
-    ['frequency_penalty', -1],
-    ['response_format', { type: 'json_object' }],
+    ['function_call', { name: 'f' }],
     ['modalities', ['text', 'audio']],
-    ['reasoning_effort', 'high'],
+    ['prediction', { type: 'content', content: 'x' }],
+    ['web_search_options', {}],
   ])('refuses %s, which means something that it does not do', async (param, value) => {
     const response = await setup().chat({ ...request, [param]: value })
     expect(response.status).toBe(400)
@@ -177,8 +180,24 @@ describe('POST /v1/chat/completions', () => {
   })
 
   it.each([
-    ['n', { n: 2 }],
+    ['n', { n: 129 }],
     ['n', { n: 0 }],
+    ['top_logprobs', { top_logprobs: 3 }],
+    ['top_logprobs', { logprobs: true, top_logprobs: 21 }],
+    ['logit_bias.x', { logit_bias: { x: 1 } }],
+    ['logit_bias.5', { logit_bias: { 5: 101 } }],
+    ['presence_penalty', { presence_penalty: 2.1 }],
+    ['frequency_penalty', { frequency_penalty: -2.1 }],
+    ['tools', { tools: [tool('f'), tool('f')] }],
+    ['tools.0.function.name', { tools: [tool('bad name')] }],
+    ['tool_choice', { tools: [tool('f')], tool_choice: { type: 'function', function: { name: 'g' } } }],
+    ['tool_choice', { tool_choice: 'required' }],
+    ['tool_choice', { tool_choice: 'any' }],
+    ['response_format.type', { response_format: { type: 'yaml' } }],
+    ['response_format.json_schema', { response_format: { type: 'json_schema' } }],
+    ['reasoning_effort', { reasoning_effort: 'huge' }],
+    ['max_tokens', { max_tokens: 1e9 }],
+    ['messages.0.tool_call_id', { messages: [{ role: 'tool', content: 'x' }] }],
     ['temperature', { temperature: 2.1 }],
     ['temperature', { temperature: '1' }],
     ['top_p', { top_p: 0 }],
@@ -212,8 +231,9 @@ describe('POST /v1/chat/completions', () => {
         ],
       },
     ],
-    ['messages.0.tool_calls', { messages: [{ role: 'assistant', content: 'x', tool_calls: [{ id: 'a' }] }] }],
-    ['min_p', { min_p: 0.1 }],
+    ['messages.0.tool_calls.0.type', { messages: [{ role: 'assistant', tool_calls: [{ id: 'a' }] }] }],
+    ['min_p', { min_p: 1.1 }],
+    ['best_of', { best_of: 2 }],
   ])('names %s as the field at fault in %j', async (param, change) => {
     const { chat, services } = setup()
     const response = await chat({ ...request, ...change })
@@ -236,6 +256,76 @@ describe('POST /v1/chat/completions', () => {
         param: 'messages',
       })
     }
+  })
+
+  it('streams several choices, each with its role and its finish', async () => {
+    const { chat, services } = setup()
+    services.chat.parts = [
+      { type: 'text', choice: 1, text: 'two' },
+      { type: 'reasoning', choice: 1, text: 'why' },
+    ]
+    const chunks = dataOf(await (await chat({ ...request, n: 2, stream: true })).text())
+    const ofChoice = (index: number) =>
+      chunks.map(({ choices: [choice] }) => choice).filter((c) => c.index === index)
+    expect(ofChoice(1).map(({ delta }) => delta)).toEqual([
+      { role: 'assistant', content: '' },
+      { content: 'two' },
+      { reasoning_content: 'why' },
+      {},
+    ])
+    expect(ofChoice(0).at(-1).finish_reason).toBe('stop')
+    const { choices } = (await (await chat({ ...request, n: 2 })).json()) as { choices: unknown[] }
+    expect(choices).toMatchObject([
+      { index: 0, message: { content: 'Hello, wörld 🌍' } },
+      { index: 1, message: { content: 'two', reasoning_content: 'why' } },
+    ])
+  })
+
+  it("hands tool calls on: the first fragment with the call's name, later ones with its arguments", async () => {
+    const { chat, services } = setup()
+    services.chat.pieces = []
+    services.chat.parts = [
+      { type: 'tool_call', choice: 0, index: 0, id: 'call_1', name: 'f' },
+      { type: 'tool_arguments', choice: 0, index: 0, text: '{"a":' },
+      { type: 'tool_arguments', choice: 0, index: 0, text: '1}' },
+      { type: 'finish', choice: 0, reason: 'tool_calls' },
+    ]
+    const asked = {
+      ...request,
+      tools: [tool('f')],
+      tool_choice: { type: 'function', function: { name: 'f' } },
+    }
+    const chunks = dataOf(await (await chat({ ...asked, stream: true })).text())
+    expect(chunks.flatMap(({ choices }) => choices[0].delta.tool_calls ?? [])).toEqual([
+      { index: 0, id: 'call_1', type: 'function', function: { name: 'f', arguments: '' } },
+      { index: 0, function: { arguments: '{"a":' } },
+      { index: 0, function: { arguments: '1}' } },
+    ])
+    const whole = (await (await chat(asked)).json()) as { choices: { message: unknown }[] }
+    expect(whole.choices[0]!.message).toEqual({
+      role: 'assistant',
+      content: null,
+      refusal: null,
+      tool_calls: [{ id: 'call_1', type: 'function', function: { name: 'f', arguments: '{"a":1}' } }],
+    })
+    expect(services.chat.requests[0]).toMatchObject({
+      tools: [{ name: 'f', parameters: { type: 'object' } }],
+      toolChoice: { name: 'f' },
+    })
+  })
+
+  it('tells log-probabilities as OpenAI does', async () => {
+    const { chat, services } = setup()
+    const token = { token: 'é', bytes: [0xc3, 0xa9], logprob: -0.5 }
+    services.chat.pieces = []
+    services.chat.parts = [{ type: 'text', choice: 0, text: 'é', logprobs: [{ ...token, top: [token] }] }]
+    const asked = { ...request, logprobs: true, top_logprobs: 1 }
+    const expected = { content: [{ ...token, top_logprobs: [token] }], refusal: null }
+    const { choices } = (await (await chat(asked)).json()) as { choices: { logprobs: unknown }[] }
+    expect(choices[0]!.logprobs).toEqual(expected)
+    const chunks = dataOf(await (await chat({ ...asked, stream: true })).text())
+    expect(chunks[1].choices[0].logprobs).toEqual(expected)
+    expect(services.chat.requests[0]).toMatchObject({ logprobs: 1 })
   })
 
   it('ends the stream with an error frame when something fails later, without its cause', async () => {

@@ -1,9 +1,13 @@
 import type { Readable } from 'node:stream'
 import { z } from '@hono/zod-openapi'
 import type {
-  AppOptions,
   ChatEvent,
   ChatRequest,
+  CompletionEvent,
+  CompletionRequest,
+} from '../../routes/generation-services.ts'
+import type {
+  AppOptions,
   Dataset,
   ExportJob,
   ImportJob,
@@ -287,9 +291,58 @@ class FakeModels {
   }
 }
 
+const fakeUsage = { promptTokens: 7, completionTokens: 4, cachedTokens: 2, reasoningTokens: 1 }
+
+class FakeCompletions {
+  readonly requests: CompletionRequest[] = []
+
+  async *complete(request: CompletionRequest): AsyncGenerator<CompletionEvent> {
+    this.requests.push(request)
+    yield { type: 'start', systemFingerprint: 'fp_test' }
+    const count = request.prompts.length * (request.n ?? 1)
+    for (let choice = 0; choice < count; choice++) {
+      const logprob = { token: 'ab', logprob: -0.5, top: [{ token: 'ab', logprob: -0.5 }] }
+      yield {
+        type: 'text',
+        choice,
+        text: 'ab',
+        ...(request.logprobs !== undefined && { logprobs: [logprob] }),
+      }
+      yield {
+        type: 'text',
+        choice,
+        text: 'ab',
+        ...(request.logprobs !== undefined && { logprobs: [logprob] }),
+      }
+      yield { type: 'finish', choice, reason: 'length' }
+    }
+    yield { type: 'usage', usage: fakeUsage }
+  }
+}
+
+class FakeText {
+  async tokenize({ text }: { text: string }) {
+    const texts = [...text]
+    return { tokens: texts.map((character) => character.codePointAt(0)!), texts, maxPositions: 512 }
+  }
+
+  async detokenize({ tokens }: { tokens: number[] }) {
+    return { text: String.fromCodePoint(...tokens) }
+  }
+}
+
+class FakeEmbeddings {
+  async embed({ inputs }: { inputs: (string | number[])[] }) {
+    const vector = Buffer.from(new Float32Array([0.6, 0.8]).buffer).toString('base64')
+    return { vectors: inputs.map(() => vector), promptTokens: 3 * inputs.length }
+  }
+}
+
 class FakeChat {
   readonly requests: ChatRequest[] = []
   pieces = ['Hello', ', ', 'wörld ', '🌍']
+  /** Events behind the pieces. */
+  parts: ChatEvent[] = []
   /** Thrown before the start event, or after this many pieces. */
   failure: { error: unknown; afterPieces: number } | undefined
   /** Waits after the pieces until the client has gone. */
@@ -304,8 +357,9 @@ class FakeChat {
       yield { type: 'start', systemFingerprint: 'fp_test' }
       for (const [index, text] of this.pieces.entries()) {
         if (this.failure?.afterPieces === index) throw this.failure.error
-        yield { type: 'text', text }
+        yield { type: 'text', choice: 0, text }
       }
+      for (const part of this.parts) yield part
       if (this.hangs) {
         await new Promise<void>((resolve) => {
           if (signal.aborted) resolve()
@@ -314,10 +368,16 @@ class FakeChat {
         this.aborted += 1
         throw new FakeError('cancelled', 'cancelled', 'The client has gone.')
       }
-      yield { type: 'finish', reason: 'stop', usage: { promptTokens: 7, completionTokens: 4 } }
+      for (let choice = 0; choice < (request.n ?? 1); choice++)
+        yield { type: 'finish', choice, reason: 'stop' }
+      yield { type: 'usage', usage: fakeUsage }
     } finally {
       this.closed += 1
     }
+  }
+
+  async render(request: { messages: { content: string }[] }) {
+    return { text: request.messages.map(({ content }) => content).join('\n'), tokens: [1, 2, 3] }
   }
 }
 
@@ -345,6 +405,9 @@ export class FakeServices {
   readonly imports = new FakeImports()
   readonly models = new FakeModels()
   readonly chat = new FakeChat()
+  readonly completions = new FakeCompletions()
+  readonly text = new FakeText()
+  readonly embeddings = new FakeEmbeddings()
   healthStatus: 'ok' | 'starting' | 'draining' = 'ok'
   readonly system = {
     health: async () => ({ status: this.healthStatus, version: '1.2.3', device: 'cpu', uptimeSeconds: 1.5 }),

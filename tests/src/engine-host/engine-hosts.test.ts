@@ -4,9 +4,8 @@ import { rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { DEFAULT_MAX_RUNNING } from '../../../engine/generate/scheduler.ts'
-import type { GenerationEvent } from '../../../engine/generate/sequence.ts'
 import { EngineHosts, type EngineHostsOptions } from '../../../src/engine-host/client.ts'
-import type { GenerateRequest } from '../../../src/engine-host/protocol.ts'
+import type { AnswerEvent, GenerateRequest } from '../../../src/engine-host/protocol.ts'
 import { tinyAdapter, tinyLlama } from './tiny-llama.ts'
 
 /** Long enough never to end within a test. */
@@ -47,14 +46,14 @@ function chat(asked: Asked = {}): GenerateRequest {
   return { baseFolder: base, messages: MESSAGES, maxTokens: 8, temperature: 0, ...asked }
 }
 
-async function answer(events: AsyncIterable<GenerationEvent>): Promise<string> {
+async function answer(events: AsyncIterable<AnswerEvent>): Promise<string> {
   let text = ''
   for await (const event of events) if (event.type === 'text') text += event.text
   return text
 }
 
 /** Reads up to the first text and leaves the rest to `reading`, which settles when the stream ends. */
-async function begin(events: AsyncGenerator<GenerationEvent>): Promise<{ reading: Promise<string> }> {
+async function begin(events: AsyncGenerator<AnswerEvent>): Promise<{ reading: Promise<string> }> {
   for (;;) {
     const { value, done } = await events.next()
     if (done) throw new Error('the stream ended before its first text')
@@ -76,12 +75,17 @@ function isAlive(pid: number): boolean {
 
 describe('EngineHosts', () => {
   it('answers a conversation with start, text and finish, and counts the tokens', async () => {
-    const events: GenerationEvent[] = []
+    const events: AnswerEvent[] = []
     for await (const event of common.generate(chat())) events.push(event)
     const rendered = '<|im_start|>user\nSay something.<|im_end|>\n<|im_start|>assistant\n'
     const promptTokens = rendered.replaceAll(/<\|.*?\|>/g, '.').length
     expect(events[0]).toEqual({ type: 'start', promptTokens })
-    expect(events.at(-1)).toEqual({ type: 'finish', reason: 'length', promptTokens, completionTokens: 8 })
+    expect(events.at(-1)).toMatchObject({
+      type: 'finish',
+      reason: 'length',
+      promptTokens,
+      completionTokens: 8,
+    })
     const text = events.map((event) => (event.type === 'text' ? event.text : '')).join('')
     expect(text).toMatch(/^[a-z]{8}$/)
     expect(common.loaded()).toMatchObject([{ baseFolder: base, state: 'ready', activeRequests: 0 }])

@@ -1,0 +1,138 @@
+import { EngineError } from '../../engine/errors.ts'
+import { readSamplingDefaults } from '../../engine/generate/generation-config.ts'
+import { type SamplingParams, samplingParams } from '../../engine/generate/sampling-params.ts'
+import type { GenerationRequest } from '../../engine/generate/sequence.ts'
+import { adaptConversation } from '../../engine/text/chat-input.ts'
+import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'
+import { createDetokenizer } from '../../engine/text/detokenizer.ts'
+import { OutputParser } from '../../engine/text/output-parser.ts'
+import { type ReasoningStart, reasoningStart, THINK_CLOSE, THINK_OPEN } from '../../engine/text/reasoning.ts'
+import { loadTokenizer, type ModelTokenizer } from '../../engine/text/tokenizer.ts'
+import { type ToolFormat, toolFormat } from '../../engine/text/tools.ts'
+import { AnswerStream } from './answer-stream.ts'
+import type { ChatInput, GenerateRequest } from './protocol.ts'
+
+/** A request in the engine's terms, and the reader of its answer. */
+export interface ReadRequest {
+  /** All but the adapter, which is the decoder's to load. */
+  generation: Omit<GenerationRequest, 'adapter'>
+  stream: AnswerStream
+}
+
+interface RenderedChat {
+  text: string
+  template: ChatTemplate
+  format: ToolFormat
+}
+
+/** The text side of a loaded model: templates, tokens, defaults. It computes nothing of the model itself. */
+export class RequestReader {
+  readonly tokenizer: ModelTokenizer
+  readonly #defaults: SamplingParams
+  readonly #templates = new Map<string | undefined, ChatTemplate>()
+
+  /** Reads a Hugging Face folder. @throws EngineError as the tokenizer's loader does. */
+  constructor(folder: string) {
+    this.tokenizer = loadTokenizer(folder)
+    this.#defaults = readSamplingDefaults(folder)
+  }
+
+  /** Renders, tokenizes and completes a request. @throws EngineError naming what is wrong in it. */
+  read(request: GenerateRequest): ReadRequest {
+    const { seed, stop = [], maxTokens, minTokens, ignoreEos, logprobs } = request
+    const chat = request.prompt === undefined ? this.render(request) : undefined
+    const prompt = chat ? this.tokenizer.encode(chat.text) : this.encode(request.prompt!)
+    const markers = chat ? [...chat.format.markers, THINK_OPEN, THINK_CLOSE] : []
+    return {
+      generation: {
+        prompt,
+        promptName: chat ? 'messages' : 'prompt',
+        sampling: samplingParams(request, this.#defaults),
+        seed,
+        stop,
+        maxTokens,
+        minTokens,
+        ignoreEos,
+        logprobs,
+        logitBias: this.#readBias(request.logitBias ?? {}),
+        eosTokenIds: this.tokenizer.eosTokenIds,
+        text: createDetokenizer(showing(this.tokenizer, markers)),
+      },
+      stream: new AnswerStream(this.#parser(request, chat), this.tokenizer),
+    }
+  }
+
+  /** The conversation as its template shows it. @throws EngineError when the template refuses it. */
+  render(input: ChatInput & { template?: string }, addGenerationPrompt = true): RenderedChat {
+    const template = this.#template(input.template)
+    const tools = input.toolChoice === 'none' ? [] : (input.tools ?? [])
+    const { messages, options } = adaptConversation(input.messages, tools, template)
+    const variables = { ...input.templateVariables, ...effortVariables(template, input.reasoningEffort) }
+    const text = template.render(messages, { ...options, addGenerationPrompt, variables })
+    return { text, template, format: toolFormat(template.source) }
+  }
+
+  /** Text with the special tokens that plain text gets; token ids are checked. */
+  encode(prompt: string | readonly number[]): Int32Array {
+    if (typeof prompt === 'string') return this.tokenizer.encode(prompt, { addSpecialTokens: true })
+    for (const id of prompt) this.#checkId(id, 'prompt')
+    return Int32Array.from(prompt)
+  }
+
+  #parser(request: GenerateRequest, chat: RenderedChat | undefined): OutputParser {
+    if (chat === undefined || request.prompt !== undefined) return new OutputParser({ reasoning: 'none' })
+    const reasoning: ReasoningStart = reasoningStart(chat.template.source, chat.text)
+    const names = (request.tools ?? []).map((tool) => tool.function.name)
+    if (names.length === 0 || request.toolChoice === 'none') return new OutputParser({ reasoning })
+    const parallel = request.parallelToolCalls ?? true
+    return new OutputParser({ reasoning, tools: { format: chat.format, names, parallel } })
+  }
+
+  #readBias(given: Readonly<Record<string, number>>): Map<number, number> {
+    const bias = new Map<number, number>()
+    for (const [key, value] of Object.entries(given)) {
+      const id = Number(key)
+      this.#checkId(id, 'logit_bias')
+      bias.set(id, value)
+    }
+    return bias
+  }
+
+  #checkId(id: number, param: string): void {
+    if (Number.isInteger(id) && id >= 0 && id < this.tokenizer.vocabSize) return
+    const message = `${param} names the token ${id}; this model's ids go from 0 to ${this.tokenizer.vocabSize - 1}.`
+    throw new EngineError('invalid', 'unknown_token', message, { param })
+  }
+
+  #template(name: string | undefined): ChatTemplate {
+    let template = this.#templates.get(name)
+    if (template === undefined) {
+      template = resolveChatTemplate(this.tokenizer, name)
+      this.#templates.set(name, template)
+    }
+    return template
+  }
+}
+
+/** A tokenizer that decodes without special tokens, but for the marks of calls and reasoning, which may be special. */
+function showing(tokenizer: ModelTokenizer, markers: readonly string[]): Pick<ModelTokenizer, 'decode'> {
+  const hidden = new Set(tokenizer.specialTokenIds)
+  for (const marker of markers) {
+    const id = tokenizer.tokenId(marker)
+    if (id !== undefined) hidden.delete(id)
+  }
+  return { decode: (ids) => tokenizer.decode(Array.from(ids).filter((id) => !hidden.has(id))) }
+}
+
+/**
+ * OpenAI's reasoning_effort in the names that templates know.
+ * @throws EngineError unsupported where the template knows none and more than 'none' is asked.
+ */
+function effortVariables({ source }: ChatTemplate, effort: string | undefined): Record<string, unknown> {
+  if (effort === undefined) return {}
+  if (/\breasoning_effort\b/.test(source)) return { reasoning_effort: effort }
+  if (/\benable_thinking\b/.test(source)) return { enable_thinking: effort !== 'none' }
+  if (effort === 'none') return {}
+  const message = `reasoning_effort is ${effort}, but this model's chat template knows no reasoning; leave it out.`
+  throw new EngineError('unsupported', 'unsupported_parameter', message, { param: 'reasoning_effort' })
+}
