@@ -2,6 +2,7 @@ import { EngineError } from '../errors.ts'
 import { readModelConfig } from '../weights/model-files.ts'
 import { type Adjust, type ByteProgress, writeModel } from '../weights/model-writer.ts'
 import { WeightFolder } from '../weights/safetensors.ts'
+import { requireFit } from './fit.ts'
 import { type LoraAdapter, type LoraModule, readAdapter } from './peft.ts'
 
 export interface MergeOptions {
@@ -17,8 +18,9 @@ export interface MergeOptions {
 }
 
 /**
- * Adds an adapter to its base, W' = W + scale · B·A, computed in float32 or better and written in the base's dtype. One
- * tensor at a time is in memory, and the output folder appears whole or not at all.
+ * Adds an adapter to its base, W' = W + scale · B·A (DoRA: its rows brought to their magnitudes), puts whole weights that
+ * it holds in place of the base's, computed in float32 or better and written in the base's dtype. One tensor at a time
+ * is in memory, and the output folder appears whole or not at all.
  *
  * @returns the bytes of the merged weights.
  * @throws EngineError `invalid` listing every module that the base doesn't have or that has another shape, or naming a
@@ -30,13 +32,17 @@ export async function mergeAdapter(options: MergeOptions): Promise<number> {
   if (adapter) checkFits(baseFolder, adapter)
   const adjust = new Map<string, Adjust>()
   for (const [modulePath, module] of adapter?.modules ?? []) {
-    adjust.set(`${modulePath}.weight`, (values) => addProduct(values, module, adapter!.scale))
+    adjust.set(`${modulePath}.weight`, (values) => mergeInto(values, module))
   }
+  for (const [name, { data }] of adapter?.saved ?? []) adjust.set(name, (values) => values.set(data))
   return writeModel({ modelFolder: baseFolder, adjust, ...rest })
 }
 
 /** weight[out, in] += scale · b[out, r] · a[r, in]; a row's sum is kept in float64 and rounded once. */
-export function addProduct(weight: Float32Array, { a, aShape, b }: LoraModule, scale: number): void {
+export function addProduct(
+  weight: Float32Array,
+  { a, aShape, b, scale }: Pick<LoraModule, 'a' | 'aShape' | 'b' | 'scale'>,
+): void {
   const [rank, columns] = aShape
   const delta = new Float64Array(columns)
   for (let row = 0; row * columns < weight.length; row++) {
@@ -51,27 +57,46 @@ export function addProduct(weight: Float32Array, { a, aShape, b }: LoraModule, s
   }
 }
 
+/** The 2-norm of each row of weight [rows, columns], summed in double precision. */
+export function rowNorms(weight: Float32Array, columns: number): Float64Array {
+  return Float64Array.from({ length: weight.length / columns }, (_, row) => {
+    let sum = 0
+    for (let i = row * columns; i < (row + 1) * columns; i++) sum += weight[i]! * weight[i]!
+    return Math.sqrt(sum)
+  })
+}
+
+/** What an adapter makes of a weight [out, in]: W + s·B·A, and for DoRA m / ‖W + s·B·A‖ times that, row by row. */
+function mergeInto(weight: Float32Array, module: LoraModule): void {
+  addProduct(weight, module)
+  const { magnitude, aShape } = module
+  if (!magnitude) return
+  const columns = aShape[1]
+  const norms = rowNorms(weight, columns)
+  for (let i = 0; i < weight.length; i++) {
+    const row = Math.floor(i / columns)
+    weight[i] = (weight[i]! * magnitude[row]!) / norms[row]!
+  }
+}
+
 function checkFits(baseFolder: string, adapter: LoraAdapter): void {
   const base = WeightFolder.open(baseFolder)
   try {
     checkNotTied(baseFolder, base, adapter)
-    const problems: string[] = []
-    for (const [modulePath, { aShape, bShape }] of adapter.modules) {
-      const shape = base.entries.get(`${modulePath}.weight`)?.shape
-      const expected = [bShape[0], aShape[1]]
-      if (!shape) problems.push(`${modulePath} is not in the base`)
-      else if (shape.length !== 2 || shape[0] !== expected[0] || shape[1] !== expected[1]) {
-        problems.push(`${modulePath} is [${shape}] in the base, but the adapter is for [${expected}]`)
-      }
+    requireFit(adapter, (path) => base.entries.get(`${path}.weight`)?.shape, baseFolder)
+    for (const [name, { shape }] of adapter.saved) {
+      const found = base.entries.get(name)?.shape
+      if (found?.join() === shape.join()) continue
+      const there = found ? `is [${found}] in the base, but [${shape}] in the adapter` : 'is not in the base'
+      throw new EngineError(
+        'invalid',
+        'adapter_mismatch',
+        `the adapter does not fit the base ${baseFolder}: ${name} ${there}`,
+        {
+          param: 'adapter',
+        },
+      )
     }
-    if (problems.length === 0) return
-    const more = problems.length > 10 ? `; and ${problems.length - 10} more` : ''
-    throw new EngineError(
-      'invalid',
-      'adapter_mismatch',
-      `the adapter does not fit the base ${baseFolder}: ${problems.slice(0, 10).join('; ')}${more}`,
-      { param: 'adapter' },
-    )
   } finally {
     base.close()
   }
@@ -80,7 +105,11 @@ function checkFits(baseFolder: string, adapter: LoraAdapter): void {
 /** Tied, one matrix is both the embedding and the head: a merge into either would change the other as well. */
 function checkNotTied(baseFolder: string, base: WeightFolder, adapter: LoraAdapter): void {
   const tied = readModelConfig(baseFolder).tie_word_embeddings === true || !base.has('lm_head.weight')
-  const target = [...adapter.modules.keys()].find((path) => /(^|\.)(lm_head|embed_tokens)$/.test(path))
+  const changed = [
+    ...adapter.modules.keys(),
+    ...[...adapter.saved.keys()].map((name) => name.replace(/\.weight$/, '')),
+  ]
+  const target = changed.find((path) => /(^|\.)(lm_head|embed_tokens)$/.test(path))
   if (!tied || target === undefined) return
   throw new EngineError(
     'unsupported',

@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { z } from 'zod'
 import { EngineError } from '../errors.ts'
+import { patternValue } from './targets.ts'
 
 const MAX_CONFIG_BYTES = 4_000_000
 
@@ -13,13 +14,25 @@ const schema = z.looseObject({
   lora_alpha: z.number().positive(),
   lora_dropout: z.number().min(0).max(1).default(0),
   use_rslora: z.boolean().default(false),
+  use_dora: z.boolean().default(false),
   target_modules: z
     .union([z.string(), z.array(z.string())])
     .nullable()
     .default(null),
+  layers_to_transform: z
+    .union([z.int(), z.array(z.int())])
+    .nullable()
+    .default(null),
+  layers_pattern: z
+    .union([z.string(), z.array(z.string())])
+    .nullable()
+    .default(null),
+  rank_pattern: z.record(z.string(), z.int().positive()).nullish(),
+  alpha_pattern: z.record(z.string(), z.number().positive()).nullish(),
+  modules_to_save: z.array(z.string()).nullable().default(null),
 })
 
-/** adapter_config.json of a plain LoRA adapter, under PEFT's own field names. */
+/** adapter_config.json of a LoRA or DoRA adapter, under PEFT's own field names. */
 export type PeftConfig = z.infer<typeof schema>
 
 /** What a config must give; the rest is what PEFT writes for a plain LoRA adapter. */
@@ -27,7 +40,19 @@ export type PeftConfigFields = Pick<
   PeftConfig,
   'r' | 'lora_alpha' | 'target_modules' | 'base_model_name_or_path'
 > &
-  Partial<Pick<PeftConfig, 'lora_dropout' | 'use_rslora'>>
+  Partial<
+    Pick<
+      PeftConfig,
+      | 'lora_dropout'
+      | 'use_rslora'
+      | 'use_dora'
+      | 'layers_to_transform'
+      | 'layers_pattern'
+      | 'rank_pattern'
+      | 'alpha_pattern'
+      | 'modules_to_save'
+    >
+  >
 
 /** The config of a finished adapter. Only fields that PEFT has had for years, so that older releases load it too. */
 export function peftConfig(fields: PeftConfigFields): PeftConfig {
@@ -56,15 +81,20 @@ export function peftConfig(fields: PeftConfigFields): PeftConfig {
   }
 }
 
-/** The factor on B·A: alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski 2023, arXiv 2312.03732). */
-export function loraScale({ lora_alpha, r, use_rslora }: PeftConfig): number {
-  return lora_alpha / (use_rslora ? Math.sqrt(r) : r)
+/**
+ * Rank of a module's matrices and the factor on B·A: alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski
+ * 2023, arXiv 2312.03732). rank_pattern and alpha_pattern give some modules numbers of their own.
+ */
+export function loraSize(config: PeftConfig, modulePath: string): { rank: number; scale: number } {
+  const rank = patternValue(config.rank_pattern, modulePath, config.r)
+  const alpha = patternValue(config.alpha_pattern, modulePath, config.lora_alpha)
+  return { rank, scale: alpha / (config.use_rslora ? Math.sqrt(rank) : rank) }
 }
 
 /**
  * Reads adapter_config.json.
  *
- * @throws EngineError `not_found`, `invalid`, or `unsupported` with the field that asks for more than plain LoRA.
+ * @throws EngineError `not_found`, `invalid`, or `unsupported` with the field that asks for something else than LoRA or DoRA.
  */
 export function readPeftConfig(path: string): PeftConfig {
   const raw = readJsonObject(path)
@@ -111,8 +141,9 @@ const PLAIN_VALUES: Record<string, unknown[]> = {
   init_lora_weights: HARMLESS_INITS,
 }
 
-/** Fields without meaning for a finished plain adapter: how it was made, or which modules it was made for. */
+/** Fields that the schema reads, and those without meaning for a finished adapter: how it was made. */
 const WITHOUT_EFFECT = new Set([
+  'alpha_pattern',
   'auto_mapping',
   'base_model_name_or_path',
   'corda_config',
@@ -127,12 +158,15 @@ const WITHOUT_EFFECT = new Set([
   'lora_dropout',
   'lora_ga_config',
   'megatron_core',
+  'modules_to_save',
   'peft_version',
   'qalora_group_size',
   'r',
+  'rank_pattern',
   'revision',
   'runtime_config',
   'target_modules',
+  'use_dora',
   'use_rslora',
 ])
 
@@ -146,7 +180,7 @@ function checkSupported(raw: Record<string, unknown>, path: string): void {
     throw new EngineError(
       'unsupported',
       'adapter_unsupported',
-      `${path}: ${field} is ${JSON.stringify(value)}, which this engine does not do${wanted}; only plain LoRA is`,
+      `${path}: ${field} is ${JSON.stringify(value)}, which this engine does not do${wanted}; LoRA and DoRA on linear modules are`,
       { param: field },
     )
   }

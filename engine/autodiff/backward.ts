@@ -66,7 +66,11 @@ function insideOf(segments: readonly Segment[], nodes: readonly Node[]): Node[] 
  * goes on with the backward pass wherever it can and begins a segment's copy only when its turn has come. Integers
  * (shapes, indices) are small and stay.
  */
-function computeAgain(g: GraphBuilder, nodes: readonly Node[], segments: readonly Segment[]): Map<Node, Node> {
+function computeAgain(
+  g: GraphBuilder,
+  nodes: readonly Node[],
+  segments: readonly Segment[],
+): Map<Node, Node> {
   const copies = new Map<Node, Node>()
   for (const segment of segments) {
     const anew = new Map<string, Value>()

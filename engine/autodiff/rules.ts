@@ -55,6 +55,9 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   Sign: NO_GRAD,
   // y = log(1 + exp(x))  →  dx = dy·σ(x)
   Softplus: ({ g, dy, inputs: [x] }) => [g.Mul(dy, g.Sigmoid(x!))],
+  // y = √x  →  dx = dy / 2y
+  Sqrt: ({ g, dy, outputs: [y] }) => [g.Div(g.Mul(dy, g.scalar(0.5)), y!)],
+  Identity: NO_GRAD,
   // y = σ(x)  →  dx = dy·y·(1 - y)
   Sigmoid: ({ g, dy, outputs: [y] }) => [g.Mul(dy, g.Mul(y!, g.Sub(g.scalar(1), y!)))],
   // y = tanh(x)  →  dx = dy·(1 - y²)

@@ -1,4 +1,5 @@
 import { readAdapter } from '../adapter/peft.ts'
+import { type ServingModule, servingForm } from '../adapter/serving.ts'
 import { EngineError } from '../errors.ts'
 import { type OpenModel, openModel } from '../models/index.ts'
 import { cachedAttention } from '../nn/attention.ts'
@@ -49,7 +50,7 @@ export class Decoder {
     this.outputs = graph.outputs
     this.maxPositions = graph.maxPositions
     this.vocabSize = model.config.vocabSize
-    this.noAdapter = { feeds: adapterFeeds(this.linears, new Map(), 1) }
+    this.noAdapter = { feeds: adapterFeeds(this.linears, new Map()) }
   }
 
   /** Compiles a Hugging Face folder. Throws on unsupported configs and missing or misshapen weights. */
@@ -69,24 +70,11 @@ export class Decoder {
     return new KvCache(this.model.config, capacity)
   }
 
-  /** Reads a PEFT folder; throws `invalid` when a module does not exist in this base or its shape differs. */
+  /** Reads a PEFT folder; throws what servingForm throws for one that does not fit or cannot be fed. */
   loadAdapter(folder: string): DecoderAdapter {
-    const adapter = readAdapter(folder)
-    const known = new Map(this.linears.map((module) => [module.path, module]))
-    const problems: string[] = []
-    for (const [path, { aShape, bShape }] of adapter.modules) {
-      const module = known.get(path)
-      if (!module) problems.push(`${path}: the base has no such linear module`)
-      else if (aShape[1] !== module.inFeatures || bShape[0] !== module.outFeatures) {
-        const wanted = `${module.inFeatures} → ${module.outFeatures}`
-        problems.push(`${path}: adapts ${aShape[1]} → ${bShape[0]}, the base has ${wanted}`)
-      }
-    }
-    if (problems.length > 0) {
-      const message = `${folder} does not fit ${this.model.folder}: ${problems.join('; ')}`
-      throw new EngineError('invalid', 'adapter_mismatch', message)
-    }
-    return { feeds: adapterFeeds(this.linears, adapter.modules, adapter.scale) }
+    const read = (path: string) => this.model.weights.readFloat32(`${path}.weight`)
+    const modules = servingForm(readAdapter(folder), this.linears, read, this.model.folder)
+    return { feeds: adapterFeeds(this.linears, modules) }
   }
 
   /** Appends tokens to the cache and returns the logits [vocabSize] that follow the last one. */
@@ -132,8 +120,7 @@ export class Decoder {
 function buildDecoderGraph(model: OpenModel, limit: number) {
   const maxPositions = Math.min(model.config.maxPositions, limit)
   const builder = new ModelBuilder(model.weights, {
-    weights: 'frozen',
-    lora: ({ path }) => ({ rank: `rank(${path})`, scale: 1, dropout: 0 }),
+    lora: ({ path }) => ({ rank: `rank(${path})`, scale: 1, dropout: 0, magnitude: 'fed' }),
   })
   const attention = cachedAttention(builder)
   const hidden = model.family.build(builder, model.config, { attention, positions: maxPositions })
@@ -148,20 +135,26 @@ function buildDecoderGraph(model: OpenModel, limit: number) {
   }
 }
 
-/** One A [rank, in] and B [out, rank] per linear module, of rank 0 where the adapter has none. */
+/** One A [rank, in], B [out, rank] and scale [out] per linear module; of rank 0 and 1 where the adapter has none. */
 function adapterFeeds(
   linears: readonly LinearModule[],
-  modules: ReturnType<typeof readAdapter>['modules'],
-  scale: number,
+  modules: ReadonlyMap<string, ServingModule>,
 ): Record<string, Tensor> {
   const feeds: Record<string, Tensor> = {}
+  const nothing = new Float32Array(0)
   for (const { path, inFeatures, outFeatures } of linears) {
-    const module = modules.get(path)
-    const rank = module?.aShape[0] ?? 0
-    const scaled = module ? module.b.map((value) => value * scale) : new Float32Array(0)
-    const name = (matrix: string) => `base_model.model.${path}.${matrix}.weight`
-    feeds[name('lora_A')] = floatTensor(module?.a ?? new Float32Array(0), [rank, inFeatures])
-    feeds[name('lora_B')] = floatTensor(scaled, [outFeatures, rank])
+    const { rank, a, b, outputScale } = modules.get(path) ?? {
+      rank: 0,
+      a: nothing,
+      b: nothing,
+      outputScale: null,
+    }
+    const name = (part: string) => `base_model.model.${path}.${part}`
+    feeds[name('lora_A.weight')] = floatTensor(a, [rank, inFeatures])
+    feeds[name('lora_B.weight')] = floatTensor(b, [outFeatures, rank])
+    feeds[name('output_scale')] = floatTensor(outputScale ?? new Float32Array(outFeatures).fill(1), [
+      outFeatures,
+    ])
   }
   return feeds
 }

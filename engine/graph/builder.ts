@@ -170,6 +170,9 @@ export class GraphBuilder {
   Relu = (x: Value) => this.emit('Relu', [x], {})
   /** -1, 0 or 1. */
   Sign = (x: Value) => this.emit('Sign', [x], {})
+  Sqrt = (x: Value) => this.emit('Sqrt', [x], {})
+  /** x as a constant to the backward pass: no gradient flows through it. */
+  Detach = (x: Value) => this.emit('Identity', [x], {})
   Sigmoid = (x: Value) => this.emit('Sigmoid', [x], {})
   /** log(1 + exp(x)), which is -log sigmoid(-x). */
   Softplus = (x: Value) => this.emit('Softplus', [x], {})

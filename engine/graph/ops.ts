@@ -29,6 +29,9 @@ export interface OpAttributes {
   Log: None
   Relu: None
   Sign: None
+  Sqrt: None
+  /** The same tensor, through which no gradient flows. */
+  Identity: None
   Sigmoid: None
   Softplus: None
   Tanh: None
@@ -99,6 +102,8 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   Log: { domain: '', infer: like },
   Relu: { domain: '', infer: like },
   Sign: { domain: '', infer: like },
+  Sqrt: { domain: '', infer: like },
+  Identity: { domain: '', infer: like },
   Sigmoid: { domain: '', infer: like },
   Softplus: { domain: '', infer: like },
   Tanh: { domain: '', infer: like },

@@ -2,17 +2,12 @@ import { EngineError } from '../errors.ts'
 import { GraphBuilder } from '../graph/builder.ts'
 import type { Dim, Value } from '../graph/values.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
+import { adaptedLinear, type LoraTarget } from './lora.ts'
+
+export type { LoraTarget } from './lora.ts'
 
 /** Flattened rows of a batch: every matrix product runs over these. */
 export const TOKENS: Dim = 'batch*seq'
-
-/** LoRA's shape for one linear module; `rank` is a symbol where adapters of any rank may be fed. */
-export interface LoraTarget {
-  readonly rank: Dim
-  /** alpha / rank, or alpha / √rank for rsLoRA; 1 where the caller has already scaled B. */
-  readonly scale: number
-  readonly dropout: number
-}
 
 /** A linear module of the model, as PEFT would find it by walking the modules. */
 export interface LinearModule {
@@ -24,8 +19,8 @@ export interface LinearModule {
 }
 
 export interface ModelBuilderOptions {
-  /** Whether the checkpoint's own tensors are constants mapped from their files, or trained inputs. */
-  readonly weights: 'frozen' | 'trained'
+  /** Whether a tensor of the checkpoint, by name, is a trained input; the others are constants mapped from their files. */
+  readonly trains?: (tensor: string) => boolean
   /** The adapter of a linear module, or undefined where it has none. */
   readonly lora?: (module: LinearModule) => LoraTarget | undefined
 }
@@ -79,14 +74,13 @@ export class ModelBuilder {
         `${entry.file}: ${name} has shape [${entry.shape}], but the config asks for [${shape}]`,
       )
     }
-    const value =
-      this.options.weights === 'trained'
-        ? this.trainable(name, shape)
-        : this.g.weight(name, dtype, shape, {
-            file: entry.file,
-            offset: entry.offset,
-            byteLength: entry.byteLength,
-          })
+    const value = this.options.trains?.(name)
+      ? this.trainable(name, shape)
+      : this.g.weight(name, dtype, shape, {
+          file: entry.file,
+          offset: entry.offset,
+          byteLength: entry.byteLength,
+        })
     this.loaded.set(name, value)
     return value
   }
@@ -104,7 +98,7 @@ export class ModelBuilder {
   }
 
   /**
-   * y = x·Wᵀ (+ bias) (+ addend) + scale · (x·Aᵀ)·Bᵀ where the module has an adapter (LoRA, arXiv:2106.09685).
+   * y = x·Wᵀ (+ bias) (+ addend), with the module's adapter where it has one (lora.ts).
    * x is [rows, inFeatures]; everything added rides in the products' C operand.
    */
   linear(x: Value, module: LinearModule, options: { bias?: boolean; addend?: Value } = {}): Value {
@@ -115,24 +109,15 @@ export class ModelBuilder {
       const weight = this.floatParameter(`${path}.weight`, [outFeatures, inFeatures])
       const bias = options.bias ? this.floatParameter(`${path}.bias`, [outFeatures]) : undefined
       const offset = options.addend && bias ? g.Add(options.addend, bias) : (options.addend ?? bias)
-      const branch = this.loraBranch(x, module, offset)
-      return g.Gemm(x, weight, { transB: 1 }, branch ?? offset)
+      const target = this.options.lora?.(module)
+      return target
+        ? adaptedLinear(this, x, { weight, offset }, module, target)
+        : g.Gemm(x, weight, { transB: 1 }, offset)
     })
   }
 
-  private loraBranch(x: Value, module: LinearModule, offset: Value | undefined): Value | undefined {
-    const target = this.options.lora?.(module)
-    if (!target) return undefined
-    const { path, inFeatures, outFeatures } = module
-    const a = this.loraInput(`${path}.lora_A`, [target.rank, inFeatures])
-    const b = this.loraInput(`${path}.lora_B`, [outFeatures, target.rank])
-    const kept = target.dropout > 0 ? this.g.Mul(x, this.dropoutMask(module, x.shape[0]!)) : x
-    const low = this.g.Gemm(kept, a, { transB: 1 })
-    return this.g.Gemm(low, b, { transB: 1, alpha: target.scale }, offset)
-  }
-
-  private loraInput(path: string, shape: readonly Dim[]): Value {
-    const name = `base_model.model.${path}.weight`
+  /** An input for a part of an adapter; trained where its shape has no symbols. */
+  adapterInput(name: string, shape: readonly Dim[]): Value {
     const value = this.g.input(name, 'float32', shape)
     if (shape.every((dim) => typeof dim === 'number')) this.trainables.push({ name, value, shape })
     return value
@@ -142,7 +127,7 @@ export class ModelBuilder {
    * Each module reads its mask from one pool of random values at its own row offset, so that one small feed, made from
    * the step's seed, serves all of them: dropout_pool [batch*seq + modules, widest input], 0 or 1 / (1 - p).
    */
-  private dropoutMask(module: LinearModule, rows: Dim): Value {
+  dropoutMask(module: LinearModule, rows: Dim): Value {
     this.dropoutPool ??= this.g.input('dropout_pool', 'float32', ['pool_rows', 'pool_width'])
     this.dropoutWidth = Math.max(this.dropoutWidth, module.inFeatures)
     const row = this.linears.length - 1

@@ -1,3 +1,10 @@
+import {
+  type LayerChoice,
+  noSuchTarget,
+  type TargetModules,
+  targetedPaths,
+  unmatchedTargets,
+} from '../adapter/targets.ts'
 import { backward } from '../autodiff/backward.ts'
 import { EngineError } from '../errors.ts'
 import type { Graph } from '../graph/graph.ts'
@@ -5,7 +12,7 @@ import { fuseAddIntoGemm, orderForMemory, removeDeadNodes } from '../graph/passe
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
 import { causalMask, consecutivePositions } from '../nn/masks.ts'
-import { type LinearModule, ModelBuilder } from '../nn/model-builder.ts'
+import { type LinearModule, type LoraTarget, ModelBuilder } from '../nn/model-builder.ts'
 import { Session, type SessionOptions } from '../onnx/session.ts'
 import { elementCount, floatTensor, intTensor, type Tensor } from '../tensor.ts'
 import { languageModel } from './objectives/language-model.ts'
@@ -21,12 +28,22 @@ export interface LoraMethod {
   readonly scale: number
   /** Probability of dropping an input of the branch, 0 to 1. */
   readonly dropout: number
-  /** 'all' linear modules but the head and routed experts, or names that the modules' paths end with ('q_proj', 'mlp.up_proj'). */
-  readonly targets: 'all' | readonly string[]
+  /** 'all' linear modules but the head and routed experts, or PEFT's target_modules: names, or one expression for whole paths. */
+  readonly targets: TargetModules
+  /** Only in some layers. */
+  readonly layers?: LayerChoice
+  /** Rank and scale of a module, where they are not the same for all. */
+  readonly sizeOf?: (modulePath: string) => { rank: number; scale: number }
+  /** Learn the magnitude of each row apart from its direction (DoRA, arXiv:2402.09353). */
+  readonly dora?: boolean
+  /** Whether a tensor of the base is trained as a whole beside the adapter (modules_to_save). */
+  readonly saves?: (tensor: string) => boolean
 }
 
-/** What is trained: an adapter, or every weight. */
-export type TrainingMethod = LoraMethod | { readonly kind: 'full' }
+/** What is trained: an adapter, or weights of the base: all of them, or those that `trains` says. */
+export type TrainingMethod =
+  | LoraMethod
+  | { readonly kind: 'full'; readonly trains?: (tensor: string) => boolean }
 
 export interface CompiledStepOptions {
   readonly method: TrainingMethod
@@ -197,11 +214,8 @@ function buildStepGraph(
 ): StepGraph {
   const training = purpose === 'training'
   const builder = new ModelBuilder(model.weights, {
-    weights: method.kind === 'full' ? 'trained' : 'frozen',
-    lora: (module) =>
-      method.kind === 'lora' && isTarget(module, method.targets)
-        ? { rank: method.rank, scale: method.scale, dropout: training ? method.dropout : 0 }
-        : undefined,
+    trains: trainedTensors(method),
+    ...(method.kind === 'lora' ? { lora: adapterOf(method, training) } : {}),
   })
   const { g } = builder
   const form = { attention: sequenceAttention(builder), positions: maxLength }
@@ -231,21 +245,27 @@ function valuesOf({ valueNames }: StepGraph, results: Record<string, Tensor>): V
   return Object.fromEntries(entries.map(([key, name]) => [key, results[name]!.data as Float32Array]))
 }
 
-/** PEFT's rule: a target names the end of a module's path, on a dot border; 'all' are all linear modules. */
-export function isTarget({ path, expert }: LinearModule, targets: LoraMethod['targets']): boolean {
-  if (targets === 'all') return !expert
-  return targets.some((target) => path === target || path.endsWith(`.${target}`))
+function trainedTensors(method: TrainingMethod): (tensor: string) => boolean {
+  if (method.kind === 'lora') return method.saves ?? (() => false)
+  return method.trains ?? (() => true)
+}
+
+/** The adapter of each module; dropout is for training alone. */
+function adapterOf(method: LoraMethod, training: boolean): (module: LinearModule) => LoraTarget | undefined {
+  const { rank, scale, sizeOf, dora } = method
+  return (module) =>
+    targetedPaths([module], method.targets, method.layers).size > 0 &&
+    !method.saves?.(`${module.path}.weight`)
+      ? {
+          ...(sizeOf?.(module.path) ?? { rank, scale }),
+          dropout: training ? method.dropout : 0,
+          magnitude: dora ? 'trained' : undefined,
+        }
+      : undefined
 }
 
 function checkTargets(linears: readonly LinearModule[], method: TrainingMethod): void {
-  if (method.kind !== 'lora' || method.targets === 'all') return
-  const missing = method.targets.filter((target) => !linears.some((module) => isTarget(module, [target])))
-  if (missing.length === 0) return
-  const known = [...new Set(linears.map(({ path }) => path.split('.').at(-1)))]
-  throw new EngineError(
-    'invalid',
-    'lora_target_unknown',
-    `lora_target ${missing.join(', ')} matches no linear module of this model; it has ${known.join(', ')}`,
-    { param: 'lora_target' },
-  )
+  if (method.kind !== 'lora') return
+  const missing = unmatchedTargets(linears, method.targets, method.layers)
+  if (missing.length > 0) throw noSuchTarget(missing, linears)
 }

@@ -33,7 +33,6 @@ export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = 
   tokenized_path: [],
   additional_target: [],
   loraplus_lr_ratio: [],
-  use_dora: [false],
   pissa_init: [false],
   pissa_convert: [false],
   create_new_adapter: [false],

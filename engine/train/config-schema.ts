@@ -50,6 +50,7 @@ export const trainConfigSchema = z.object({
     .union([z.literal('all'), names])
     .default('all')
     .describe("'all' linear layers but lm_head, or their names."),
+  use_dora: z.boolean().default(false).describe('Learn magnitudes apart from directions (DoRA).'),
   use_rslora: z.boolean().default(false).describe('Scale by alpha / sqrt(rank) instead of alpha / rank.'),
 
   num_train_epochs: z.number().gt(0).max(1_000_000).default(3).describe('Passes over the data.'),

@@ -193,8 +193,10 @@ function contradictions(config: z.output<typeof trainConfigSchema>): Problem[] {
   if (config.mask_history && config.train_on_prompt) {
     problems.push(invalid('mask_history', '`mask_history` is incompatible with `train_on_prompt`.'))
   }
-  if (config.use_rslora && config.finetuning_type !== 'lora') {
-    problems.push(invalid('use_rslora', '`use_rslora` is only valid for LoRA training.'))
+  for (const field of ['use_rslora', 'use_dora'] as const) {
+    if (config[field] && config.finetuning_type !== 'lora') {
+      problems.push(invalid(field, `\`${field}\` is only valid for LoRA training.`))
+    }
   }
   if (config.bf16 && config.fp16) problems.push(invalid('fp16', '`bf16` and `fp16` exclude each other.'))
   return problems

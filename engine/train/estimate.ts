@@ -107,26 +107,3 @@ export function checkFits(estimate: MemoryEstimate, availableBytes: number): voi
 function gigabytes(bytes: number): string {
   return `${(bytes / 1e9).toFixed(2)} GB`
 }
-
-/**
- * Counts what a configuration trains, by the names and shapes of the model's tensors alone: for LoRA, rank × (in + out)
- * for each targeted matrix other than embeddings and head.
- */
-export function countTrainable(
-  config: Pick<TrainConfig, 'finetuning_type' | 'lora_rank' | 'lora_target'>,
-  tensors: Iterable<{ name: string; shape: readonly number[] }>,
-): number {
-  let count = 0
-  for (const { name, shape } of tensors) {
-    if (config.finetuning_type === 'full') count += shape.reduce((product, length) => product * length, 1)
-    else if (isTarget(name, shape, config.lora_target)) count += config.lora_rank * (shape[0]! + shape[1]!)
-  }
-  return count
-}
-
-function isTarget(name: string, shape: readonly number[], target: TrainConfig['lora_target']): boolean {
-  const path = name.replace(/\.weight$/, '')
-  if (path === name || shape.length !== 2) return false
-  if (target !== 'all') return target.some((wanted) => path === wanted || path.endsWith(`.${wanted}`))
-  return !/(^|\.)(embed_tokens|lm_head)$/.test(path)
-}

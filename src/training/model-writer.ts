@@ -1,11 +1,13 @@
 import { readdirSync, renameSync, rmdirSync } from 'node:fs'
 import { copyFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type LoraModule, peftConfig, writeAdapter } from '../../engine/adapter/peft.ts'
+import { collectAdapter } from '../../engine/adapter/method.ts'
+import { writeAdapter } from '../../engine/adapter/peft.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
 import type { Parameter, TrainStep } from '../../engine/train/step.ts'
 import { carriedFiles } from '../../engine/weights/model-files.ts'
 import { type Adjust, writeModel } from '../../engine/weights/model-writer.ts'
+import { adapterConfig } from './adapter-config.ts'
 
 /** Files of a base folder that describe its weights; an adapter has its own. */
 const OF_THE_WEIGHTS = ['config.json', 'generation_config.json']
@@ -18,10 +20,7 @@ export function createModelWriter(
 ): (folder: string) => Promise<void> {
   if (config.finetuning_type === 'full') return (folder) => writeWeights(folder, step.parameters, baseFolder)
   return async (folder) => {
-    writeAdapter(folder, {
-      config: adapterConfig(config, step.parameters),
-      modules: modulesOf(step.parameters),
-    })
+    writeAdapter(folder, collectAdapter(adapterConfig(config, step.parameters), step.parameters))
     for (const name of carriedFiles(baseFolder)) {
       if (
         /^(tokenizer|special_tokens|added_tokens|chat_template|vocab|merges)/.test(name) &&
@@ -31,31 +30,6 @@ export function createModelWriter(
       }
     }
   }
-}
-
-const LORA_NAME = /^base_model\.model\.(.+)\.lora_([AB])\.weight$/
-
-function modulesOf(parameters: readonly Parameter[]): Map<string, LoraModule> {
-  const modules = new Map<string, Partial<LoraModule>>()
-  for (const { name, shape, data } of parameters) {
-    const [, path = name, matrix] = LORA_NAME.exec(name) ?? []
-    const size: [number, number] = [shape[0]!, shape[1]!]
-    const half = matrix === 'A' ? { a: data, aShape: size } : { b: data, bShape: size }
-    modules.set(path, { ...modules.get(path), ...half })
-  }
-  return modules as Map<string, LoraModule>
-}
-
-function adapterConfig(config: TrainConfig, parameters: readonly Parameter[]) {
-  const trained = [...modulesOf(parameters).keys()].map((path) => path.split('.').at(-1)!)
-  return peftConfig({
-    r: config.lora_rank,
-    lora_alpha: config.lora_alpha,
-    lora_dropout: config.lora_dropout,
-    use_rslora: config.use_rslora,
-    target_modules: config.lora_target === 'all' ? [...new Set(trained)].sort() : config.lora_target,
-    base_model_name_or_path: config.model_name_or_path,
-  })
 }
 
 /** All weights in the base's layout and dtypes. They are written beside and moved in, since the folder has other files. */

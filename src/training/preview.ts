@@ -1,11 +1,12 @@
-import { EngineError } from '../../engine/errors.ts'
 import { openModel } from '../../engine/models/index.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { ignoredFields } from '../../engine/train/config.ts'
-import { countTrainable, type ModelSize } from '../../engine/train/estimate.ts'
+import type { ModelSize } from '../../engine/train/estimate.ts'
 import { previewTraining, type TrainingPreview } from '../../engine/train/preview.ts'
+import { countAdapter } from '../../engine/train/trainable.ts'
 import { DatasetRegistry } from '../datasets/registry.ts'
 import { readModelFacts } from '../models/model-folder.ts'
+import { plannedAdapter } from './adapter-config.ts'
 import { type PreparedData, prepareData } from './prepare-data.ts'
 import type { TrainTask } from './task.ts'
 
@@ -42,30 +43,12 @@ function measureModel(folder: string, config: TrainTask['config']): ModelSize {
   const model = openModel(folder)
   try {
     const { parameters, weightBytes } = readModelFacts(folder)
-    const tensors = [...model.weights.entries.values()]
-    checkTargets(config, tensors)
-    const trainableParameters = countTrainable(config, tensors)
+    const trainableParameters =
+      config.finetuning_type === 'full'
+        ? parameters
+        : countAdapter(plannedAdapter(config), model.weights.entries.values())
     return { ...model.config, parameters, weightBytes, trainableParameters }
   } finally {
     model.weights.close()
   }
-}
-
-/** The same refusal as the compiled step's, before anything is queued. */
-function checkTargets(config: TrainTask['config'], tensors: Parameters<typeof countTrainable>[1]): void {
-  const { lora_target: targets, lora_rank, finetuning_type } = config
-  if (finetuning_type !== 'lora' || targets === 'all') return
-  const unmatched = targets.filter(
-    (target) => countTrainable({ finetuning_type, lora_rank, lora_target: [target] }, tensors) === 0,
-  )
-  if (unmatched.length === 0) return
-  const modules = [...tensors].flatMap(({ name, shape }) =>
-    shape.length === 2 ? [name.split('.').at(-2)] : [],
-  )
-  throw new EngineError(
-    'invalid',
-    'lora_target_unknown',
-    `lora_target ${unmatched.join(', ')} matches no linear module of this model; it has ${[...new Set(modules)].join(', ')}.`,
-    { param: 'lora_target' },
-  )
 }

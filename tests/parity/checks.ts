@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { mergeAdapter } from '../../engine/adapter/merge.ts'
-import { readAdapter, writeAdapter } from '../../engine/adapter/peft.ts'
+import { loraMethod, startFromAdapter } from '../../engine/adapter/method.ts'
+import { type LoraAdapter, readAdapter, writeAdapter } from '../../engine/adapter/peft.ts'
 import { Decoder, type DecoderAdapter } from '../../engine/generate/decoder.ts'
 import { openModel } from '../../engine/models/index.ts'
 import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
@@ -20,9 +21,8 @@ import { trainCurve } from './train-curve.ts'
 export const LOGITS_BOUND = 1e-4
 const GRADIENT_BOUND = 1e-3
 export const LOSS_BOUND = 1e-3
-/** Variants of LoRA that the engine trains and merges; others in the folder are counted as unsupported. */
-const SUPPORTED_KINDS = ['plain', 'rslora'] as const
-const KNOWN_KINDS = [...SUPPORTED_KINDS, 'dora'] as const
+/** Variants of LoRA that a folder may hold; all of them are trained, merged and answered with. */
+const KINDS = ['plain', 'rslora', 'dora'] as const
 
 export interface FamilyReport {
   readonly checks: readonly Check[]
@@ -35,23 +35,22 @@ export interface FamilyReport {
 export async function checkFamily(reference: Reference, python: string | null): Promise<FamilyReport> {
   const base = join(reference.folder, 'model')
   const checks: Check[] = []
-  const kinds = KNOWN_KINDS.filter((kind) => reference.has(`adapter-${kind}-start`))
-  const supported = kinds.filter((kind) => SUPPORTED_KINDS.some((known) => known === kind))
+  const kinds = KINDS.filter((kind) => reference.has(`adapter-${kind}-start`))
   const decoder = await Decoder.load(base)
   try {
     checks.push(bounded('base logits', await logitsError(decoder, reference, 'base.logits'), LOGITS_BOUND))
     checks.push(await greedyCheck(decoder, reference))
-    for (const kind of supported) checks.push(...(await checkAdapter(decoder, reference, kind, python)))
+    for (const kind of kinds) checks.push(...(await checkAdapter(decoder, reference, kind, python)))
   } finally {
     await decoder.release()
   }
-  for (const kind of supported) checks.push(...(await checkTraining(reference, base, kind)))
+  for (const kind of kinds) checks.push(...(await checkTraining(reference, base, kind)))
   if (reference.json.full_curve) {
     checks.push(...(await checkCurve('full', reference, base, { kind: 'full' }, reference.json.full_curve)))
   }
   return {
     checks,
-    unsupported: kinds.filter((kind) => !supported.includes(kind)).map((kind) => `adapters of kind ${kind}`),
+    unsupported: [],
     notes: python ? [] : ['PEFT did not load our adapters: no Python with peft (set JUDGE_PYTHON)'],
   }
 }
@@ -153,24 +152,20 @@ async function checkAdapter(
   return checks
 }
 
-function sameAdapter(left: ReturnType<typeof readAdapter>, right: ReturnType<typeof readAdapter>): boolean {
-  if (left.scale !== right.scale || left.modules.size !== right.modules.size) return false
-  return [...left.modules].every(([path, { a, b }]) => {
+function sameAdapter(left: LoraAdapter, right: LoraAdapter): boolean {
+  if (left.modules.size !== right.modules.size) return false
+  return [...left.modules].every(([path, { a, b, scale, magnitude }]) => {
     const other = right.modules.get(path)
-    return other !== undefined && relativeToLargest(other.a, a) === 0 && relativeToLargest(other.b, b) === 0
+    const same = (ours: Float32Array | undefined, theirs: Float32Array | undefined) =>
+      ours === undefined ? theirs === undefined : relativeToLargest(theirs ?? [], ours) === 0
+    return other?.scale === scale && same(a, other.a) && same(b, other.b) && same(magnitude, other.magnitude)
   })
 }
 
 /** Gradients of the start adapter and the loss curve from it. */
 async function checkTraining(reference: Reference, base: string, kind: string): Promise<Check[]> {
   const adapter = readAdapter(join(reference.folder, `adapter-${kind}-start`))
-  const method: TrainingMethod = {
-    kind: 'lora',
-    rank: adapter.config.r,
-    scale: adapter.scale,
-    dropout: 0,
-    targets: [...adapter.modules.keys()],
-  }
+  const method = loraMethod(adapter.config)
   const gradients = await gradientError(reference, base, kind, method)
   const curve = reference.json[`${kind}_curve` as 'plain_curve'] ?? []
   return [
@@ -190,7 +185,7 @@ async function gradientError(
   try {
     const { gradients } = await step.run(batch, 1 / batch.labels.length)
     const errors = step.parameters.map(({ name }, index) => {
-      const expected = reference.float(`${kind}.grad.${name.replace(/\.weight$/, '.default.weight')}`)
+      const expected = reference.float(`${kind}.grad.${name.replace(/(\.weight)?$/, '.default.weight')}`)
       return relativeToLargest(gradients[index]!, expected)
     })
     return Math.max(...errors)
@@ -243,9 +238,8 @@ async function openStep(
 }
 
 /** The tensor of an adapter under PEFT's name. */
-export function adapterTensor(adapter: ReturnType<typeof readAdapter>, name: string): Float32Array {
-  const [, path, matrix] = /^base_model\.model\.(.*)\.lora_([AB])\.weight$/.exec(name) ?? []
-  const module = adapter.modules.get(path ?? '')
-  if (!module) throw new Error(`the adapter has no ${name}`)
-  return (matrix === 'A' ? module.a : module.b).slice()
+export function adapterTensor(adapter: LoraAdapter, name: string): Float32Array {
+  const data = startFromAdapter(adapter)(name)
+  if (!data) throw new Error(`the adapter has no ${name}`)
+  return data
 }

@@ -28,7 +28,7 @@ export async function checkRealModel(reference: Reference, base: string): Promis
   const adapter = readAdapter(join(reference.folder, 'adapter-start'))
   const method = {
     rank: adapter.config.r,
-    scale: adapter.scale,
+    scale: [...adapter.modules.values()][0]!.scale,
     dropout: 0,
     targets: [...adapter.modules.keys()],
   }

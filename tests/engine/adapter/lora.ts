@@ -1,7 +1,7 @@
 import {
   type LoraAdapter,
   type LoraModule,
-  loraScale,
+  loraSize,
   type PeftConfig,
   peftConfig,
 } from '../../../engine/adapter/peft.ts'
@@ -22,7 +22,8 @@ export function randomAdapter(
       aShape: [3, columns],
       b: gaussian(out * 3, 200 + seed),
       bShape: [out, 3],
+      scale: loraSize(config, path).scale,
     })
   }
-  return { config, scale: loraScale(config), modules }
+  return { config, modules, saved: new Map() }
 }

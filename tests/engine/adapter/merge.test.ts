@@ -40,13 +40,13 @@ function expectedMerge(
   path: string,
   dtype: WeightDType,
 ): Float32Array {
-  const { a, aShape, b } = adapter.modules.get(path)!
+  const { a, aShape, b, scale } = adapter.modules.get(path)!
   const [rank, columns] = aShape
   const merged = weight.map((value, index) => {
     const [row, column] = [Math.floor(index / columns), index % columns]
     let product = 0
     for (let r = 0; r < rank; r++) product += b[row * rank + r]! * a[r * columns + column]!
-    return value + adapter.scale * product
+    return value + scale * product
   })
   return decodeFloat32(encodeFloat32(merged, dtype), dtype)
 }

@@ -64,6 +64,7 @@ const cases: { readonly [K in Op]?: readonly GradCase[] } = {
   Exp: unary('Exp', (g, x) => g.Exp(x)),
   Log: [{ title: 'Log [3,5]', shapes: [[3, 5]], range: [0.5, 2], build: (g, [x]) => g.Log(x!) }],
   Relu: unary('Relu', (g, x) => g.Relu(x)),
+  Sqrt: unary('Sqrt', (g, x) => g.Sqrt(g.Add(g.Mul(x, x), g.scalar(1)))),
   Sigmoid: unary('Sigmoid', (g, x) => g.Sigmoid(x)),
   Softplus: unary('Softplus', (g, x) => g.Softplus(x)),
   Tanh: unary('Tanh', (g, x) => g.Tanh(x)),

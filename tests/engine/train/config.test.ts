@@ -146,7 +146,7 @@ describe('a wrong configuration', () => {
   })
 
   it.each([
-    [{ use_dora: true }, 'use_dora'],
+    [{ mixture_of_depths: 'convert' }, 'mixture_of_depths'],
     [{ quantization_bit: 4 }, 'quantization_bit'],
     [{ stage: 'dpo' }, 'stage'],
     [{ finetuning_type: 'freeze' }, 'finetuning_type'],
@@ -168,10 +168,10 @@ describe('a wrong configuration', () => {
   })
 
   it('is told every problem at once', () => {
-    const { message, param } = refusal({ lora_rank: -1, use_dora: true, sede: 1 })
+    const { message, param } = refusal({ lora_rank: -1, mixture_of_depths: 'convert', sede: 1 })
     expect(message).toMatch(/^3 problems/)
-    for (const name of ['lora_rank', 'use_dora', 'sede']) expect(message).toContain(`\`${name}\``)
-    expect(param).toBe('use_dora')
+    for (const name of ['lora_rank', 'mixture_of_depths', 'sede']) expect(message).toContain(`\`${name}\``)
+    expect(param).toBe('mixture_of_depths')
   })
 
   it('never gets anything but an EngineError, whatever it holds', () => {

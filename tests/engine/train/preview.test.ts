@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
-import { checkFits, countTrainable, estimateMemory, type ModelSize } from '../../../engine/train/estimate.ts'
+import { checkFits, estimateMemory, type ModelSize } from '../../../engine/train/estimate.ts'
 import { previewTraining } from '../../../engine/train/preview.ts'
 import { randomExamples } from './bigram-step.ts'
 
@@ -63,18 +63,6 @@ describe('the memory estimate', () => {
         message: expect.stringMatching(new RegExp(`${estimate.total} bytes.*4000000000 bytes.*batch_size`)),
       }),
     )
-  })
-
-  it('counts trainable weights from names and shapes alone', () => {
-    const tensors = [
-      { name: 'model.embed_tokens.weight', shape: [100, 16] },
-      { name: 'model.layers.0.self_attn.q_proj.weight', shape: [16, 16] },
-      { name: 'model.layers.0.mlp.up_proj.weight', shape: [32, 16] },
-      { name: 'model.norm.weight', shape: [16] },
-    ]
-    expect(countTrainable(parse({ lora_rank: 4 }), tensors)).toBe(4 * 32 + 4 * 48)
-    expect(countTrainable(parse({ lora_rank: 4, lora_target: 'q_proj' }), tensors)).toBe(4 * 32)
-    expect(countTrainable(parse({ finetuning_type: 'full' }), tensors)).toBe(1600 + 256 + 512 + 16)
   })
 })
 

@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest'
+import { type PeftConfigFields, peftConfig } from '../../../engine/adapter/peft.ts'
+import { countAdapter } from '../../../engine/train/trainable.ts'
+
+const tensors = [
+  { name: 'model.embed_tokens.weight', shape: [100, 16] },
+  { name: 'model.layers.0.self_attn.q_proj.weight', shape: [16, 16] },
+  { name: 'model.layers.0.mlp.up_proj.weight', shape: [32, 16] },
+  { name: 'model.norm.weight', shape: [16] },
+  { name: 'lm_head.weight', shape: [100, 16] },
+]
+const count = (fields: Partial<PeftConfigFields>) =>
+  countAdapter(
+    peftConfig({
+      r: 4,
+      lora_alpha: 8,
+      target_modules: 'all-linear',
+      base_model_name_or_path: null,
+      ...fields,
+    }),
+    tensors,
+  )
+
+describe('countAdapter', () => {
+  it('counts by names and shapes alone: rank × (in + out) for each linear module', () => {
+    expect(count({})).toBe(4 * 32 + 4 * 48)
+    expect(count({ target_modules: ['q_proj'] })).toBe(4 * 32)
+    expect(count({ rank_pattern: { up_proj: 2 } })).toBe(4 * 32 + 2 * 48)
+  })
+
+  it("counts DoRA's magnitudes and whole tensors", () => {
+    expect(count({ use_dora: true })).toBe(4 * 32 + 16 + 4 * 48 + 32)
+    expect(count({ target_modules: ['q_proj'], modules_to_save: ['lm_head'] })).toBe(4 * 32 + 1600)
+  })
+
+  it('refuses targets that match nothing, and ranks above a matrix, by name', () => {
+    expect(() => count({ target_modules: ['q_proj', 'wq'] })).toThrow(/lora_target wq .*q_proj, up_proj/)
+    expect(() => count({ target_modules: 'model\\.layers\\.7\\..*' })).toThrow(/matches no linear module/)
+    expect(() => count({ r: 17 })).toThrow(
+      /lora_rank 17 is above what .*q_proj \[16,16\] can have; at most 16/,
+    )
+  })
+})
