@@ -1,11 +1,8 @@
 import { decoder } from '../nn/decoder-layer.ts'
-import { unsupportedField } from './config.ts'
+import { type RawConfig, unsupportedField } from './config.ts'
 import { decoderConfig } from './decoder-config.ts'
 import type { Family } from './family.ts'
 import { llamaNames } from './names.ts'
-
-/** Vocabulary of the first Baichuan-7B, whose head is a plain one. */
-const FIRST_VOCABULARY = 64_000
 
 /**
  * Baichuan2-7B and Baichuan-7B (arXiv:2309.10305): the llama shape with one module for query, key and value; Baichuan 2
@@ -26,9 +23,16 @@ export const baichuan: Family = {
     const config = decoderConfig(raw)
     return {
       ...config,
-      normalizeHead: config.vocabSize !== FIRST_VOCABULARY,
+      normalizeHead: !isFirst(raw),
       names: { ...llamaNames, queryKeyValue: 'W_pack' },
     }
   },
   build: decoder,
+}
+
+/** Baichuan-7B, whose head is a plain one, writes its architecture BaiChuan and has a vocabulary of 64,000. */
+function isFirst({ architectures, vocab_size }: RawConfig): boolean {
+  return (
+    vocab_size === 64_000 || (Array.isArray(architectures) && architectures.includes('BaiChuanForCausalLM'))
+  )
 }
