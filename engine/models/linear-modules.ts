@@ -8,7 +8,7 @@ import type { OpenModel } from './index.ts'
  * @throws EngineError for missing and misshapen weights.
  */
 export function linearModules({ family, config, weights }: OpenModel): readonly LinearModule[] {
-  const builder = new ModelBuilder(weights, { weights: 'frozen' })
+  const builder = new ModelBuilder(weights, {})
   family.build(builder, config, { attention: sequenceAttention(builder), positions: 1 })
   return builder.linears
 }

@@ -62,7 +62,7 @@ export function writeModel(folder: string, { config, shapes, zeroNorms }: Family
 }
 
 /** The adapter of one module. */
-export function loraModule({ shapes, rank }: FamilyCase, path: string): LoraModule {
+export function loraModule({ shapes, rank, scale }: FamilyCase, path: string): LoraModule {
   const [rows, columns] = shapes[`${path}.weight`] as [number, number]
   const scaled = (name: string, count: number) => numbers(name, count).map((value) => 0.3 * value)
   return {
@@ -70,6 +70,7 @@ export function loraModule({ shapes, rank }: FamilyCase, path: string): LoraModu
     aShape: [rank, columns],
     b: scaled(`${path}.lora_B`, rows * rank),
     bShape: [rows, rank],
+    scale,
   }
 }
 
@@ -82,6 +83,7 @@ export function writeCaseAdapter(folder: string, reference: FamilyCase): string 
     target_modules: paths,
     base_model_name_or_path: null,
   })
-  writeAdapter(folder, { config, modules: new Map(paths.map((path) => [path, loraModule(reference, path)])) })
+  const modules = new Map(paths.map((path) => [path, loraModule(reference, path)]))
+  writeAdapter(folder, { config, modules, saved: new Map() })
   return folder
 }
