@@ -139,6 +139,11 @@ export class ModelBuilder {
     return this.dropoutPool ? [tokens + this.linears.length, this.dropoutWidth] : null
   }
 
+  /** A trained tensor that the checkpoint does not have. */
+  newParameter(name: string, shape: readonly number[]): Value {
+    return this.trainable(name, shape)
+  }
+
   private trainable(name: string, shape: readonly number[]): Value {
     const value = this.g.input(name, 'float32', shape)
     this.trainables.push({ name, value, shape })

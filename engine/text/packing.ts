@@ -101,5 +101,5 @@ function concatenate(examples: readonly EncodedExample[]): EncodedExample {
     labels.set(example.labels, offset)
     offset += example.inputIds.length
   }
-  return { inputIds, labels }
+  return { inputIds, labels, places: examples.flatMap(({ places = [] }) => places) }
 }

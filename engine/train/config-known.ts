@@ -50,6 +50,8 @@ export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = 
   compute_accuracy: [false],
   predict_with_generate: [false],
   early_stopping_steps: [],
+  pref_bco_weight: [0],
+  ld_alpha: [],
   ref_model: [],
   reward_model: [],
   do_predict: [false],
@@ -125,7 +127,8 @@ export const IGNORED_FIELDS: ReadonlySet<string> = new Set([
 
 /** Values of supported fields that LLaMA-Factory knows and this engine does not: the right name, but not done here. */
 export const UNSUPPORTED_VALUES: Readonly<Record<string, readonly unknown[]>> = {
-  stage: ['rm', 'ppo', 'dpo', 'kto'],
+  stage: ['ppo'],
+  pref_loss: ['kto_pair'],
   finetuning_type: ['freeze', 'oft'],
   neat_packing: [true],
   lr_scheduler_type: [

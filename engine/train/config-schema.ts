@@ -10,7 +10,12 @@ const names = z.array(name).min(1)
  */
 export const trainConfigSchema = z.object({
   model_name_or_path: name.describe('Id or folder of the base model.'),
-  stage: z.enum(['sft', 'pt']).default('sft').describe('sft learns answers, pt learns raw text.'),
+  stage: z
+    .enum(['sft', 'pt', 'rm', 'dpo', 'kto'])
+    .default('sft')
+    .describe(
+      'sft learns answers, pt raw text, dpo and rm preferences between answers, kto verdicts on answers.',
+    ),
   finetuning_type: z
     .enum(['lora', 'full'])
     .default('lora')
@@ -52,6 +57,37 @@ export const trainConfigSchema = z.object({
     .describe("'all' linear layers but lm_head, or their names."),
   use_dora: z.boolean().default(false).describe('Learn magnitudes apart from directions (DoRA).'),
   use_rslora: z.boolean().default(false).describe('Scale by alpha / sqrt(rank) instead of alpha / rank.'),
+
+  pref_loss: z
+    .enum(['sigmoid', 'hinge', 'ipo', 'orpo', 'simpo'])
+    .default('sigmoid')
+    .describe('Stage dpo: the loss of a pair.'),
+  pref_beta: z.number().gt(0).max(1000).default(0.1).describe('Stages dpo and kto: beta of the loss.'),
+  pref_ftx: z
+    .number()
+    .min(0)
+    .max(1000)
+    .default(0)
+    .describe('Stages dpo and kto: how much the loss of the chosen answer itself is added.'),
+  dpo_label_smoothing: z
+    .number()
+    .min(0)
+    .lt(0.5)
+    .default(0)
+    .describe('Stage dpo: the probability that a pair is the wrong way round; for pref_loss sigmoid.'),
+  simpo_gamma: z.number().min(0).max(1000).default(0.5).describe('Stage dpo: the margin of pref_loss simpo.'),
+  kto_chosen_weight: z
+    .number()
+    .min(0)
+    .max(1000)
+    .default(1)
+    .describe('Stage kto: weight of desirable answers.'),
+  kto_rejected_weight: z
+    .number()
+    .min(0)
+    .max(1000)
+    .default(1)
+    .describe('Stage kto: weight of undesirable answers.'),
 
   num_train_epochs: z.number().gt(0).max(1_000_000).default(3).describe('Passes over the data.'),
   max_steps: count.min(-1).max(1e9).default(-1).describe('Optimizer steps; above 0 it overrides the epochs.'),

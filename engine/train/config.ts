@@ -198,7 +198,28 @@ function contradictions(config: z.output<typeof trainConfigSchema>): Problem[] {
       problems.push(invalid(field, `\`${field}\` is only valid for LoRA training.`))
     }
   }
+  problems.push(...stageContradictions(config))
   if (config.bf16 && config.fp16) problems.push(invalid('fp16', '`bf16` and `fp16` exclude each other.'))
+  return problems
+}
+
+function stageContradictions(config: z.output<typeof trainConfigSchema>): Problem[] {
+  const { stage } = config
+  const problems: Problem[] = []
+  const onlySft = ['train_on_prompt', 'mask_history'] as const
+  for (const field of onlySft) {
+    if (config[field] && stage !== 'sft' && stage !== 'pt') {
+      problems.push(invalid(field, '`train_on_prompt` or `mask_history` cannot be set as True except SFT.'))
+    }
+  }
+  if (config.packing && stage !== 'sft' && stage !== 'pt') {
+    problems.push(invalid('packing', '`packing` is only valid for the stages sft and pt.'))
+  }
+  if (config.dpo_label_smoothing > 0 && config.pref_loss !== 'sigmoid') {
+    problems.push(
+      invalid('dpo_label_smoothing', '`dpo_label_smoothing` is only valid for sigmoid loss function.'),
+    )
+  }
   return problems
 }
 

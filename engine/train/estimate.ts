@@ -61,7 +61,7 @@ export function estimateMemory(
   batch: BatchSize,
 ): MemoryEstimate {
   // An adapter stands beside the weights, which all stay frozen; full training freezes none.
-  const frozen = model.trainableParameters === model.parameters ? 0 : 1
+  const frozen = model.trainableParameters >= model.parameters ? 0 : 1
   const is16Bit = model.weightBytes < FLOAT * model.parameters
   const copies = config.gradient_accumulation_steps > 1 ? 6 : 5
   const queryWidth = model.heads * model.headDim

@@ -21,6 +21,7 @@ const RUN_FILES = new RegExp(
     'checkpoint-\\d+',
     '\\..+\\.partial-.+',
     'adapter_(config\\.json|model\\.safetensors)',
+    'value_head\\.safetensors',
     'model(-\\d+-of-\\d+)?\\.safetensors(\\.index\\.json)?',
     '(train|eval|all)_results\\.json',
     'trainer_state\\.json',

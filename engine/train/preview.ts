@@ -1,5 +1,5 @@
 import { trainedTokenCount } from '../text/batch.ts'
-import type { EncodedExample } from '../text/conversation.ts'
+import { type EncodedExample, sequencesOf, type TrainExample } from '../text/conversation.ts'
 import { type TrainConfig, toCommand, toYaml } from './config.ts'
 import { type BatchSize, estimateMemory, type MemoryEstimate, type ModelSize } from './estimate.ts'
 import { type Plan, planSteps } from './plan.ts'
@@ -7,8 +7,8 @@ import { warmupSteps } from './schedule.ts'
 
 export interface PreviewFacts {
   model: ModelSize
-  examples: readonly EncodedExample[]
-  evalExamples: readonly EncodedExample[]
+  examples: readonly TrainExample[]
+  evalExamples: readonly TrainExample[]
   /** Examples that cutoff_len cut. */
   truncated: number
   /** Fields of the request that are accepted and change nothing (ignoredFields in config.ts). */
@@ -46,7 +46,8 @@ const HIGH_LEARNING_RATE = { lora: 2e-3, full: 5e-4 }
 export function previewTraining(config: TrainConfig, facts: PreviewFacts): TrainingPreview {
   const { model, examples, evalExamples } = facts
   const plan = planSteps(config, examples.length)
-  const trained = examples.map(trainedTokenCount)
+  const sequences = examples.flatMap(sequencesOf)
+  const trained = sequences.map(trainedTokenCount)
   return {
     ...plan,
     config,
@@ -55,24 +56,33 @@ export function previewTraining(config: TrainConfig, facts: PreviewFacts): Train
     examples: examples.length,
     evalExamples: evalExamples.length,
     truncated: facts.truncated,
-    tokensPerEpoch: sum(examples.map(({ inputIds }) => inputIds.length)),
+    tokensPerEpoch: sum(sequences.map(({ inputIds }) => inputIds.length)),
     trainedTokensPerEpoch: sum(trained),
     parameters: model.parameters,
     trainableParameters: model.trainableParameters,
-    memory: estimateMemory(model, config, largestBatch(config, examples, trained)),
+    memory: estimateMemory(model, config, largestBatch(config, sequences, trained)),
     warnings: warningsOf(config, plan, facts),
   }
 }
 
-/** The batch that shuffling could make of the longest examples and of those with the most trained tokens. */
+/** Rows of the batch graph that an example takes: both answers of a pair are computed side by side. */
+const ROWS_OF_EXAMPLE: Readonly<Record<TrainConfig['stage'], number>> = {
+  pt: 1,
+  sft: 1,
+  kto: 1,
+  rm: 2,
+  dpo: 2,
+}
+
+/** The batch that shuffling could make of the longest sequences and of those with the most trained tokens. */
 function largestBatch(
   config: TrainConfig,
-  examples: readonly EncodedExample[],
+  sequences: readonly EncodedExample[],
   trained: readonly number[],
 ): BatchSize {
-  const rows = Math.min(config.per_device_train_batch_size, examples.length)
+  const rows = Math.min(config.per_device_train_batch_size * ROWS_OF_EXAMPLE[config.stage], sequences.length)
   const most = [...trained].sort((a, b) => b - a).slice(0, rows)
-  const length = examples.reduce((longest, { inputIds }) => Math.max(longest, inputIds.length), 0)
+  const length = sequences.reduce((longest, { inputIds }) => Math.max(longest, inputIds.length), 0)
   return { rows, length, trained: sum(most) }
 }
 

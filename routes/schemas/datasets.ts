@@ -61,8 +61,10 @@ export const datasetPreviewQuery = z.object({
   cutoff_len: z.coerce.number().int().min(1).max(1_048_576).default(2048),
   train_on_prompt: flag.optional(),
   mask_history: flag.optional(),
-  stage: z.enum(['sft', 'pt']).default('sft'),
+  stage: z.enum(['sft', 'pt', 'rm', 'dpo', 'kto']).default('sft'),
 })
+
+const tokens = z.array(z.object({ id: z.number().int(), text: z.string(), trained: z.boolean() })).nullable()
 
 export const datasetPreview = z
   .object({
@@ -76,10 +78,10 @@ export const datasetPreview = z
         index: z.number().int(),
         raw: z.unknown().openapi({ description: 'The row as it stands in the file.' }),
         text: z.string().nullable().openapi({ description: 'The row after the chat template.' }),
-        tokens: z
-          .array(z.object({ id: z.number().int(), text: z.string(), trained: z.boolean() }))
-          .nullable()
-          .openapi({ description: 'Each token, and whether the loss counts it.' }),
+        tokens: tokens.openapi({ description: 'Each token, and whether the loss counts it.' }),
+        rejected_tokens: tokens.openapi({
+          description: 'Of a pair (stages rm and dpo), whose chosen answer `tokens` shows, the rejected one.',
+        }),
         truncated: z.boolean(),
         error: z.string().nullable().openapi({ description: 'Why this row cannot be used, if so.' }),
       }),

@@ -80,8 +80,11 @@ async function showExamples(datasetDir: string, name: string, { model, config }:
     maskHistory: config.mask_history,
   })
   print(`\nFirst examples of ${name}, the learned tokens marked:`)
-  for (const { index, tokens, error } of rows) {
+  for (const { index, tokens, rejectedTokens, error } of rows) {
     const shown = tokens ? renderTokens(tokens, process.stdout.isTTY) : `cannot be used: ${error}`
-    print(`[${index}] ${shown.trimEnd()}`)
+    print(`[${index}]${rejectedTokens ? ' chosen:' : ''} ${shown.trimEnd()}`)
+    if (rejectedTokens) {
+      print(`[${index}] rejected: ${renderTokens(rejectedTokens, process.stdout.isTTY).trimEnd()}`)
+    }
   }
 }

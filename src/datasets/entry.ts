@@ -35,6 +35,8 @@ export type Formatting = 'alpaca' | 'sharegpt' | 'openai'
 export interface DatasetAttributes {
   fileName: string
   formatting: Formatting
+  /** The rows are pairs of a chosen and a rejected answer. */
+  ranking: boolean
   numSamples: number | null
   columns: Columns
   tags: Tags
@@ -118,7 +120,7 @@ const MEDIA_COLUMNS = ['images', 'videos', 'audios'] as const
  * Reads one entry as LLaMA-Factory does: giving `columns` or `tags` resets every one that is not listed to none.
  *
  * @throws EngineError `malformed_dataset_entry` for a wrong form, `unsupported_dataset` for what this engine does not read
- * (hubs, scripts, cloud files, preference pairs, media, a split of a local file), naming the key.
+ * (hubs, scripts, cloud files, media, a split of a local file), naming the key.
  */
 export function readEntry(name: string, raw: unknown): DatasetAttributes {
   const result = rawEntry.safeParse(raw)
@@ -141,6 +143,7 @@ export function readEntry(name: string, raw: unknown): DatasetAttributes {
   return {
     fileName: entry.file_name ?? '',
     formatting: entry.formatting,
+    ranking: entry.ranking,
     numSamples: entry.num_samples ?? null,
     columns,
     tags,
@@ -157,17 +160,19 @@ function refuseUnsupported(name: string, entry: z.output<typeof rawEntry>, colum
       param: `${name}.file_name`,
     })
   }
-  if (entry.ranking) {
-    throw unsupported(name, 'ranking', 'marks preference pairs, and only the stages pt and sft exist yet.')
+  if (entry.ranking && (columns.chosen === null || columns.rejected === null)) {
+    throw new EngineError(
+      'invalid',
+      'malformed_dataset_entry',
+      `Dataset ${name} has \`ranking\`, so its \`columns\` must name \`chosen\` and \`rejected\`.`,
+      { param: `${name}.columns` },
+    )
   }
   if (entry.split !== 'train') {
     throw unsupported(name, 'split', `is "${entry.split}", but a local file has the split "train" only.`)
   }
   const media = MEDIA_COLUMNS.find((column) => columns[column] !== null)
   if (media !== undefined) throw unsupported(name, `columns.${media}`, 'needs a multimodal model.')
-  if (columns.kto_tag !== null) {
-    throw unsupported(name, 'columns.kto_tag', 'marks KTO data, and only the stages pt and sft exist yet.')
-  }
 }
 
 function unsupported(name: string, key: string, why: string): EngineError {

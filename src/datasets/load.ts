@@ -1,7 +1,8 @@
 import { EngineError } from '../../engine/errors.ts'
-import type { Conversation } from '../../engine/text/conversation.ts'
+import type { TrainConversation } from '../../engine/text/conversation.ts'
 import { createRandom } from '../../engine/train/random.ts'
-import { convertRow, type Stage } from './convert/index.ts'
+import { lendAnswers } from './convert/feedback.ts'
+import { convertRow, type Stage, stageMismatch } from './convert/index.ts'
 import { RowError } from './convert/row-error.ts'
 import { type LocatedRow, readRows } from './readers/index.ts'
 import type { DatasetRegistry, DatasetSource } from './registry.ts'
@@ -23,7 +24,7 @@ export interface SkippedRow {
 }
 
 export interface LoadedDataset {
-  conversations: Conversation[]
+  conversations: TrainConversation[]
   /** Rows that were read, skipped ones included. */
   rows: number
   /** How many rows were skipped, and the first of them with their reasons. */
@@ -37,7 +38,7 @@ const MAX_DESCRIBED = 100
 /**
  * Reads one or more datasets (a comma-separated list, as LLaMA-Factory writes it) as conversations, in their order.
  *
- * @throws EngineError `dataset_required`, `unknown_dataset`, `malformed_row`, or `no_valid_samples` when a dataset has no
+ * @throws EngineError `dataset_required`, `unknown_dataset`, `stage_mismatch`, `malformed_row`, or `no_valid_samples` when a dataset has no
  * row that can be used.
  */
 export async function loadDataset(
@@ -47,8 +48,11 @@ export async function loadDataset(
 ): Promise<LoadedDataset> {
   const loaded: LoadedDataset = { conversations: [], rows: 0, skippedCount: 0, skipped: [] }
   for (const name of datasetNames(names)) {
-    await appendDataset(loaded, await registry.get(name), options)
+    const source = await registry.get(name)
+    checkStage(source, options.stage)
+    await appendDataset(loaded, source, options)
   }
+  lendAnswers(loaded.conversations.filter((row) => row.kind === 'feedback'))
   return loaded
 }
 
@@ -64,6 +68,18 @@ export function datasetNames(names: string | readonly string[]): string[] {
   return given
 }
 
+/** @throws EngineError `stage_mismatch` when the dataset is for other stages. */
+function checkStage({ name, attributes }: DatasetSource, stage: Stage): void {
+  const mismatch = stageMismatch(attributes, stage)
+  if (mismatch === undefined) return
+  throw new EngineError(
+    'invalid',
+    'stage_mismatch',
+    `The dataset is not applicable in the current training stage. Dataset ${name}: ${mismatch}.`,
+    { param: 'dataset' },
+  )
+}
+
 async function appendDataset(
   loaded: LoadedDataset,
   source: DatasetSource,
@@ -74,7 +90,7 @@ async function appendDataset(
   for await (const { row, place } of selectRows(source, options)) {
     loaded.rows++
     try {
-      loaded.conversations.push(convertRow(row, source.attributes, options.stage))
+      loaded.conversations.push({ ...convertRow(row, source.attributes, options.stage), place })
     } catch (error) {
       if (!(error instanceof RowError)) throw error
       lastReason = `${place}: ${error.message}`

@@ -1,10 +1,15 @@
 import { EngineError } from '../../engine/errors.ts'
 import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'
-import { type Conversation, type EncodedExample, IGNORE_INDEX } from '../../engine/text/conversation.ts'
-import { encodeConversation } from '../../engine/text/encode.ts'
+import {
+  type EncodedExample,
+  IGNORE_INDEX,
+  sequencesOf,
+  type TrainConversation,
+} from '../../engine/text/conversation.ts'
+import { encodeRow } from '../../engine/text/encode-answers.ts'
 import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { splitTurns } from '../../engine/text/turns.ts'
-import { convertRow, type Stage } from './convert/index.ts'
+import { convertRow, type Stage, stageMismatch } from './convert/index.ts'
 import { RowError } from './convert/row-error.ts'
 import { type Row, readRows } from './readers/index.ts'
 import type { DatasetSource } from './registry.ts'
@@ -36,10 +41,12 @@ export interface PreviewRow {
   index: number
   place: string
   raw: Row
-  conversation: Conversation | null
+  conversation: TrainConversation | null
   /** What is learned, as text, before it is cut to the cutoff. */
   text: string | null
   tokens: PreviewToken[] | null
+  /** Of a pair, which `tokens` shows with its chosen answer, the same with the rejected one. */
+  rejectedTokens: PreviewToken[] | null
   trainedTokens: number | null
   /** Whether the cutoff left tokens out. */
   truncated: boolean
@@ -72,11 +79,14 @@ function previewRow(
     conversation: null,
     text: null,
     tokens: null,
+    rejectedTokens: null,
     trainedTokens: null,
     truncated: false,
     error: null,
   }
   try {
+    const mismatch = stageMismatch(source.attributes, options.stage)
+    if (mismatch) throw new RowError(mismatch)
     result.conversation = convertRow(located.raw, source.attributes, options.stage)
     if (options.tokenizer && template) {
       Object.assign(result, encodePreview(result.conversation, options.tokenizer, template, options))
@@ -89,33 +99,47 @@ function previewRow(
 }
 
 function encodePreview(
-  conversation: Conversation,
+  conversation: TrainConversation,
   tokenizer: ModelTokenizer,
   template: ChatTemplate,
   options: PreviewOptions,
-): Pick<PreviewRow, 'text' | 'tokens' | 'trainedTokens' | 'truncated'> {
+): Pick<PreviewRow, 'text' | 'tokens' | 'rejectedTokens' | 'trainedTokens' | 'truncated'> {
   const { cutoffLength, trainOnPrompt, maskHistory } = options
   const encode = (cutoff: number) =>
-    encodeConversation(conversation, tokenizer, {
+    encodeRow(conversation, tokenizer, {
       template,
       cutoffLength: cutoff,
       trainOnPrompt,
       maskHistory,
     })
   const example = encode(cutoffLength)
-  const whole = encode(Number.MAX_SAFE_INTEGER)
-  const tokens = describeTokens(example, tokenizer)
+  const sequences = sequencesOf(example)
+  const whole = sequencesOf(encode(Number.MAX_SAFE_INTEGER))
+  const isPair = conversation.kind === 'pair'
+  const shown = (isPair ? sequences : sequences.slice(0, 1)).map((one) => describeTokens(one, tokenizer))
+  const [tokens = [], rejectedTokens = null] = shown
   return {
-    text:
-      conversation.kind === 'text'
-        ? conversation.text
-        : splitTurns(conversation, template)
-            .map(({ prompt, response }) => prompt + response)
-            .join(''),
+    text: textOf(conversation, template),
     tokens,
-    trainedTokens: tokens.filter(({ trained }) => trained).length,
-    truncated: whole.inputIds.length > example.inputIds.length,
+    rejectedTokens,
+    trainedTokens: shown.flat().filter(({ trained }) => trained).length,
+    truncated: whole.some(({ inputIds }, index) => inputIds.length > sequences[index]!.inputIds.length),
   }
+}
+
+/** What is learned as text; of a pair, with the chosen answer. */
+function textOf(conversation: TrainConversation, template: ChatTemplate): string {
+  if (conversation.kind === 'text') return conversation.text
+  const { system, tools, messages } = conversation
+  const answers =
+    conversation.kind === 'pair'
+      ? [conversation.chosen]
+      : conversation.kind === 'feedback'
+        ? [conversation.answer]
+        : []
+  return splitTurns({ kind: 'chat', system, tools, messages: [...messages, ...answers] }, template)
+    .map(({ prompt, response }) => prompt + response)
+    .join('')
 }
 
 function describeTokens(example: EncodedExample, tokenizer: ModelTokenizer): PreviewToken[] {

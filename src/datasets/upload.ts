@@ -68,7 +68,7 @@ async function checkRows(path: string, attributes: DatasetAttributes): Promise<v
   for await (const { row, place } of readRows({ type, paths: [path] })) {
     if (usable) continue
     try {
-      convertRow(row, attributes, 'pt')
+      convertRow(row, attributes, attributes.ranking ? 'rm' : 'pt')
       usable = true
     } catch (error) {
       if (!(error instanceof RowError)) throw error

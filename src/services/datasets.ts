@@ -66,11 +66,12 @@ export function datasetService({ datasets, models, settings }: ServiceContext): 
         model: query.model ?? null,
         offset: query.offset,
         total_rows: await datasets.countRows(source),
-        data: rows.map(({ index, raw, text, tokens, truncated, error }) => ({
+        data: rows.map(({ index, raw, text, tokens, rejectedTokens, truncated, error }) => ({
           index,
           raw,
           text,
           tokens,
+          rejected_tokens: rejectedTokens,
           truncated,
           error,
         })),

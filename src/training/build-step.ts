@@ -1,9 +1,10 @@
 import { initializeLora } from '../../engine/adapter/initialize.ts'
 import { loraMethod } from '../../engine/adapter/method.ts'
 import type { OpenModel } from '../../engine/models/index.ts'
-import type { EncodedExample } from '../../engine/text/conversation.ts'
+import { sequencesOf, type TrainExample } from '../../engine/text/conversation.ts'
 import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
+import type { Objective } from '../../engine/train/objectives/objective.ts'
 import { plannedAdapter } from './adapter-config.ts'
 
 /** What a configuration trains, in the engine's terms. */
@@ -15,10 +16,14 @@ export function methodOf(config: TrainConfig): TrainingMethod {
 export function buildStep(
   model: OpenModel,
   config: TrainConfig,
-  examples: readonly EncodedExample[],
+  objective: Objective,
+  examples: readonly TrainExample[],
 ): Promise<CompiledStep> {
-  const maxLength = examples.reduce((longest, { inputIds }) => Math.max(longest, inputIds.length), 1)
+  const lengths = examples.flatMap(sequencesOf).map(({ inputIds }) => inputIds.length)
+  const maxLength = lengths.reduce((longest, length) => Math.max(longest, length), 1)
   const read = (name: string) => model.weights.readFloat32(name)
-  const initialize = config.finetuning_type === 'full' ? read : initializeLora(config.seed, read)
-  return CompiledStep.create(model, { method: methodOf(config), maxLength, initialize })
+  const initializeMethod = config.finetuning_type === 'full' ? read : initializeLora(config.seed, read)
+  const initialize = (name: string, shape: readonly number[]) =>
+    objective.initialize?.(name, shape, config.seed) ?? initializeMethod(name, shape)
+  return CompiledStep.create(model, { method: methodOf(config), objective, maxLength, initialize })
 }

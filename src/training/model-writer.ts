@@ -5,10 +5,13 @@ import { collectAdapter } from '../../engine/adapter/method.ts'
 import { writeAdapter } from '../../engine/adapter/peft.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
 import type { Parameter, TrainStep } from '../../engine/train/step.ts'
+import { encodeFloat32 } from '../../engine/weights/dtypes.ts'
 import { carriedFiles } from '../../engine/weights/model-files.ts'
 import { type Adjust, writeModel } from '../../engine/weights/model-writer.ts'
+import { writeSafetensors } from '../../engine/weights/safetensors.ts'
 import { adapterConfig } from './adapter-config.ts'
 
+export const VALUE_HEAD_FILE = 'value_head.safetensors'
 /** Files of a base folder that describe its weights; an adapter has its own. */
 const OF_THE_WEIGHTS = ['config.json', 'generation_config.json']
 
@@ -18,9 +21,17 @@ export function createModelWriter(
   step: TrainStep,
   baseFolder: string,
 ): (folder: string) => Promise<void> {
-  if (config.finetuning_type === 'full') return (folder) => writeWeights(folder, step.parameters, baseFolder)
+  const head = step.parameters.filter(({ name }) => name.startsWith('v_head.'))
+  const parameters = step.parameters.filter((parameter) => !head.includes(parameter))
+  if (config.finetuning_type === 'full') {
+    return async (folder) => {
+      writeValueHead(folder, head)
+      await writeWeights(folder, parameters, baseFolder)
+    }
+  }
   return async (folder) => {
-    writeAdapter(folder, collectAdapter(adapterConfig(config, step.parameters), step.parameters))
+    writeValueHead(folder, head)
+    writeAdapter(folder, collectAdapter(adapterConfig(config, parameters), parameters))
     for (const name of carriedFiles(baseFolder)) {
       if (
         /^(tokenizer|special_tokens|added_tokens|chat_template|vocab|merges)/.test(name) &&
@@ -30,6 +41,15 @@ export function createModelWriter(
       }
     }
   }
+}
+
+/** LLaMA-Factory's file of a reward model's head, with TRL's names. */
+function writeValueHead(folder: string, head: readonly Parameter[]): void {
+  if (head.length === 0) return
+  const tensors = head.map(({ name, shape, data }) => {
+    return { name, dtype: 'F32' as const, shape, data: encodeFloat32(data, 'float32') }
+  })
+  writeSafetensors(join(folder, VALUE_HEAD_FILE), tensors)
 }
 
 /** All weights in the base's layout and dtypes. They are written beside and moved in, since the folder has other files. */

@@ -1,8 +1,14 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../../engine/errors.ts'
+import { trainedTokenCount } from '../../engine/text/batch.ts'
 import { resolveChatTemplate } from '../../engine/text/chat-template.ts'
-import { type Conversation, type EncodedExample, IGNORE_INDEX } from '../../engine/text/conversation.ts'
-import { encodeConversation } from '../../engine/text/encode.ts'
+import {
+  type EncodedExample,
+  sequencesOf,
+  type TrainConversation,
+  type TrainExample,
+} from '../../engine/text/conversation.ts'
+import { encodeRow } from '../../engine/text/encode-answers.ts'
 import { packExamples, packText } from '../../engine/text/packing.ts'
 import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { checkEndOfTurn } from '../../engine/text/turns.ts'
@@ -18,8 +24,8 @@ export interface Warning {
 
 /** What a run learns from, ready to be batched. */
 export interface PreparedData {
-  examples: EncodedExample[]
-  evalExamples: EncodedExample[]
+  examples: TrainExample[]
+  evalExamples: TrainExample[]
   /** Training examples that the cutoff cut (or that fill it exactly). */
   truncated: number
   warnings: Warning[]
@@ -88,9 +94,9 @@ async function load(
 
 async function encode(
   options: PrepareOptions,
-  conversations: readonly Conversation[],
+  conversations: readonly TrainConversation[],
   warnings: Warning[],
-): Promise<{ examples: EncodedExample[]; truncated: number }> {
+): Promise<{ examples: TrainExample[]; truncated: number }> {
   const { config, tokenizer } = options
   const cutoffLength = config.cutoff_len
   if (config.stage === 'pt' && config.packing) {
@@ -100,21 +106,22 @@ async function encode(
   // LLaMA-Factory cuts examples one token shorter where it packs them, so that the longest still fits into a sequence.
   const exampleLength = config.packing ? cutoffLength - 1 : cutoffLength
   const encoded = await encodeAll(options, conversations, exampleLength, warnings)
-  const truncated = encoded.filter(({ inputIds }) => inputIds.length >= exampleLength).length
-  const learned = encoded.filter(hasLabel)
+  const reachesCutoff = ({ inputIds }: EncodedExample) => inputIds.length >= exampleLength
+  const truncated = encoded.filter((example) => sequencesOf(example).some(reachesCutoff)).length
+  const learned = encoded.filter(isLearned)
   warnAbout(warnings, 'nothing_to_learn', encoded.length - learned.length, 'have no token to learn')
   if (!config.packing) return { examples: learned, truncated }
-  return { examples: packExamples(learned, { cutoffLength }).packed, truncated }
+  return { examples: packExamples(learned.flatMap(sequencesOf), { cutoffLength }).packed, truncated }
 }
 
 async function encodeAll(
   { config, tokenizer, signal }: PrepareOptions,
-  conversations: readonly Conversation[],
+  conversations: readonly TrainConversation[],
   cutoffLength: number,
   warnings: Warning[],
-): Promise<EncodedExample[]> {
+): Promise<TrainExample[]> {
   const template = resolveChatTemplate(tokenizer, config.template)
-  if (config.stage === 'sft') {
+  if (config.stage !== 'pt') {
     const endless = checkEndOfTurn(template, tokenizer)
     if (template.warning) warnings.push({ code: 'no_chat_template', message: template.warning })
     if (endless) warnings.push({ code: 'no_end_of_turn', message: endless })
@@ -125,20 +132,20 @@ async function encodeAll(
     trainOnPrompt: config.train_on_prompt,
     maskHistory: config.mask_history,
   }
-  const encoded: EncodedExample[] = []
+  const encoded: TrainExample[] = []
   for (const [index, conversation] of conversations.entries()) {
     if (index % EXAMPLES_A_TURN === 0) {
       await setImmediate()
       signal?.throwIfAborted()
     }
-    encoded.push(encodeConversation(conversation, tokenizer, encoding))
+    encoded.push(encodeRow(conversation, tokenizer, encoding))
   }
   return encoded
 }
 
-/** The first token has nothing before it that could predict it. */
-function hasLabel({ labels }: EncodedExample): boolean {
-  return labels.some((label, index) => index > 0 && label !== IGNORE_INDEX)
+/** Whether each sequence of an example has a token to learn. */
+function isLearned(example: TrainExample): boolean {
+  return sequencesOf(example).every((sequence) => trainedTokenCount(sequence) > 0)
 }
 
 function warnAbout(warnings: Warning[], code: string, count: number, why: string): void {

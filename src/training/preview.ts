@@ -43,10 +43,12 @@ function measureModel(folder: string, config: TrainTask['config']): ModelSize {
   const model = openModel(folder)
   try {
     const { parameters, weightBytes } = readModelFacts(folder)
-    const trainableParameters =
+    const planned =
       config.finetuning_type === 'full'
         ? parameters
         : countAdapter(plannedAdapter(config), model.weights.entries.values())
+    // The value head is one weight for each hidden unit and a bias.
+    const trainableParameters = planned + (config.stage === 'rm' ? model.config.hiddenSize + 1 : 0)
     return { ...model.config, parameters, weightBytes, trainableParameters }
   } finally {
     model.weights.close()

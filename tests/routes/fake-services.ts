@@ -264,6 +264,7 @@ class FakeDatasets {
           raw: { instruction: 'hi' },
           text: null,
           tokens: null,
+          rejected_tokens: null,
           truncated: false,
           error: null,
         },

@@ -1,4 +1,5 @@
 import type { Conversation, Message } from '../../../engine/text/conversation.ts'
+import type { ChatConversation } from '../../../engine/text/template-messages.ts'
 import type { DatasetAttributes } from '../entry.ts'
 import type { Row } from '../readers/index.ts'
 import { nonEmpty, textField, toolsField, typeName } from './fields.ts'
@@ -10,7 +11,15 @@ import { RowError } from './row-error.ts'
  *
  * @throws RowError when there is neither prompt nor query, or a field has the wrong type.
  */
-export function convertAlpaca(row: Row, { columns }: DatasetAttributes): Conversation {
+export function convertAlpaca(row: Row, attributes: DatasetAttributes): Conversation {
+  const question = alpacaQuestion(row, attributes)
+  const response = textField(row, attributes.columns.response)
+  if (response === undefined) return { kind: 'text', text: question.messages.at(-1)!.content }
+  return { ...question, messages: [...question.messages, { role: 'assistant', content: response }] }
+}
+
+/** The row up to its question. @throws RowError as convertAlpaca does. */
+export function alpacaQuestion(row: Row, { columns }: DatasetAttributes): ChatConversation {
   const parts = [textField(row, columns.prompt), textField(row, columns.query)]
   if (parts.every((part) => part === undefined)) {
     const names = [columns.prompt, columns.query].filter((name) => name !== null)
@@ -18,17 +27,11 @@ export function convertAlpaca(row: Row, { columns }: DatasetAttributes): Convers
     throw new RowError(`it has neither ${wanted}; its keys are ${Object.keys(row).join(', ')}`)
   }
   const question = parts.filter((part) => part !== undefined && part !== '').join('\n')
-  const response = textField(row, columns.response)
-  if (response === undefined) return { kind: 'text', text: question }
   return {
     kind: 'chat',
     system: nonEmpty(textField(row, columns.system)),
     tools: toolsField(row, columns.tools),
-    messages: [
-      ...readHistory(row, columns.history),
-      { role: 'user', content: question },
-      { role: 'assistant', content: response },
-    ],
+    messages: [...readHistory(row, columns.history), { role: 'user', content: question }],
   }
 }
 

@@ -43,15 +43,15 @@ export function roleFor(word: unknown, tags: Tags): Role | undefined {
   return undefined
 }
 
+/** What a row's message list ends with: the answer to learn, or the question that two answers of the row belong to. */
+export type Ending = 'answer' | 'question'
+
 /**
- * Questions (user, observation) must stand at odd places and answers (assistant, function) at even ones, and an answer
- * must end the list. @throws RowError naming the first message that does not fit.
+ * Questions (user, observation) must stand at odd places and answers (assistant, function) at even ones, and the list ends
+ * as `ending` says. @throws RowError naming the first message that does not fit.
  */
-export function checkPositions(messages: readonly Message[]): void {
-  const wrong = messages.findIndex(({ role }, index) => {
-    const asks = role === 'user' || role === 'observation'
-    return index % 2 === 0 ? !asks : asks
-  })
+export function checkPositions(messages: readonly Message[], ending: Ending): void {
+  const wrong = messages.findIndex(({ role }, index) => isQuestion(role) !== (index % 2 === 0))
   if (wrong !== -1) {
     const expected = wrong % 2 === 0 ? 'a question (user, observation)' : 'an answer (assistant, function)'
     throw new RowError(
@@ -59,7 +59,14 @@ export function checkPositions(messages: readonly Message[]): void {
     )
   }
   if (messages.length === 0) throw new RowError('it has no messages')
-  if (messages.length % 2 !== 0) {
-    throw new RowError(`it has ${messages.length} messages, so its last question has no answer`)
-  }
+  if (isQuestion(messages.at(-1)!.role) === (ending === 'question')) return
+  throw new RowError(
+    ending === 'answer'
+      ? `it has ${messages.length} messages, so its last question has no answer`
+      : `it has ${messages.length} messages, so no question is left for its chosen and rejected answers`,
+  )
+}
+
+export function isQuestion(role: Role): boolean {
+  return role === 'user' || role === 'observation'
 }

@@ -1,8 +1,17 @@
-import type { Conversation, Message } from '../../../engine/text/conversation.ts'
+import type { Message } from '../../../engine/text/conversation.ts'
+import type { ChatConversation } from '../../../engine/text/template-messages.ts'
 import type { DatasetAttributes, Tags } from '../entry.ts'
 import type { Row } from '../readers/index.ts'
 import { nonEmpty, textField, toolsField } from './fields.ts'
-import { checkPositions, contentOf, messageList, type RawMessage, roleFor, roleOf } from './messages.ts'
+import {
+  checkPositions,
+  contentOf,
+  type Ending,
+  messageList,
+  type RawMessage,
+  roleFor,
+  roleOf,
+} from './messages.ts'
 import { RowError } from './row-error.ts'
 
 /**
@@ -12,7 +21,11 @@ import { RowError } from './row-error.ts'
  *
  * @throws RowError as convertSharegpt does.
  */
-export function convertOpenai(row: Row, attributes: DatasetAttributes): Conversation {
+export function convertOpenai(
+  row: Row,
+  attributes: DatasetAttributes,
+  ending: Ending = 'answer',
+): ChatConversation {
   const { columns, tags } = attributes
   const list = messageList(row, attributes)
   const [first] = list
@@ -26,7 +39,7 @@ export function convertOpenai(row: Row, attributes: DatasetAttributes): Conversa
     if (message.role === 'observation' && last?.role === 'observation') last.content += `\n${message.content}`
     else messages.push(message)
   }
-  checkPositions(messages)
+  checkPositions(messages, ending)
   return { kind: 'chat', system: nonEmpty(system), tools: toolsField(row, columns.tools), messages }
 }
 

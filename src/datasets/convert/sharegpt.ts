@@ -1,8 +1,9 @@
-import type { Conversation, Message } from '../../../engine/text/conversation.ts'
+import type { Message } from '../../../engine/text/conversation.ts'
+import type { ChatConversation } from '../../../engine/text/template-messages.ts'
 import type { DatasetAttributes } from '../entry.ts'
 import type { Row } from '../readers/index.ts'
 import { nonEmpty, textField, toolsField } from './fields.ts'
-import { checkPositions, contentOf, messageList, roleFor, roleOf } from './messages.ts'
+import { checkPositions, contentOf, type Ending, messageList, roleFor, roleOf } from './messages.ts'
 import { RowError } from './row-error.ts'
 
 /**
@@ -10,7 +11,11 @@ import { RowError } from './row-error.ts'
  *
  * @throws RowError when a role is unknown or stands at the wrong place, or the number of messages is odd.
  */
-export function convertSharegpt(row: Row, attributes: DatasetAttributes): Conversation {
+export function convertSharegpt(
+  row: Row,
+  attributes: DatasetAttributes,
+  ending: Ending = 'answer',
+): ChatConversation {
   const { columns, tags } = attributes
   const list = messageList(row, attributes)
   const [first] = list
@@ -25,6 +30,6 @@ export function convertSharegpt(row: Row, attributes: DatasetAttributes): Conver
     }
     return { role, content: contentOf(message, tags, index + offset) }
   })
-  checkPositions(messages)
+  checkPositions(messages, ending)
   return { kind: 'chat', system: nonEmpty(system), tools: toolsField(row, columns.tools), messages }
 }

@@ -3,6 +3,7 @@ import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { checkFits } from '../../../engine/train/estimate.ts'
 import type { TrainEvent } from '../../../engine/train/events.ts'
 import { train } from '../../../engine/train/loop.ts'
+import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
 import { createRunFolder } from '../../../engine/train/run-folder.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
@@ -30,7 +31,8 @@ export const trainTask: Task = async (context) => {
   for (const { code, message } of warnings) report('warning', message, { code })
   checkFits(memory, memoryAvailable())
   const model = openModel(source.baseFolder)
-  const step = await buildStep(model, config, [...data.examples, ...data.evalExamples])
+  const objective = objectiveOf(config)
+  const step = await buildStep(model, config, objective, [...data.examples, ...data.evalExamples])
   try {
     const writeModel = createModelWriter(config, step, source.baseFolder)
     const record = createRunFolder({ outputDir, config, writeModel })
@@ -38,6 +40,7 @@ export const trainTask: Task = async (context) => {
     const events = train({
       config,
       step,
+      objective,
       examples: data.examples,
       evalExamples: data.evalExamples,
       padId: tokenizer.padTokenId,

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { lendAnswers } from '../../../src/datasets/convert/feedback.ts'
 import { convertRow, type Stage } from '../../../src/datasets/convert/index.ts'
 import { RowError } from '../../../src/datasets/convert/row-error.ts'
 import { type RawEntry, readEntry } from '../../../src/datasets/entry.ts'
@@ -160,5 +161,74 @@ describe('openai', () => {
       'message 2: `content`',
     )
     expect(why({ role: 'assistant', tool_calls: [{}] })).toContain('must have a `function`')
+  })
+})
+
+describe('pairs of answers', () => {
+  const columns = { prompt: 'instruction', query: 'input', chosen: 'good', rejected: 'bad' }
+  const entry: RawEntry = { ranking: true, columns }
+
+  it('are texts in an alpaca set', () => {
+    const row = { instruction: 'Add.', input: '1 2', good: '3', bad: '4' }
+    for (const stage of ['rm', 'dpo'] as const) {
+      expect(convert(row, entry, stage)).toEqual({
+        kind: 'pair',
+        messages: [{ role: 'user', content: 'Add.\n1 2' }],
+        chosen: { role: 'assistant', content: '3' },
+        rejected: { role: 'assistant', content: '4' },
+      })
+    }
+    expect(reason({ instruction: 'Add.', good: '3' }, entry, 'dpo')).toBe('it has no `bad`')
+  })
+
+  it('are messages in a sharegpt set, whose conversation ends with the question', () => {
+    const shared: RawEntry = {
+      formatting: 'sharegpt',
+      ranking: true,
+      columns: { messages: 'conversations', chosen: 'chosen', rejected: 'rejected' },
+    }
+    const [human, gpt] = [
+      (value: string) => ({ from: 'human', value }),
+      (value: string) => ({ from: 'gpt', value }),
+    ]
+    const row = { conversations: [human('1'), gpt('2'), human('3')], chosen: gpt('4'), rejected: gpt('5') }
+    expect(convert(row, shared, 'dpo')).toMatchObject({
+      messages: [{ content: '1' }, { content: '2' }, { content: '3' }],
+      chosen: { content: '4' },
+      rejected: { content: '5' },
+    })
+    expect(reason({ ...row, conversations: [human('1'), gpt('2')] }, shared, 'dpo')).toContain(
+      'no question is left',
+    )
+    expect(reason({ ...row, rejected: human('5') }, shared, 'dpo')).toBe(
+      '`rejected` has the role "human", which does not answer',
+    )
+    expect(reason({ ...row, chosen: 'text' }, shared, 'dpo')).toBe('`chosen` must be a message, not a string')
+  })
+})
+
+describe('verdicts on answers', () => {
+  const entry: RawEntry = { columns: { prompt: 'instruction', response: 'output', kto_tag: 'good' } }
+
+  it('take the last answer of a conversation and the tag', () => {
+    expect(convert({ instruction: 'Q', output: 'A', good: false }, entry, 'kto')).toMatchObject({
+      kind: 'feedback',
+      messages: [{ role: 'user', content: 'Q' }],
+      answer: { role: 'assistant', content: 'A' },
+      desirable: false,
+    })
+    expect(reason({ instruction: 'Q', output: 'A', good: 'yes' }, entry, 'kto')).toBe(
+      '`good` must be true or false, not a string',
+    )
+  })
+
+  it('lend each row the answer of the row before it, within blocks of a thousand', () => {
+    const rows = Array.from({ length: 1002 }, (_, index) => {
+      const answer = { role: 'assistant' as const, content: String(index) }
+      return { kind: 'feedback' as const, messages: [], answer, desirable: true, unrelated: answer }
+    })
+    lendAnswers(rows)
+    const lent = rows.map(({ unrelated }) => Number(unrelated.content))
+    expect([lent[0], lent[1], lent[999], lent[1000], lent[1001]]).toEqual([999, 0, 998, 1001, 1000])
   })
 })

@@ -15,7 +15,7 @@ const registryOf = (info: Record<string, unknown>, files: Record<string, unknown
   })
 const questions = async (registry: DatasetRegistry, names: string, options = {}) =>
   (await loadDataset(registry, names, { stage: 'sft', ...options })).conversations.map((conversation) =>
-    conversation.kind === 'chat' ? conversation.messages[0]?.content : conversation.text,
+    conversation.kind === 'text' ? conversation.text : conversation.messages[0]?.content,
   )
 
 describe('loadDataset', () => {
@@ -112,6 +112,8 @@ describe.skipIf(sharedMissing())(`LLaMA-Factory's demo sets ${NEEDS_SHARED}`, ()
     ['glaive_toolcall_en_demo', 'sft', 300],
     ['c4_demo', 'pt', 300],
     ['wiki_demo', 'pt', 30],
+    ['dpo_en_demo', 'dpo', 300],
+    ['kto_en_demo', 'kto', 300],
   ] as const)('reads every row of %s', async (name, stage, rows) => {
     const loaded = await loadDataset(registry, name, { stage })
     expect(loaded).toMatchObject({ rows, skippedCount: 0 })
@@ -138,13 +140,21 @@ describe.skipIf(sharedMissing())(`LLaMA-Factory's demo sets ${NEEDS_SHARED}`, ()
     ])
   })
 
-  it('refuses preference and hub datasets by the key that says so', async () => {
-    for (const [name, key] of [
-      ['dpo_en_demo', 'ranking'],
-      ['kto_en_demo', 'columns.kto_tag'],
-      ['alpaca_en', 'hf_hub_url'],
-    ] as const) {
-      expect((await failureOf(registry.get(name))).param).toBe(`${name}.${key}`)
-    }
+  it('refuses hub datasets by the key that says so', async () => {
+    expect((await failureOf(registry.get('alpaca_en'))).param).toBe('alpaca_en.hf_hub_url')
+  })
+
+  it.each([
+    ['dpo_en_demo', 'sft'],
+    ['dpo_en_demo', 'kto'],
+    ['kto_en_demo', 'sft'],
+    ['kto_en_demo', 'dpo'],
+    ['identity', 'rm'],
+    ['identity', 'kto'],
+  ] as const)('refuses %s for stage %s, naming both', async (name, stage) => {
+    const error = await failureOf(loadDataset(registry, name, { stage }))
+    expect(error).toMatchObject({ code: 'stage_mismatch', param: 'dataset' })
+    expect(error.message).toContain('The dataset is not applicable in the current training stage.')
+    expect(error.message).toContain(name)
   })
 })

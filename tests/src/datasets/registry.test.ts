@@ -53,14 +53,20 @@ describe('DatasetRegistry.get', () => {
     [{ hf_hub_url: 'a/b' }, 'hf_hub_url'],
     [{ script_url: 'x' }, 'script_url'],
     [{ cloud_file_name: 's3://x' }, 'cloud_file_name'],
-    [{ file_name: 'a.json', ranking: true }, 'ranking'],
     [{ file_name: 'a.json', split: 'test' }, 'split'],
     [{ file_name: 'a.json', columns: { messages: 'm', images: 'i' } }, 'columns.images'],
-    [{ file_name: 'a.json', columns: { messages: 'm', kto_tag: 'l' } }, 'columns.kto_tag'],
   ])('refuses %j, naming the key', async (entry, key) => {
     const error = await failureOf(entryRegistry(entry, { 'a.json': rows }).get('set'))
     expect(error).toMatchObject({ kind: 'unsupported', param: `set.${key}` })
     expect(error.message).toContain(`\`${key}\``)
+  })
+
+  it('refuses pairs whose columns are not named', async () => {
+    const error = await failureOf(
+      entryRegistry({ file_name: 'a.json', ranking: true }, { 'a.json': rows }).get('set'),
+    )
+    expect(error).toMatchObject({ kind: 'invalid', param: 'set.columns' })
+    expect(error.message).toContain('`chosen` and `rejected`')
   })
 
   it('keeps file_name inside the directory, links included', async () => {

@@ -2,6 +2,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { sequencesOf } from '../../../engine/text/conversation.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { DatasetRegistry } from '../../../src/datasets/registry.ts'
@@ -32,13 +33,20 @@ async function prepare(
 describe('prepareData', () => {
   it('cuts examples at cutoff_len and counts them', async () => {
     const { examples, truncated } = await prepare([1, 500])
-    expect(examples.map(({ inputIds }) => inputIds.length <= CUTOFF)).toEqual([true, true])
+    expect(examples.flatMap(sequencesOf).map(({ inputIds }) => inputIds.length <= CUTOFF)).toEqual([
+      true,
+      true,
+    ])
     expect(truncated).toBe(1)
   })
 
   it('packs examples that were cut too, one token shorter, and loses none', async () => {
     const { examples, truncated, warnings } = await prepare([500, 500, 500], { packing: true })
-    expect(examples.map(({ inputIds }) => inputIds.length)).toEqual([CUTOFF - 1, CUTOFF - 1, CUTOFF - 1])
+    expect(examples.flatMap(sequencesOf).map(({ inputIds }) => inputIds.length)).toEqual([
+      CUTOFF - 1,
+      CUTOFF - 1,
+      CUTOFF - 1,
+    ])
     expect(truncated).toBe(3)
     expect(warnings.map(({ code }) => code)).not.toContain('too_long_to_pack')
   })
