@@ -148,7 +148,7 @@ describe('a wrong configuration', () => {
   it.each([
     [{ mixture_of_depths: 'convert' }, 'mixture_of_depths'],
     [{ quantization_bit: 4 }, 'quantization_bit'],
-    [{ stage: 'dpo' }, 'stage'],
+    [{ stage: 'ppo' }, 'stage'],
     [{ finetuning_type: 'freeze' }, 'finetuning_type'],
     [{ neat_packing: 'true' }, 'neat_packing'],
     [{ deepspeed: 'ds_z3.json' }, 'deepspeed'],
