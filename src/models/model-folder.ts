@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { readRawConfig } from '../../engine/models/config.ts'
+import { familyOf } from '../../engine/models/index.ts'
 import { WeightFolder } from '../../engine/weights/safetensors.ts'
 
 /** What a folder in Hugging Face layout says about itself, without loading a weight. */
@@ -49,11 +50,11 @@ export function readModelFacts(folder: string): ModelFacts {
   }
 }
 
-/** The context length that config.json states; null where it has none or cannot be read. */
+/** The context length that config.json states; null where it cannot be read or is of no known family. */
 export function contextLength(folder: string): number | null {
   try {
-    const { max_position_embeddings: length } = readRawConfig(folder)
-    return typeof length === 'number' && Number.isInteger(length) && length > 0 ? length : null
+    const raw = readRawConfig(folder)
+    return familyOf(raw).parseConfig(raw).maxPositions
   } catch {
     return null
   }

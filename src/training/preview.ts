@@ -1,4 +1,5 @@
 import { openModel } from '../../engine/models/index.ts'
+import { linearModules } from '../../engine/models/linear-modules.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { ignoredFields } from '../../engine/train/config.ts'
 import type { ModelSize } from '../../engine/train/estimate.ts'
@@ -46,7 +47,7 @@ function measureModel(folder: string, config: TrainTask['config']): ModelSize {
     const planned =
       config.finetuning_type === 'full'
         ? parameters
-        : countAdapter(plannedAdapter(config), model.weights.entries.values())
+        : countAdapter(plannedAdapter(config), linearModules(model), model.weights.entries.values())
     // The value head is one weight for each hidden unit and a bias.
     const trainableParameters = planned + (config.stage === 'rm' ? model.config.hiddenSize + 1 : 0)
     return { ...model.config, parameters, weightBytes, trainableParameters }

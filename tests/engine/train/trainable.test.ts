@@ -9,6 +9,11 @@ const tensors = [
   { name: 'model.norm.weight', shape: [16] },
   { name: 'lm_head.weight', shape: [100, 16] },
 ]
+const linears = [
+  { path: 'model.layers.0.self_attn.q_proj', inFeatures: 16, outFeatures: 16 },
+  { path: 'model.layers.0.mlp.up_proj', inFeatures: 16, outFeatures: 32 },
+  { path: 'model.layers.1.mlp.experts.0.up_proj', inFeatures: 16, outFeatures: 8, expert: true as const },
+]
 const count = (fields: Partial<PeftConfigFields>) =>
   countAdapter(
     peftConfig({
@@ -18,13 +23,15 @@ const count = (fields: Partial<PeftConfigFields>) =>
       base_model_name_or_path: null,
       ...fields,
     }),
+    linears,
     tensors,
   )
 
 describe('countAdapter', () => {
-  it('counts by names and shapes alone: rank × (in + out) for each linear module', () => {
+  it('counts rank × (in + out) for each linear module that is targeted, experts only by name', () => {
     expect(count({})).toBe(4 * 32 + 4 * 48)
     expect(count({ target_modules: ['q_proj'] })).toBe(4 * 32)
+    expect(count({ target_modules: ['up_proj'] })).toBe(4 * 48 + 4 * 24)
     expect(count({ rank_pattern: { up_proj: 2 } })).toBe(4 * 32 + 2 * 48)
   })
 
