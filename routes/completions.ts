@@ -70,7 +70,11 @@ class LogprobWriter {
     for (const { token, logprob, top } of entries) {
       written.tokens.push(token)
       written.token_logprobs.push(logprob)
-      written.top_logprobs!.push(top && Object.fromEntries(top.map((other) => [other.token, other.logprob])))
+      // The token itself is always among them, as with OpenAI.
+      const shown = top && [...top, { token, logprob: logprob! }]
+      written.top_logprobs!.push(
+        shown && Object.fromEntries(shown.map((other) => [other.token, other.logprob])),
+      )
       written.text_offset.push(this.#offset)
       this.#offset += token.length
     }

@@ -1,9 +1,10 @@
 import { AdapterCache } from '../../engine/generate/adapter-cache.ts'
 import { Decoder } from '../../engine/generate/decoder.ts'
+import { Encoder } from '../../engine/generate/encoder.ts'
 import { Scheduler } from '../../engine/generate/scheduler.ts'
+import { ModelCalls } from './model-calls.ts'
 import type { AnswerEvent, EngineLimits, GenerateRequest, ModelAnswer, ModelCall } from './protocol.ts'
 import { RequestReader } from './request-reader.ts'
-import { TextCalls } from './text-calls.ts'
 
 /** A base model that is ready to answer: decoder, tokenizer, templates, recent adapters and the requests in progress. */
 export class LoadedModel {
@@ -11,21 +12,23 @@ export class LoadedModel {
   readonly #decoder: Decoder
   readonly #reader: RequestReader
   readonly #adapters: AdapterCache
-  readonly #calls: TextCalls
+  readonly #encoder: Encoder
+  readonly #calls: ModelCalls
 
-  private constructor(decoder: Decoder, reader: RequestReader, maxQueue: number | undefined) {
+  private constructor(folder: string, decoder: Decoder, reader: RequestReader, limits: EngineLimits) {
     this.#decoder = decoder
     this.#reader = reader
     this.#adapters = new AdapterCache(decoder)
-    this.#calls = new TextCalls(reader, decoder.maxPositions)
-    this.scheduler = new Scheduler(decoder, { maxQueue })
+    this.#encoder = new Encoder(folder, { threads: limits.threads, maxTokens: decoder.maxPositions })
+    this.#calls = new ModelCalls(reader, this.#encoder, decoder.maxPositions)
+    this.scheduler = new Scheduler(decoder, { maxQueue: limits.maxQueue })
   }
 
   /** Loads a Hugging Face folder. @throws EngineError as the tokenizer's and the decoder's loaders do. */
   static async load(folder: string, limits: EngineLimits): Promise<LoadedModel> {
     const reader = new RequestReader(folder) // first: it is quick, and finds a folder that is no model
     const decoder = await Decoder.load(folder, limits)
-    return new LoadedModel(decoder, reader, limits.maxQueue)
+    return new LoadedModel(folder, decoder, reader, limits)
   }
 
   /** Answers a request. @throws EngineError naming what is wrong in it, before the first event. */
@@ -44,6 +47,7 @@ export class LoadedModel {
   }
 
   async release(): Promise<void> {
+    await this.#encoder.release()
     await this.#decoder.release()
   }
 }

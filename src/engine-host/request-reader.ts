@@ -41,7 +41,7 @@ export class RequestReader {
   read(request: GenerateRequest): ReadRequest {
     const { seed, stop = [], maxTokens, minTokens, ignoreEos, logprobs } = request
     const chat = request.prompt === undefined ? this.render(request) : undefined
-    const prompt = chat ? this.tokenizer.encode(chat.text) : this.encode(request.prompt!)
+    const prompt = chat ? this.tokenizer.encode(chat.text) : this.encode(request.prompt!, 'prompt')
     const markers = chat ? [...chat.format.markers, THINK_OPEN, THINK_CLOSE] : []
     return {
       generation: {
@@ -72,10 +72,10 @@ export class RequestReader {
     return { text, template, format: toolFormat(template.source) }
   }
 
-  /** Text with the special tokens that plain text gets; token ids are checked. */
-  encode(prompt: string | readonly number[]): Int32Array {
+  /** Text with the special tokens that plain text gets; token ids are checked. `param` names the field in errors. */
+  encode(prompt: string | readonly number[], param: string): Int32Array {
     if (typeof prompt === 'string') return this.tokenizer.encode(prompt, { addSpecialTokens: true })
-    for (const id of prompt) this.#checkId(id, 'prompt')
+    for (const id of prompt) this.#checkId(id, param)
     return Int32Array.from(prompt)
   }
 

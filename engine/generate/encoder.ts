@@ -1,0 +1,176 @@
+import { type LoraAdapter, readAdapter } from '../adapter/peft.ts'
+import { EngineError } from '../errors.ts'
+import type { Value } from '../graph/values.ts'
+import { type OpenModel, openModel } from '../models/index.ts'
+import { sequenceAttention } from '../nn/attention.ts'
+import { languageModelHead } from '../nn/decoder-layer.ts'
+import { causalMask, consecutivePositions } from '../nn/masks.ts'
+import { type LinearModule, ModelBuilder, TOKENS } from '../nn/model-builder.ts'
+import { Session } from '../onnx/session.ts'
+import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import { type TokenLogprob, tokenLogprob } from './logprobs.ts'
+
+/** Scores of a whole sequence against itself grow with its square, so longer inputs are refused. */
+export const MAX_ENCODED_TOKENS = 2048
+/** Rows of logits that are computed at once: a row has as many numbers as the vocabulary. */
+const HEAD_ROWS = 64
+
+interface Compiled {
+  session: Session
+  /** Name of the one output. */
+  output: string
+}
+
+interface Body extends Compiled {
+  linears: readonly LinearModule[]
+}
+
+/**
+ * Reads a whole text at once, for its vector or for the log-probabilities of its tokens. A session of its own beside the
+ * decoder's: its weights stay mapped from their files, and it is compiled when it is first needed.
+ */
+export class Encoder {
+  readonly #folder: string
+  readonly #threads: number
+  readonly #maxTokens: number
+  #model: OpenModel | undefined
+  #body: Promise<Body> | undefined
+  #head: Promise<Compiled> | undefined
+
+  /** Nothing is read yet. `maxTokens` at most MAX_ENCODED_TOKENS and the model's context. */
+  constructor(folder: string, options: { threads?: number; maxTokens: number }) {
+    this.#folder = folder
+    this.#threads = options.threads ?? 0
+    this.#maxTokens = Math.min(options.maxTokens, MAX_ENCODED_TOKENS)
+  }
+
+  /**
+   * The mean of the last hidden states, after the final norm, scaled to length 1; [hiddenSize].
+   * @throws EngineError too_large 'context_length_exceeded'; invalid for no tokens; what reading the adapter throws.
+   */
+  async embed(tokens: Int32Array, adapterFolder?: string): Promise<Float32Array> {
+    const hidden = await this.#hiddenStates(tokens, adapterFolder, 'input')
+    const width = hidden.length / tokens.length
+    const mean = new Float64Array(width)
+    for (let at = 0; at < hidden.length; at++) mean[at % width]! += hidden[at]!
+    const length = Math.sqrt(mean.reduce((sum, value) => sum + value * value, 0))
+    return Float32Array.from(mean, (value) => (length === 0 ? 0 : value / length))
+  }
+
+  /**
+   * How likely the model finds each token after those before it, with the `top` likeliest; the first, which has nothing
+   * before it, has the log-probability 0 and no others.
+   * @throws EngineError as embed does.
+   */
+  async score(tokens: Int32Array, top: number, adapterFolder?: string): Promise<TokenLogprob[]> {
+    const hidden = await this.#hiddenStates(tokens, adapterFolder, 'prompt')
+    this.#head ??= this.#compileHead()
+    const { session, output } = await this.#head
+    const width = hidden.length / tokens.length
+    const scored: TokenLogprob[] = [{ id: tokens[0]!, logprob: 0, top: [] }]
+    for (let start = 0; start < tokens.length - 1; start += HEAD_ROWS) {
+      const count = Math.min(HEAD_ROWS, tokens.length - 1 - start)
+      const rows = floatTensor(hidden.subarray(start * width, (start + count) * width), [count, width])
+      const all = BigInt64Array.from({ length: count }, (_, row) => BigInt(row))
+      const results = await session.run({
+        hidden: rows,
+        rows: intTensor(all, [count]),
+        // Every graph has these inputs; this one reads their shape only.
+        input_ids: intTensor(new BigInt64Array(count), [1, count]),
+        position_ids: consecutivePositions(1, count),
+      })
+      const logits = results[output]!.data as Float32Array
+      const vocabSize = logits.length / count
+      for (let row = 0; row < count; row++) {
+        const values = logits.subarray(row * vocabSize, (row + 1) * vocabSize)
+        scored.push(tokenLogprob(values, tokens[start + row + 1]!, top))
+      }
+    }
+    return scored
+  }
+
+  async release(): Promise<void> {
+    await (await this.#body?.catch(() => undefined))?.session.release()
+    await (await this.#head?.catch(() => undefined))?.session.release()
+  }
+
+  /** The hidden states after the final norm, [tokens, hiddenSize]. */
+  async #hiddenStates(
+    tokens: Int32Array,
+    adapterFolder: string | undefined,
+    param: string,
+  ): Promise<Float32Array> {
+    checkLength(tokens.length, this.#maxTokens, param)
+    this.#body ??= this.#compileBody()
+    const { session, linears, output } = await this.#body
+    const adapter = adapterFolder === undefined ? undefined : readAdapter(adapterFolder)
+    const results = await session.run({
+      ...adapterFeeds(linears, adapter),
+      input_ids: intTensor(BigInt64Array.from(tokens, BigInt), [1, tokens.length]),
+      position_ids: consecutivePositions(1, tokens.length),
+      attention_mask: causalMask(tokens.length),
+    })
+    return results[output]!.data as Float32Array
+  }
+
+  async #compileBody(): Promise<Body> {
+    const model = this.#open()
+    const builder = new ModelBuilder(model.weights, {
+      weights: 'frozen',
+      lora: ({ path }) => ({ rank: `rank(${path})`, scale: 1, dropout: 0 }),
+    })
+    const attention = sequenceAttention(builder)
+    const positions = Math.min(model.config.maxPositions, this.#maxTokens)
+    const hidden = model.family.build(builder, model.config, { attention, positions })
+    return { ...(await this.#compile(builder, hidden)), linears: builder.linears }
+  }
+
+  async #compileHead(): Promise<Compiled> {
+    const { weights, config } = this.#open()
+    const builder = new ModelBuilder(weights, { weights: 'frozen' })
+    const hidden = builder.g.input('hidden', 'float32', [TOKENS, config.hiddenSize])
+    const rows = builder.g.input('rows', 'int64', ['rows'])
+    return this.#compile(builder, languageModelHead(builder, config, hidden, rows))
+  }
+
+  async #compile(builder: ModelBuilder, output: Value): Promise<Compiled> {
+    const session = await Session.create(builder.g.finish([output]), {
+      weightsFolder: this.#folder,
+      threads: this.#threads,
+    })
+    return { session, output: output.name }
+  }
+
+  #open(): OpenModel {
+    this.#model ??= openModel(this.#folder)
+    return this.#model
+  }
+}
+
+function checkLength(length: number, limit: number, param: string): void {
+  if (length === 0) {
+    const message = `${param} has no tokens; at least one is needed.`
+    throw new EngineError('invalid', 'empty_prompt', message, { param })
+  }
+  if (length > limit) {
+    const message = `${param} has ${length} tokens; at most ${limit} can be read at once.`
+    throw new EngineError('too_large', 'context_length_exceeded', message, { param })
+  }
+}
+
+/** One A [rank, in] and B [out, rank] per linear module, of rank 0 where the adapter has none; B carries alpha / rank. */
+function adapterFeeds(
+  linears: readonly LinearModule[],
+  adapter: LoraAdapter | undefined,
+): Record<string, Tensor> {
+  const feeds: Record<string, Tensor> = {}
+  for (const { path, inFeatures, outFeatures } of linears) {
+    const module = adapter?.modules.get(path)
+    const rank = module?.aShape[0] ?? 0
+    const name = (matrix: string) => `base_model.model.${path}.${matrix}.weight`
+    feeds[name('lora_A')] = floatTensor(module?.a ?? new Float32Array(0), [rank, inFeatures])
+    const b = module?.b.map((value) => value * adapter!.scale) ?? new Float32Array(0)
+    feeds[name('lora_B')] = floatTensor(b, [outFeatures, rank])
+  }
+  return feeds
+}
