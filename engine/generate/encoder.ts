@@ -1,4 +1,5 @@
-import { type LoraAdapter, readAdapter } from '../adapter/peft.ts'
+import { readAdapter } from '../adapter/peft.ts'
+import { type ServingModule, servingForm } from '../adapter/serving.ts'
 import { EngineError } from '../errors.ts'
 import type { Value } from '../graph/values.ts'
 import { type OpenModel, openModel } from '../models/index.ts'
@@ -103,9 +104,8 @@ export class Encoder {
     checkLength(tokens.length, this.#maxTokens, param)
     this.#body ??= this.#compileBody()
     const { session, linears, output } = await this.#body
-    const adapter = adapterFolder === undefined ? undefined : readAdapter(adapterFolder)
     const results = await session.run({
-      ...adapterFeeds(linears, adapter),
+      ...adapterFeeds(linears, this.#readModules(linears, adapterFolder)),
       input_ids: intTensor(BigInt64Array.from(tokens, BigInt), [1, tokens.length]),
       position_ids: consecutivePositions(1, tokens.length),
       attention_mask: causalMask(tokens.length),
@@ -113,11 +113,20 @@ export class Encoder {
     return results[output]!.data as Float32Array
   }
 
+  #readModules(
+    linears: readonly LinearModule[],
+    folder: string | undefined,
+  ): ReadonlyMap<string, ServingModule> {
+    if (folder === undefined) return new Map()
+    const { weights } = this.#open()
+    const read = (path: string) => weights.readFloat32(`${path}.weight`)
+    return servingForm(readAdapter(folder), linears, read, this.#folder)
+  }
+
   async #compileBody(): Promise<Body> {
     const model = this.#open()
     const builder = new ModelBuilder(model.weights, {
-      weights: 'frozen',
-      lora: ({ path }) => ({ rank: `rank(${path})`, scale: 1, dropout: 0 }),
+      lora: ({ path }) => ({ rank: `rank(${path})`, scale: 1, dropout: 0, magnitude: 'fed' }),
     })
     const attention = sequenceAttention(builder)
     const positions = Math.min(model.config.maxPositions, this.#maxTokens)
@@ -127,7 +136,7 @@ export class Encoder {
 
   async #compileHead(): Promise<Compiled> {
     const { weights, config } = this.#open()
-    const builder = new ModelBuilder(weights, { weights: 'frozen' })
+    const builder = new ModelBuilder(weights, {})
     const hidden = builder.g.input('hidden', 'float32', [TOKENS, config.hiddenSize])
     const rows = builder.g.input('rows', 'int64', ['rows'])
     return this.#compile(builder, languageModelHead(builder, config, hidden, rows))
@@ -158,19 +167,21 @@ function checkLength(length: number, limit: number, param: string): void {
   }
 }
 
-/** One A [rank, in] and B [out, rank] per linear module, of rank 0 where the adapter has none; B carries alpha / rank. */
+/** One A [rank, in], B [out, rank] and scale [out] per linear module; of rank 0 and 1 where the adapter has none. */
 function adapterFeeds(
   linears: readonly LinearModule[],
-  adapter: LoraAdapter | undefined,
+  modules: ReadonlyMap<string, ServingModule>,
 ): Record<string, Tensor> {
   const feeds: Record<string, Tensor> = {}
+  const nothing = new Float32Array(0)
   for (const { path, inFeatures, outFeatures } of linears) {
-    const module = adapter?.modules.get(path)
-    const rank = module?.aShape[0] ?? 0
-    const name = (matrix: string) => `base_model.model.${path}.${matrix}.weight`
-    feeds[name('lora_A')] = floatTensor(module?.a ?? new Float32Array(0), [rank, inFeatures])
-    const b = module?.b.map((value) => value * adapter!.scale) ?? new Float32Array(0)
-    feeds[name('lora_B')] = floatTensor(b, [outFeatures, rank])
+    const module = modules.get(path)
+    const rank = module?.rank ?? 0
+    const outputScale = module?.outputScale ?? new Float32Array(outFeatures).fill(1)
+    const name = (part: string) => `base_model.model.${path}.${part}`
+    feeds[name('lora_A.weight')] = floatTensor(module?.a ?? nothing, [rank, inFeatures])
+    feeds[name('lora_B.weight')] = floatTensor(module?.b ?? nothing, [outFeatures, rank])
+    feeds[name('output_scale')] = floatTensor(outputScale, [outFeatures])
   }
   return feeds
 }
