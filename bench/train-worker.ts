@@ -27,7 +27,9 @@ const [rows, length, trainedFrom, steps, threads] = [
   values.threads,
 ].map(Number) as [number, number, number, number, number]
 
-const step = await CompiledStep.create(openModel(positionals[0]!), {
+const model = openModel(positionals[0]!)
+const idLimit = Math.min(40_000, model.config.vocabSize)
+const step = await CompiledStep.create(model, {
   method: { kind: 'lora', rank: 8, scale: 2, dropout: 0, targets: 'all' },
   maxLength: length,
   checkpointing: values.checkpointing,
@@ -52,7 +54,7 @@ console.log(JSON.stringify({ seconds: seconds.slice(1), peakBytes, firstLoss }))
 
 /** The same ids as the rival's; label i + 1 is trained from `trainedFrom` on. */
 function syntheticBatch(): TokenBatch {
-  const ids = Array.from({ length: rows * length }, (_, index) => (index * 37 + 11) % 40_000)
+  const ids = Array.from({ length: rows * length }, (_, index) => (index * 37 + 11) % idLimit)
   const positions: number[] = []
   for (let row = 0; row < rows; row++) {
     for (let place = trainedFrom; place + 1 < length; place++) positions.push(row * length + place)
