@@ -1,7 +1,7 @@
 /** Element types that cross the border between JavaScript and a session. bfloat16 cannot: it exists inside graphs only. */
 export type FeedDType = 'float32' | 'float16' | 'int64' | 'int32' | 'uint8' | 'int8' | 'bool'
-/** Element types inside a graph. */
-export type DType = FeedDType | 'bfloat16'
+/** Element types inside a graph. Two uint4 share a byte, the first in its low half. */
+export type DType = FeedDType | 'bfloat16' | 'uint4'
 
 /** A dense, row-major array with its element type; float16 is held as raw bits in a Uint16Array. */
 export interface Tensor {
@@ -20,6 +20,7 @@ export const BYTES_PER_ELEMENT: Record<DType, number> = {
   uint8: 1,
   int8: 1,
   bool: 1,
+  uint4: 0.5,
 }
 
 /** Number of elements of a shape; the empty shape is a scalar and has one. */

@@ -99,6 +99,8 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
     })
     return [g.Mul(difference, g.Reshape(dy, [rows, 1])), null]
   },
+  // its inputs are frozen
+  DequantizeLinear: NO_GRAD,
   Cast: ({ g, dy, inputs: [x] }) => [g.Cast(dy, x!.dtype)],
   Reshape: ({ g, dy, inputs: [x] }) => [g.Reshape(dy, x!.shape), null],
   // the walker sums over the expanded axes

@@ -183,6 +183,12 @@ export class GraphBuilder {
   Softmax = (x: Value, axis = -1) => this.emit('Softmax', [x], { axis })
   LogSoftmax = (x: Value, axis = -1) => this.emit('LogSoftmax', [x], { axis })
   Cast = (x: Value, to: DType) => (x.dtype === to ? x : this.emit('Cast', [x], { to }))
+  /** float32 of integer codes [rows, columns] in blocks along the columns; zeros, if any, have the codes' type. */
+  DequantizeLinear = (codes: Value, scales: Value, zeros: Value | undefined, blockSize: number) =>
+    this.emit('DequantizeLinear', zeros ? [codes, scales, zeros] : [codes, scales], {
+      axis: 1,
+      block_size: blockSize,
+    })
   Transpose = (x: Value, perm: readonly number[]) => this.emit('Transpose', [x], { perm })
   /** The joined size is the sum of the parts', unless `total` names what it is known to be. */
   Concat = (values: readonly Value[], axis: number, total: Dim | null = null) =>

@@ -41,6 +41,8 @@ export interface OpAttributes {
   Softmax: { axis: number }
   LogSoftmax: { axis: number }
   Cast: { to: DType }
+  /** (codes - zero points) · scales, a scale and a zero point for each block of `block_size` codes along `axis`. */
+  DequantizeLinear: { axis: number; block_size: number }
   /** allowzero 1: a 0 in the fed shape is an empty axis; 0: it copies the input's axis. */
   Reshape: { shape: Shape; allowzero: 0 | 1 }
   Expand: { shape: Shape }
@@ -112,6 +114,7 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   Softmax: { domain: '', infer: like },
   LogSoftmax: { domain: '', infer: like },
   Cast: { domain: '', infer: ([x], { to }) => [{ dtype: to, shape: x!.shape }] },
+  DequantizeLinear: { domain: '', infer: ([codes]) => [{ dtype: 'float32', shape: codes!.shape }] },
   Reshape: { domain: '', infer: shaped, internal: ['shape'] },
   Expand: { domain: '', infer: shaped, internal: ['shape'] },
   Transpose: { domain: '', infer: inferTranspose },

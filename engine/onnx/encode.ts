@@ -30,6 +30,7 @@ const ELEMENT_TYPES: Record<DType, number> = {
   bool: 9,
   float16: 10,
   bfloat16: 16,
+  uint4: 21,
 }
 const IR_VERSION = 10n
 const OPSETS = [

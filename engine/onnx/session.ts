@@ -55,6 +55,9 @@ export class Session {
             session: {
               ...(weightsFolder ? { model_external_initializers_file_folder_path: weightsFolder } : {}),
               ...(prepack ? {} : { disable_prepacking: '1' }),
+              // else a DequantizeLinear and its product become an 8-bit product, or the weight is widened at load
+              disable_quant_qdq: '1',
+              disable_qdq_constant_folding: '1',
             },
             optimization: { disable_specified_optimizers: disabled },
           },

@@ -1,0 +1,96 @@
+/**
+ * A matrix [rows, columns] of unsigned integers in blocks along its rows: w = (code - zero) · scale, with one scale and
+ * one zero point for each block. Codes of 4 bits share a byte, the first in the low half, as ONNX packs uint4; a last
+ * block may be shorter.
+ */
+export interface IntBlocks {
+  readonly bits: 4 | 8
+  readonly rows: number
+  readonly columns: number
+  readonly blockSize: number
+  /** [rows, columns], packed. */
+  readonly codes: Uint8Array
+  /** [rows, blocks of a row]. */
+  readonly scales: Float32Array
+  /** [rows, blocks of a row], packed like the codes. */
+  readonly zeros: Uint8Array
+}
+
+export interface IntBlockOptions {
+  bits: 4 | 8
+  rows: number
+  columns: number
+  blockSize: number
+  /** The zero point stays in the middle of the range, so that w and -w are kept alike. */
+  symmetric: boolean
+}
+
+/**
+ * Rounds to the nearest of evenly spaced values (round to nearest, RTN), block by block. Symmetric: scale = max |w| /
+ * (2^(bits-1) - 1), zero = 2^(bits-1). Asymmetric: scale = (max - min) / (2^bits - 1) over a range that holds 0, and
+ * zero = round(-min / scale), so 0 is kept exactly either way.
+ */
+export function quantizeIntBlocks(values: Float32Array, options: IntBlockOptions): IntBlocks {
+  const { bits, rows, columns, blockSize, symmetric } = options
+  const blocks = Math.ceil(columns / blockSize)
+  const codes = new Uint8Array(packedBytes(rows * columns, bits))
+  const scales = new Float32Array(rows * blocks)
+  const zeros = new Uint8Array(packedBytes(rows * blocks, bits))
+  const highest = 2 ** bits - 1
+  for (let block = 0; block < rows * blocks; block++) {
+    const row = Math.floor(block / blocks)
+    const start = row * columns + (block % blocks) * blockSize
+    const end = Math.min(start + blockSize, (row + 1) * columns)
+    const { scale, zero } = gridOf(values, start, end, bits, symmetric)
+    scales[block] = scale
+    put(zeros, block, zero, bits)
+    const inverse = scale > 0 ? 1 / scale : 0
+    for (let i = start; i < end; i++) {
+      const code = Math.round(values[i]! * inverse) + zero
+      put(codes, i, Math.max(0, Math.min(highest, code)), bits)
+    }
+  }
+  return { bits, rows, columns, blockSize, codes, scales, zeros }
+}
+
+/** The values that the blocks stand for, [rows, columns]. */
+export function dequantizeIntBlocks(matrix: IntBlocks): Float32Array {
+  const { bits, rows, columns, blockSize, codes, scales, zeros } = matrix
+  const blocks = Math.ceil(columns / blockSize)
+  const values = new Float32Array(rows * columns)
+  for (let i = 0; i < values.length; i++) {
+    const block = Math.floor(i / columns) * blocks + Math.floor((i % columns) / blockSize)
+    values[i] = (codeAt(codes, i, bits) - codeAt(zeros, block, bits)) * scales[block]!
+  }
+  return values
+}
+
+/** Bytes of `count` codes. */
+export function packedBytes(count: number, bits: 4 | 8): number {
+  return Math.ceil((count * bits) / 8)
+}
+
+/** Code `index` of a packed array. */
+export function codeAt(packed: Uint8Array, index: number, bits: 4 | 8): number {
+  if (bits === 8) return packed[index]!
+  return (packed[index >> 1]! >> (4 * (index & 1))) & 15
+}
+
+/** Sets code `index` of a packed array that holds a zero there. */
+export function put(packed: Uint8Array, index: number, code: number, bits: 4 | 8): void {
+  if (bits === 8) packed[index] = code
+  else packed[index >> 1]! |= code << (4 * (index & 1))
+}
+
+function gridOf(values: Float32Array, start: number, end: number, bits: 4 | 8, symmetric: boolean) {
+  let [low, high] = [0, 0]
+  for (let i = start; i < end; i++) {
+    const value = values[i]!
+    if (value < low) low = value
+    else if (value > high) high = value
+  }
+  const middle = 2 ** (bits - 1)
+  if (symmetric) return { scale: Math.fround(Math.max(-low, high) / (middle - 1)), zero: middle }
+  const scale = Math.fround((high - low) / (2 ** bits - 1))
+  return { scale, zero: scale > 0 ? Math.round(-low / scale) : 0 }
+}
