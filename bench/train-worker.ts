@@ -1,7 +1,12 @@
 /** One side of bench:train in a process of its own: prints step seconds, peak memory and the first loss as JSON. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { initializeLora } from '../engine/adapter/initialize.ts'
-import { openModel } from '../engine/models/index.ts'
+import { packBase } from '../engine/quant/packed-base.ts'
+import type { WeightScheme } from '../engine/quant/packed-layout.ts'
+import { openBase } from '../engine/quant/source.ts'
 import { clipGradients } from '../engine/train/clip.ts'
 import { CompiledStep } from '../engine/train/compiled-step.ts'
 import { createAdamW } from '../engine/train/optimizers/adamw.ts'
@@ -15,6 +20,7 @@ const { values, positionals } = parseArgs({
     'trained-from': { type: 'string', default: '127' },
     steps: { type: 'string', default: '3' },
     threads: { type: 'string', default: '2' },
+    scheme: { type: 'string' },
     checkpointing: { type: 'boolean', default: false },
     profile: { type: 'string' },
   },
@@ -27,7 +33,10 @@ const [rows, length, trainedFrom, steps, threads] = [
   values.threads,
 ].map(Number) as [number, number, number, number, number]
 
-const model = openModel(positionals[0]!)
+const source = openBase(positionals[0]!)
+const scratch = mkdtempSync(join(tmpdir(), 'anneal-bench-packed-'))
+const scheme = values.scheme as WeightScheme | undefined
+const model = scheme ? await packBase(source, { scheme, folder: scratch }) : source
 const idLimit = Math.min(40_000, model.config.vocabSize)
 const step = await CompiledStep.create(model, {
   method: { kind: 'lora', rank: 8, scale: 2, dropout: 0, targets: 'all' },
@@ -49,6 +58,7 @@ for (let index = 0; index <= steps; index++) {
   firstLoss ??= loss
 }
 await step.release()
+rmSync(scratch, { recursive: true })
 const peakBytes = process.resourceUsage().maxRSS * 1024
 console.log(JSON.stringify({ seconds: seconds.slice(1), peakBytes, firstLoss }))
 

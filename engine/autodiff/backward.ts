@@ -26,8 +26,7 @@ export function backward(
 ): Value[] {
   const forward = [...g.nodes]
   const wanted = valuesThatDependOn(parameters, forward)
-  const keptLong = insideOf(g.segments, forward)
-  const casts = castsOfConstants(keptLong, wanted)
+  const frozen = frozenNodes(g, insideOf(g.segments, forward))
   const again = computeAgain(g, forward, recompute)
   const sum = summation(g)
   const contributions = new Map<string, Value[]>([[loss.name, [g.scalar(1)]]])
@@ -39,7 +38,7 @@ export function backward(
       const parts = contributions.get(output.name)
       return parts ? sum(parts) : null
     })
-    const gradients = applyRule(g, again.get(node) ?? recast(g, node, casts), dys, needs)
+    const gradients = applyRule(g, again.get(node) ?? withFrozenAnew(g, node, frozen), dys, needs)
     node.inputs.forEach((input, index) => {
       const gradient = gradients[index]
       if (!input || !gradient || !needs[index]) return
@@ -113,25 +112,34 @@ function applyRule(
   return (rule as GradRule<Op>)(context as unknown as GradContext<Op>)
 }
 
-/** Casts of values that no parameter influences: frozen weights in their stored dtype. By the name of the result. */
-function castsOfConstants(nodes: readonly Node[], wanted: ReadonlySet<string>): Map<string, Node<'Cast'>> {
-  const casts = nodes.filter(
-    (node): node is Node<'Cast'> => node.op === 'Cast' && !wanted.has(node.inputs[0]!.name),
-  )
-  return new Map(casts.map((node) => [node.outputs[0]!.name, node]))
+/** Nodes that compute from constants alone, such as the widening of frozen weights. By the names of their results. */
+function frozenNodes(g: GraphBuilder, nodes: readonly Node[]): Map<string, Node> {
+  const varying = new Set(g.inputValues.map(({ name }) => name))
+  for (const node of g.nodes) for (const { name } of node.outputs) varying.add(name)
+  const frozen = new Map<string, Node>()
+  for (const node of nodes) {
+    if (node.inputs.some((input) => input && varying.has(input.name))) continue
+    for (const { name } of node.outputs) {
+      frozen.set(name, node)
+      varying.delete(name)
+    }
+  }
+  return frozen
 }
 
 /**
- * The node with such casts made anew for its rule. Reading the forward pass's cast would keep a float32 copy of every
- * layer's frozen weights alive until the backward pass comes back to it; casting again costs a few percent of the time.
+ * The node with such inputs computed anew for its rule. Reading what the forward pass made would keep a float32 copy of
+ * every layer's frozen weights alive until the backward pass comes back to it; widening again costs a few percent of
+ * the time.
  */
-function recast(g: GraphBuilder, node: Node, casts: ReadonlyMap<string, Node<'Cast'>>): Node {
-  if (!node.inputs.some((input) => input && casts.has(input.name))) return node
-  const inputs = node.inputs.map((input) => {
-    const cast = input ? casts.get(input.name) : undefined
-    return cast ? g.Cast(cast.inputs[0]!, cast.attributes.to) : input
-  })
-  return { ...node, inputs }
+function withFrozenAnew(g: GraphBuilder, node: Node, frozen: ReadonlyMap<string, Node>): Node {
+  const anew = (value: Value | null): Value | null => {
+    const producer = value ? frozen.get(value.name) : undefined
+    if (!value || !producer) return value
+    const outputs = g.emitAll(producer.op, producer.inputs.map(anew), producer.attributes)
+    return outputs[producer.outputs.findIndex(({ name }) => name === value.name)]!
+  }
+  return { ...node, inputs: node.inputs.map(anew) }
 }
 
 /** Names of all values through which a parameter can reach the loss. */

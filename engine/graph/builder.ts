@@ -133,6 +133,10 @@ export class GraphBuilder {
     return result
   }
 
+  get inputValues(): readonly Value[] {
+    return this.inputs
+  }
+
   /** The segments so far, in order; they do not overlap. */
   get segments(): readonly Segment[] {
     return this.marked

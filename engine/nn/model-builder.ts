@@ -1,8 +1,11 @@
 import { EngineError } from '../errors.ts'
 import { GraphBuilder } from '../graph/builder.ts'
 import type { Dim, Value } from '../graph/values.ts'
+import { type PackedLayout, packedLayout } from '../quant/packed-layout.ts'
+import type { DType } from '../tensor.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
 import { adaptedLinear, type LoraTarget } from './lora.ts'
+import { packedWeight } from './packed-weight.ts'
 
 export type { LoraTarget } from './lora.ts'
 
@@ -44,6 +47,7 @@ export class ModelBuilder {
   /** Every linear module in the order in which the model uses it. */
   readonly linears: LinearModule[] = []
   private readonly folder: WeightFolder
+  private readonly packed: PackedLayout | undefined
   private readonly options: ModelBuilderOptions
   private readonly loaded = new Map<string, Value>()
   private dropoutPool: Value | undefined
@@ -51,6 +55,7 @@ export class ModelBuilder {
 
   constructor(folder: WeightFolder, options: ModelBuilderOptions) {
     this.folder = folder
+    this.packed = packedLayout(folder)
     this.options = options
     this.inputIds = this.g.input('input_ids', 'int64', ['batch', 'seq'])
     this.positionIds = this.g.input('position_ids', 'int64', ['batch', 'seq'])
@@ -85,8 +90,25 @@ export class ModelBuilder {
     return value
   }
 
+  has(name: string): boolean {
+    return this.folder.has(name)
+  }
+
+  /** A tensor of a packed base as a constant of the given type, in the given shape where that isn't the file's. */
+  stored(name: string, dtype: DType, shape: readonly number[] = this.folder.entry(name).shape): Value {
+    const known = this.loaded.get(name)
+    if (known) return known
+    const { file, offset, byteLength } = this.folder.entry(name)
+    const value = this.g.weight(name, dtype, shape, { file, offset, byteLength })
+    this.loaded.set(name, value)
+    return value
+  }
+
   /** A tensor of the checkpoint as float32, the type that all arithmetic uses. */
   floatParameter(name: string, shape: readonly number[]): Value {
+    if (this.packed && !this.has(name)) {
+      return packedWeight(this, name, shape as [number, number], this.packed)
+    }
     return this.g.Cast(this.parameter(name, shape), 'float32')
   }
 

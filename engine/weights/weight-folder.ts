@@ -53,6 +53,15 @@ export class WeightFolder {
     return new WeightFolder(folder, contents)
   }
 
+  /** The same files with other headers, for code that asks about tensors without reading them. */
+  withEntries(entries: ReadonlyMap<string, TensorEntry>): WeightFolder {
+    return new WeightFolder(this.folder, {
+      entries: new Map(entries),
+      metadata: this.metadata,
+      files: this.#files,
+    })
+  }
+
   has(name: string): boolean {
     return this.entries.has(name)
   }
