@@ -9,9 +9,11 @@ import { docsRoutes } from './docs.ts'
 import { embeddingRoutes } from './embeddings.ts'
 import { answerError, defaultHook, RouteError, toHttpError } from './errors.ts'
 import { exportRoutes } from './exports.ts'
+import { hubRoutes } from './hub.ts'
 import { importRoutes } from './imports.ts'
 import { mergeRoutes } from './merges.ts'
 import { modelRoutes } from './models.ts'
+import { ollamaRoutes } from './ollama.ts'
 import { describeApi } from './openapi.ts'
 import { allowOrigins, authenticate, checkHost, checkOrigin, limitBody, protectBrowsers } from './security.ts'
 import type { AppOptions, Services } from './services.ts'
@@ -74,6 +76,8 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.route('/', mergeRoutes(services.merges, streams))
   app.route('/', exportRoutes(services.exports, streams))
   app.route('/', importRoutes(services.imports, streams))
+  app.route('/', hubRoutes(services.hub))
+  app.route('/', ollamaRoutes(services.ollama))
   app.route('/', systemRoutes(services.system))
 
   const document = describeApi(app, {

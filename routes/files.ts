@@ -13,6 +13,8 @@ export interface Download extends StoredBytes {
   contentType: string
   /** SHA-256 of the whole, where it is known. */
   sha256?: string
+  /** Keeps the content from being deleted until the returned function is called. */
+  hold?: () => Promise<() => void>
 }
 
 /** One published file; its digest is its validator. */

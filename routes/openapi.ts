@@ -13,6 +13,7 @@ const tags = [
   { name: 'Datasets', description: 'The registry in dataset_info.json.' },
   { name: 'Merges', description: 'Full models made of a base and an adapter.' },
   { name: 'Exports', description: 'Model folders to take away.' },
+  { name: 'Hub', description: 'Exports and merges for model hub clients and for Ollama.' },
   { name: 'System', description: 'Health and metrics.' },
 ]
 

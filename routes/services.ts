@@ -13,6 +13,7 @@ import type {
 import type { ImportJob, ImportRequest } from './schemas/imports.ts'
 import type { JobEvent } from './schemas/jobs.ts'
 import type { Model } from './schemas/models.ts'
+import type { ImageManifest } from './schemas/ollama.ts'
 import type { Checkpoint, TrainingPreview, TrainingRun } from './schemas/training.ts'
 
 /*
@@ -82,6 +83,32 @@ export interface ExportService extends Jobs<ExportJob> {
   files(id: string): Promise<ExportFile[]>
   /** One file of `files(id)`; a path that isn't in the manifest: 'not_found'. */
   file(id: string, path: string): Promise<StoredFile>
+  /** Keeps a finished export's files from being deleted until the returned function is called. */
+  hold(id: string): Promise<() => void>
+}
+
+/** A finished export or merge as a model hub shows it. */
+export interface HubRepository {
+  id: string
+  /** 40 hexadecimal digits that name this state of the files. */
+  commit: string
+  createdAt: Date
+  /** Sorted by path. */
+  files: ExportFile[]
+}
+
+export interface HubService {
+  /** A finished export or merge; anything else: 'not_found'. */
+  repository(id: string): Promise<HubRepository>
+  /** One file of it; a path that isn't in its list: 'not_found'. */
+  file(id: string, path: string): Promise<StoredFile>
+}
+
+export interface OllamaService {
+  /** The image of an export that holds one GGUF file; anything else: 'not_found'. */
+  manifest(id: string): Promise<ImageManifest>
+  /** One of its layers, by SHA-256 digest; another digest: 'not_found'. */
+  blob(id: string, sha256: string): Promise<StoredFile>
 }
 
 export interface ImportService extends Jobs<ImportJob> {
@@ -144,6 +171,8 @@ export interface Services {
   merges: MergeService
   exports: ExportService
   imports: ImportService
+  hub: HubService
+  ollama: OllamaService
   models: ModelService
   chat: ChatService
   completions: CompletionService

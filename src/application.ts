@@ -14,6 +14,7 @@ import { identityOf } from './jobs/process-identity.ts'
 import { SqliteJobQueue } from './jobs/queue.ts'
 import { JobSupervisor } from './jobs/supervisor.ts'
 import type { ProcessIdentity } from './jobs/types.ts'
+import { FolderLeases } from './models/leases.ts'
 import { ModelRegistry } from './models/registry.ts'
 import type { ServiceContext } from './services/context.ts'
 import { Metrics } from './services/metrics.ts'
@@ -66,6 +67,7 @@ export function openApplication(
     datasets: new DatasetRegistry({ directories: [directories.datasets] }),
     hosts,
     metrics: new Metrics(queue),
+    leases: new FolderLeases(),
     logger,
     closing: closing.signal,
     version: readVersion(),

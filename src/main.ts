@@ -1,11 +1,12 @@
-import type { Server } from 'node:http'
+import { createServer as createHttpServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createAdaptorServer } from '@hono/node-server'
+import { getRequestListener } from '@hono/node-server'
 import { type Logger, pino } from 'pino'
 import { EngineError } from '../engine/errors.ts'
 import { trainConfigSchema } from '../engine/train/config.ts'
 import { createApp } from '../routes/app.ts'
+import { answerUnreadableRequest } from '../routes/errors.ts'
 import type { ResponseEntry } from '../routes/services.ts'
 import { type Application, openApplication } from './application.ts'
 import { lockServer } from './db/lock.ts'
@@ -97,7 +98,10 @@ function createServer({ services, settings, version, metrics, logger }: Applicat
     schemas: { trainConfig: trainConfigSchema },
   })
   const serverOptions = { requestTimeout: REQUEST_TIMEOUT_MS }
-  return createAdaptorServer({ fetch: app.fetch, serverOptions }) as Server
+  return createHttpServer(
+    serverOptions,
+    getRequestListener(app.fetch, { errorHandler: answerUnreadableRequest }),
+  )
 }
 
 function logResponse(logger: Logger, { cause, ...entry }: ResponseEntry): void {

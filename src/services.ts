@@ -4,9 +4,11 @@ import { completionService } from './services/completions.ts'
 import type { ServiceContext } from './services/context.ts'
 import { datasetService } from './services/datasets.ts'
 import { type Exports, exportService } from './services/exports.ts'
+import { hubService } from './services/hub.ts'
 import { type Imports, importService } from './services/imports.ts'
 import { type Merges, mergeService } from './services/merges.ts'
 import { modelService } from './services/models.ts'
+import { ollamaService } from './services/ollama.ts'
 import { authService, systemService } from './services/system.ts'
 import { embeddingService, textService } from './services/text.ts'
 import { type Training, trainingService } from './services/training.ts'
@@ -27,6 +29,8 @@ export function createServices(context: ServiceContext, state: { status: Health[
     merges: mergeService(context),
     exports: exportService(context),
     imports: importService(context),
+    hub: hubService(context),
+    ollama: ollamaService(context),
     models: modelService(context),
     chat: chatService(context),
     completions: completionService(context),

@@ -13,6 +13,8 @@ export interface MergeOptions {
   outputFolder: string
   /** Most bytes of tensors in one file; 5 GB by default. */
   shardBytes?: number
+  /** Adds files to the folder before it appears. */
+  finish?: (partial: string) => Promise<void>
   onProgress?: (progress: ByteProgress) => void
   signal?: AbortSignal
 }

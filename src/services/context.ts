@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import type { DatasetRegistry } from '../datasets/registry.ts'
 import type { EngineHosts } from '../engine-host/client.ts'
 import type { JobQueue } from '../jobs/queue.ts'
+import type { FolderLeases } from '../models/leases.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import type { Settings } from '../settings.ts'
 import type { Metrics } from './metrics.ts'
@@ -14,6 +15,8 @@ export interface ServiceContext {
   datasets: DatasetRegistry
   hosts: EngineHosts
   metrics: Metrics
+  /** Who downloads what this server has made. */
+  leases: FolderLeases
   logger: Logger
   /** Aborts when the server has drained: event streams end, and their readers may come back to the next start. */
   closing: AbortSignal

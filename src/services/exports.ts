@@ -1,21 +1,13 @@
-import { createReadStream } from 'node:fs'
-import { access } from 'node:fs/promises'
-import { join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { checkFreeSpace } from '../../engine/weights/atomic-folder.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
-import type {
-  ExportFile,
-  ExportJob,
-  ExportRequest,
-  ExportService,
-  StoredFile,
-} from '../../routes/services.ts'
+import type { ExportJob, ExportRequest, ExportService } from '../../routes/services.ts'
 import type { Job } from '../jobs/types.ts'
 import { checkExport } from '../policy.ts'
 import { artifactFolder, bytesOf, inspect, type SourceModel, sourceOf, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
-import { checkQueueSpace, conflict, findJob, jobFieldsOf, jobService, newJobId } from './jobs.ts'
+import { checkQueueSpace, findJob, jobFieldsOf, jobService, newJobId } from './jobs.ts'
+import { fileOf, filesOf } from './published.ts'
 import type { SubmitOptions } from './submit.ts'
 
 /** What tasks/export.ts gets. */
@@ -69,19 +61,13 @@ export function exportService(context: ServiceContext): Exports {
       return toWire(await queue.submit(job))
     },
     async files(id) {
-      return manifestOf(await findJob(queue, 'export', id))
+      return filesOf(await findJob(queue, 'export', id))
     },
     async file(id, path) {
-      const job = await findJob(queue, 'export', id)
-      const entry = manifestOf(job).find((file) => file.path === path)
-      if (!entry) {
-        throw new EngineError(
-          'not_found',
-          'file_not_found',
-          `${id} has no file ${JSON.stringify(path.slice(0, 200))}.`,
-        )
-      }
-      return storedFile(join(job.outputDir, entry.path), entry)
+      return fileOf(await findJob(queue, 'export', id), path, context.leases)
+    },
+    async hold(id) {
+      return context.leases.acquire((await findJob(queue, 'export', id)).outputDir)
     },
   }
 }
@@ -103,30 +89,6 @@ function checkSupported({ bits, format }: ExportRequest): void {
       `The format ${format} is not written yet. safetensors is.`,
       { param: 'format' },
     )
-  }
-}
-
-/** The paths that exist for a client: those that the finished export hashed. */
-function manifestOf(job: Job): ExportFile[] {
-  if (job.status !== 'succeeded') {
-    throw conflict(
-      'export_not_finished',
-      `${job.id} is ${job.status}; its files exist once it has succeeded.`,
-    )
-  }
-  const { files } = job.result as { files: { path: string; bytes: number; sha256: string }[] }
-  return files.map((file) => ({ object: 'export.file', ...file }))
-}
-
-function storedFile(absolute: string, { path, bytes, sha256 }: ExportFile): StoredFile {
-  return {
-    path,
-    sha256,
-    size: bytes,
-    async read(start, end) {
-      await access(absolute)
-      return createReadStream(absolute, { start, end })
-    },
   }
 }
 

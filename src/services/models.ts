@@ -9,7 +9,7 @@ import { checkAtRest, conflict, unixTime } from './jobs.ts'
 
 /** Lists models of every kind and deletes those that jobs made. */
 export function modelService(context: ServiceContext): ModelService {
-  const { models, queue, hosts, settings } = context
+  const { models, queue, hosts, leases, settings } = context
   return {
     async list() {
       return (await models.list()).map(toWire)
@@ -30,12 +30,11 @@ export function modelService(context: ServiceContext): ModelService {
       const job = await queue.get(entry.jobId)
       if (job) checkAtRest(job)
       await checkUnused(context, entry)
-      if (!entry.adapterFolder) await hosts.unload(entry.baseFolder)
-      if (entry.kind === 'checkpoint') await removeFolder(entry.folder, settings.directories.saves)
-      else {
-        await queue.delete(entry.jobId)
+      await leases.withoutReaders(entry.folder, settings.server.drainSeconds * 1000, async () => {
+        if (!entry.adapterFolder) await hosts.unload(entry.baseFolder)
+        if (entry.kind !== 'checkpoint' && entry.jobId !== null) await queue.delete(entry.jobId)
         await removeFolder(entry.folder, settings.directories.saves)
-      }
+      })
     },
   }
 }

@@ -151,6 +151,8 @@ class FakeExports extends FakeJobs<ExportJob> {
   readonly contents = new Map<string, Uint8Array>()
   readonly opened: string[] = []
   readonly reads: [string, number, number][] = []
+  /** Downloads that keep the files now. */
+  held = 0
 
   async create({ bits }: { bits: number }) {
     if (bits < 4) throw new FakeError('refused', 'bits_not_allowed', `${bits} bits are refused.`, 'bits')
@@ -165,6 +167,14 @@ class FakeExports extends FakeJobs<ExportJob> {
       bytes: content.length,
       sha256: sha256(content),
     }))
+  }
+
+  async hold(id: string) {
+    await this.get(id)
+    this.held += 1
+    return () => {
+      this.held -= 1
+    }
   }
 
   async file(id: string, path: string) {
@@ -191,6 +201,54 @@ class FakeImports extends FakeJobs<ImportJob> {
   async create(request: unknown) {
     this.requests.push(request)
     return this.add(fakeImport('import-1'))
+  }
+}
+
+/** The fake exports as repositories. */
+class FakeHub {
+  readonly #exports: FakeExports
+
+  constructor(exports: FakeExports) {
+    this.#exports = exports
+  }
+
+  async repository(id: string) {
+    const files = (await this.#exports.files(id)).sort((a, b) => (a.path < b.path ? -1 : 1))
+    return {
+      id,
+      commit: sha256(Buffer.from(JSON.stringify(files))).slice(0, 40),
+      createdAt: new Date(0),
+      files,
+    }
+  }
+
+  file(id: string, path: string) {
+    return this.#exports.file(id, path)
+  }
+}
+
+class FakeOllama {
+  readonly #exports: FakeExports
+
+  constructor(exports: FakeExports) {
+    this.#exports = exports
+  }
+
+  async manifest(id: string) {
+    const [file] = await this.#exports.files(id)
+    const layer = { mediaType: 'model', digest: `sha256:${file?.sha256}`, size: file?.bytes ?? 0 }
+    return {
+      schemaVersion: 2 as const,
+      mediaType: 'application/vnd.docker.distribution.manifest.v2+json' as const,
+      config: layer,
+      layers: [layer],
+    }
+  }
+
+  async blob(id: string, digest: string) {
+    const found = (await this.#exports.files(id)).find((file) => file.sha256 === digest)
+    if (!found) throw notFound(`blob ${digest}`)
+    return this.#exports.file(id, found.path)
   }
 }
 
@@ -404,6 +462,8 @@ export class FakeServices {
   readonly merges = new FakeMerges()
   readonly exports = new FakeExports()
   readonly imports = new FakeImports()
+  readonly hub = new FakeHub(this.exports)
+  readonly ollama = new FakeOllama(this.exports)
   readonly models = new FakeModels()
   readonly chat = new FakeChat()
   readonly completions = new FakeCompletions()

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { mergeAdapter } from '../../../engine/adapter/merge.ts'
+import { readManifest, writeManifest } from '../../../engine/export/manifest.ts'
 import { readModelFacts } from '../../models/model-folder.ts'
 import type { MergeTask } from '../../services/merges.ts'
 import type { Task } from '../protocol.ts'
@@ -8,14 +9,18 @@ import { byteProgressReporter } from './byte-progress.ts'
 /** Merges an adapter into its base. The output folder appears whole, so one that is there is an earlier start's work. */
 export const mergeTask: Task = async ({ job, signal, report }) => {
   const { baseFolder, adapterFolder } = job.resolved as unknown as MergeTask
+  const { dtype } = readModelFacts(baseFolder)
   if (!existsSync(job.outputDir)) {
     await mergeAdapter({
       baseFolder,
       adapterFolder,
       outputFolder: job.outputDir,
+      finish: async (partial) => {
+        await writeManifest(partial, { format: 'safetensors', dtype }, undefined, signal)
+      },
       onProgress: byteProgressReporter(report),
       signal,
     })
   }
-  return { bytes: readModelFacts(job.outputDir).weightBytes }
+  return { bytes: readModelFacts(job.outputDir).weightBytes, files: readManifest(job.outputDir).files }
 }
