@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Decoder } from '../../engine/generate/decoder.ts'
-import { generate } from '../../engine/generate/generation.ts'
 import { DEFAULT_SAMPLING } from '../../engine/generate/sampling-params.ts'
+import { Scheduler } from '../../engine/generate/scheduler.ts'
 import { resolveChatTemplate, type TemplateMessage } from '../../engine/text/chat-template.ts'
 import { createDetokenizer } from '../../engine/text/detokenizer.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
@@ -54,6 +54,7 @@ export async function evaluate(folder: string, heldOut: readonly Exchange[]): Pr
 function asker(decoder: Decoder, folder: string): (messages: TemplateMessage[]) => Promise<string> {
   const tokenizer = loadTokenizer(folder)
   const template = resolveChatTemplate(tokenizer)
+  const scheduler = new Scheduler(decoder)
   return async (messages) => {
     const prompt = tokenizer.encode(template.render(messages, { addGenerationPrompt: true }))
     const request = {
@@ -65,7 +66,7 @@ function asker(decoder: Decoder, folder: string): (messages: TemplateMessage[]) 
       text: createDetokenizer(tokenizer, { skipSpecialTokens: true }),
     }
     let answer = ''
-    for await (const event of generate(decoder, request)) if (event.type === 'text') answer += event.text
+    for await (const event of scheduler.submit(request)) if (event.type === 'text') answer += event.text
     return answer
   }
 }

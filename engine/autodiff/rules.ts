@@ -125,6 +125,7 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
     g.ScatterElements(g.Zeros(x!.shape), indices!, dy, { axis, reduction: 'add' }),
     null,
   ],
+  ArgMax: NO_GRAD,
   Shape: NO_GRAD,
   ConstantOfShape: NO_GRAD,
   // y = data[indices] along the first axis  →  d(data) = zeros with dy added at the indices

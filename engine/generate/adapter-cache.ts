@@ -34,7 +34,9 @@ export class AdapterCache {
     const known = this.#entries.get(folder)
     this.#entries.delete(folder)
     const adapter =
-      known?.fingerprint === fingerprint ? known.adapter : await this.#decoder.loadAdapter(folder)
+      known?.fingerprint === fingerprint
+        ? known.adapter
+        : await this.#decoder.loadAdapter(folder, `${folder} ${fingerprint}`)
     this.#entries.set(folder, { fingerprint, adapter })
     for (const oldest of this.#entries.keys()) {
       if (this.#entries.size <= this.#capacity) break

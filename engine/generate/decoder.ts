@@ -1,14 +1,14 @@
-import { readAdapter } from '../adapter/peft.ts'
-import { type ServingModule, servingForm } from '../adapter/serving.ts'
 import { EngineError } from '../errors.ts'
 import { type OpenModel, openModel } from '../models/index.ts'
-import { cachedAttention } from '../nn/attention.ts'
-import { languageModelHead } from '../nn/decoder-layer.ts'
-import { causalMask, consecutivePositions, MASKED } from '../nn/masks.ts'
-import { type LinearModule, ModelBuilder } from '../nn/model-builder.ts'
+import { causalMask, MASKED } from '../nn/masks.ts'
 import { Session } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import { AdapterStack } from './adapter-stack.ts'
+import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
+import { type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
 import { KvCache } from './kv-cache.ts'
+
+export type { DecoderAdapter } from './decoder-adapter.ts'
 
 /** Contexts are cut here unless the caller asks for more: rotary tables and caches are sized by it. */
 const DEFAULT_MAX_POSITIONS = 32_768
@@ -20,49 +20,78 @@ export interface DecoderOptions {
   maxPositions?: number
 }
 
-/** An adapter as graph inputs, checked against its base; B already carries alpha / rank. */
-export interface DecoderAdapter {
-  readonly feeds: Readonly<Record<string, Tensor>>
+/** The past of a batch as graph inputs; `mask` [batch, 1, 1, 1, places] hides the places that are not filled. */
+export interface PastFeeds {
+  readonly tensors: Readonly<Record<string, Tensor>>
+  readonly mask: Tensor
+}
+
+/** One run: `seq` new tokens for each of `batch` sequences. */
+export interface DecoderStep {
+  readonly batch: number
+  readonly seq: number
+  /** Token ids and their positions, [batch·seq]. */
+  readonly tokens: BigInt64Array
+  readonly positions: BigInt64Array
+  readonly past: PastFeeds
+  /** Flat indices of the tokens after which logits are wanted. */
+  readonly rows: readonly number[]
+  /** What is wanted there: every copy of a whole vocabulary costs. */
+  readonly want: 'logits' | 'largest'
+  /** Each sequence's adapter, for a run in which any has one. */
+  readonly adapters?: readonly (DecoderAdapter | undefined)[]
+}
+
+export interface DecoderResult {
+  /** [rows, vocabSize], where wanted. */
+  readonly logits: Float32Array | undefined
+  /** The id of the largest logit, the lowest among equals, [rows]. */
+  readonly largest: BigInt64Array | undefined
+  /** New keys and values, [2·layers, batch, kvHeads, seq, headDim]. */
+  readonly present: Float32Array
+}
+
+interface Compiled {
+  readonly session: Session
+  readonly graph: DecoderGraph
 }
 
 /**
- * A base model compiled for generation. LoRA weights are inputs of the graph, so any adapter answers over the one
- * loaded base; without one, inputs of rank 0 are fed. Runs must not overlap.
+ * A base model compiled for generation. Runs must not overlap. Adapters are inputs of graphs of their own, which are
+ * compiled when the first adapter that needs them is loaded: a base alone computes none of their operations.
  */
 export class Decoder {
-  readonly vocabSize: number
+  readonly model: OpenModel
   /** Context length in tokens. */
   readonly maxPositions: number
-  private readonly model: OpenModel
-  private readonly session: Session
-  private readonly linears: readonly LinearModule[]
-  private readonly outputs: { logits: string; present: string }
-  private readonly noAdapter: DecoderAdapter
+  readonly #threads: number
+  readonly #base: Compiled
+  readonly #adapted = new Map<AdapterForm, Compiled>()
+  #stack: AdapterStack | undefined
 
-  private constructor(
-    model: OpenModel,
-    session: Session,
-    graph: Pick<ReturnType<typeof buildDecoderGraph>, 'linears' | 'outputs' | 'maxPositions'>,
-  ) {
+  private constructor(model: OpenModel, base: Compiled, maxPositions: number, threads: number) {
     this.model = model
-    this.session = session
-    this.linears = graph.linears
-    this.outputs = graph.outputs
-    this.maxPositions = graph.maxPositions
-    this.vocabSize = model.config.vocabSize
-    this.noAdapter = { feeds: adapterFeeds(this.linears, new Map()) }
+    this.maxPositions = maxPositions
+    this.#threads = threads
+    this.#base = base
   }
 
   /** Compiles a Hugging Face folder. Throws on unsupported configs and missing or misshapen weights. */
   static async load(folder: string, options: DecoderOptions = {}): Promise<Decoder> {
     const model = openModel(folder)
-    const graph = buildDecoderGraph(model, options.maxPositions ?? DEFAULT_MAX_POSITIONS)
-    const session = await Session.create(graph.graph, {
-      weightsFolder: folder,
-      foldWeights: true,
-      threads: options.threads ?? 0,
-    })
-    return new Decoder(model, session, graph)
+    const maxPositions = Math.min(model.config.maxPositions, options.maxPositions ?? DEFAULT_MAX_POSITIONS)
+    const threads = options.threads ?? 0
+    const base = await compile(model, { maxPositions, adapters: 'none' }, threads)
+    return new Decoder(model, base, maxPositions, threads)
+  }
+
+  get vocabSize(): number {
+    return this.model.config.vocabSize
+  }
+
+  /** What keys and values are laid out by. */
+  get cacheShape(): { layers: number; keyValueHeads: number; headDim: number } {
+    return this.model.config
   }
 
   /** An empty cache for one sequence, with places for `capacity` tokens; it grows when needed. */
@@ -70,11 +99,49 @@ export class Decoder {
     return new KvCache(this.model.config, capacity)
   }
 
-  /** Reads a PEFT folder; throws what servingForm throws for one that does not fit or cannot be fed. */
-  loadAdapter(folder: string): DecoderAdapter {
-    const read = (path: string) => this.model.weights.readFloat32(`${path}.weight`)
-    const modules = servingForm(readAdapter(folder), this.linears, read, this.model.folder)
-    return { feeds: adapterFeeds(this.linears, modules) }
+  /**
+   * Reads a PEFT folder and makes ready for adapters of its kind; `key` names this version of it.
+   * @throws EngineError invalid when a module does not exist in this base or its shape differs.
+   */
+  async loadAdapter(folder: string, key?: string): Promise<DecoderAdapter> {
+    const adapter = loadDecoderAdapter(folder, this.model, this.#base.graph.linears, key)
+    await this.prepareAdapters(adapter.scaled ? 'scaled' : 'plain')
+    return adapter
+  }
+
+  /** Compiles the graph for adapters of a kind, once. */
+  async prepareAdapters(form: AdapterForm): Promise<void> {
+    if (this.#adapted.has(form)) return
+    const { model, maxPositions } = this
+    this.#adapted.set(form, await compile(model, { maxPositions, adapters: form }, this.#threads))
+  }
+
+  /** Computes one step of a batch. The past is only read: the caller writes `present` into its cache. */
+  async run(step: DecoderStep): Promise<DecoderResult> {
+    const { batch, seq, tokens, positions, past, rows, want, adapters } = step
+    const feeds: Record<string, Tensor> = {
+      ...past.tensors,
+      input_ids: intTensor(tokens, [batch, seq]),
+      position_ids: intTensor(positions, [batch, seq]),
+      past_mask: past.mask,
+      attention_mask: causalMask(seq),
+      rows: intTensor(BigInt64Array.from(rows, BigInt), [rows.length]),
+    }
+    const stack = this.#stackFor(adapters)
+    if (stack) {
+      const rows = adapters!.flatMap((adapter) => new Array<typeof adapter>(seq).fill(adapter))
+      Object.assign(feeds, stack.feeds, stack.rowFeeds(rows))
+    }
+    const { session, graph } = stack ? this.#adapted.get(stack.scaled ? 'scaled' : 'plain')! : this.#base
+    const { outputs } = graph
+    const wanted = want === 'logits' ? [outputs.logits] : [outputs.largest, outputs.sum]
+    const results = await session.run(feeds, [...wanted, outputs.present])
+    if (want === 'largest') checkFinite(results[outputs.sum]!.data as Float32Array)
+    return {
+      logits: results[outputs.logits]?.data as Float32Array | undefined,
+      largest: results[outputs.largest]?.data as BigInt64Array | undefined,
+      present: results[outputs.present]!.data as Float32Array,
+    }
   }
 
   /** Appends tokens to the cache and returns the logits [vocabSize] that follow the last one. */
@@ -87,74 +154,68 @@ export class Decoder {
     tokens: Int32Array,
     cache: KvCache,
     rows: readonly number[],
-    adapter: DecoderAdapter = this.noAdapter,
+    adapter?: DecoderAdapter,
   ): Promise<Float32Array> {
-    const count = tokens.length
-    if (cache.length + count > this.maxPositions) {
+    const seq = tokens.length
+    if (cache.length + seq > this.maxPositions) {
       throw new EngineError(
         'too_large',
         'context_length_exceeded',
-        `${cache.length + count} tokens exceed the context of ${this.maxPositions}`,
+        `${cache.length + seq} tokens exceed the context of ${this.maxPositions}`,
       )
     }
-    const past = cache.feeds()
-    const pastMask = new Float32Array(past.places).fill(MASKED, cache.length)
-    const results = await this.session.run({
-      ...adapter.feeds,
-      ...past.tensors,
-      input_ids: intTensor(BigInt64Array.from(tokens, BigInt), [1, count]),
-      position_ids: consecutivePositions(1, count, cache.length),
-      past_mask: floatTensor(pastMask, [1, 1, 1, 1, past.places]),
-      attention_mask: causalMask(count),
-      rows: intTensor(BigInt64Array.from(rows, BigInt), [rows.length]),
+    const { tensors, places } = cache.feeds()
+    const mask = floatTensor(new Float32Array(places).fill(MASKED, cache.length), [1, 1, 1, 1, places])
+    const { logits, present } = await this.run({
+      batch: 1,
+      seq,
+      tokens: BigInt64Array.from(tokens, BigInt),
+      positions: BigInt64Array.from(tokens, (_, index) => BigInt(cache.length + index)),
+      past: { tensors, mask },
+      rows,
+      want: 'logits',
+      adapters: [adapter],
     })
-    cache.append(results[this.outputs.present]!.data as Float32Array, count)
-    return results[this.outputs.logits]!.data as Float32Array
+    cache.append(present, seq)
+    return logits!
   }
 
   async release(): Promise<void> {
-    await this.session.release()
+    await this.#base.session.release()
+    for (const { session } of this.#adapted.values()) await session.release()
+  }
+
+  /** The stacked adapters of a run, if it has any; the last stack is kept, as batches change slowly. */
+  #stackFor(adapters: readonly (DecoderAdapter | undefined)[] = []): AdapterStack | undefined {
+    const wanted = new Set(adapters.filter((adapter) => adapter !== undefined))
+    if (wanted.size === 0) return undefined
+    if (!this.#stack?.holds(wanted)) this.#stack = new AdapterStack(this.#base.graph.linears, [...wanted])
+    return this.#stack
   }
 }
 
-function buildDecoderGraph(model: OpenModel, limit: number) {
-  const maxPositions = Math.min(model.config.maxPositions, limit)
-  const builder = new ModelBuilder(model.weights, {
-    lora: ({ path }) => ({ rank: `rank(${path})`, scale: 1, dropout: 0, magnitude: 'fed' }),
+async function compile(
+  model: OpenModel,
+  options: { maxPositions: number; adapters: AdapterForm },
+  threads: number,
+): Promise<Compiled> {
+  const graph = buildDecoderGraph(model, options)
+  const weightsFolder = model.folder
+  const session = await Session.create(graph.graph, {
+    weightsFolder,
+    foldWeights: true,
+    prepack: true,
+    threads,
   })
-  const attention = cachedAttention(builder)
-  const hidden = model.family.build(builder, model.config, { attention, positions: maxPositions })
-  const rows = builder.g.input('rows', 'int64', ['rows'])
-  const logits = languageModelHead(builder, model.config, hidden, rows)
-  const present = attention.present()
-  return {
-    graph: builder.g.finish([logits, present]),
-    linears: builder.linears,
-    maxPositions,
-    outputs: { logits: logits.name, present: present.name },
-  }
+  return { session, graph }
 }
 
-/** One A [rank, in], B [out, rank] and scale [out] per linear module; of rank 0 and 1 where the adapter has none. */
-function adapterFeeds(
-  linears: readonly LinearModule[],
-  modules: ReadonlyMap<string, ServingModule>,
-): Record<string, Tensor> {
-  const feeds: Record<string, Tensor> = {}
-  const nothing = new Float32Array(0)
-  for (const { path, inFeatures, outFeatures } of linears) {
-    const { rank, a, b, outputScale } = modules.get(path) ?? {
-      rank: 0,
-      a: nothing,
-      b: nothing,
-      outputScale: null,
-    }
-    const name = (part: string) => `base_model.model.${path}.${part}`
-    feeds[name('lora_A.weight')] = floatTensor(a, [rank, inFeatures])
-    feeds[name('lora_B.weight')] = floatTensor(b, [outFeatures, rank])
-    feeds[name('output_scale')] = floatTensor(outputScale ?? new Float32Array(outFeatures).fill(1), [
-      outFeatures,
-    ])
-  }
-  return feeds
+/** A sum over all logits of a row finds any that is no finite number. */
+function checkFinite(sums: Float32Array): void {
+  if (sums.every(Number.isFinite)) return
+  throw new EngineError(
+    'internal',
+    'non_finite_logits',
+    'The model produced logits that are not finite numbers; its weights or the adapter are broken.',
+  )
 }

@@ -1,20 +1,34 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
+import { decodeStep, type Job, pending, prefillStep } from './batch.ts'
+import type { Decoder, DecoderResult } from './decoder.ts'
 import { EventQueue } from './event-queue.ts'
-import { type SequenceDecoder, SequenceFeed } from './feed.ts'
 import { cancelledError } from './generation.ts'
+import { type KvGroup, KvPool } from './kv-pool.ts'
+import { PrefillPace } from './prefill-pace.ts'
+import { PrefixCache } from './prefix-cache.ts'
 import { type GenerationEvent, type GenerationRequest, Sequence } from './sequence.ts'
 
-/** Requests that take turns; each holds a cache of its own. */
+/** Requests that share the batch. */
 export const DEFAULT_MAX_RUNNING = 8
-/** Requests that wait for one of those places. */
+/** Requests that wait for a place in it. */
 export const DEFAULT_MAX_QUEUE = 64
+export const DEFAULT_KV_BYTES = 1024 ** 3
+export const DEFAULT_PREFIX_BYTES = 256 * 1024 ** 2
+/** Answer tokens that a request gets cache places for when it joins; for more its row moves to a wider group. */
+const EXPECTED_ANSWER = 256
 
-interface Job {
-  readonly sequence: Sequence
-  readonly feed: SequenceFeed
-  readonly events: EventQueue<GenerationEvent>
+export interface SchedulerLimits {
+  maxRunning?: number
+  maxQueue?: number
+  /** Memory for the keys and values of running requests. */
+  kvBytes?: number
+  /** Memory for those of earlier prompts and answers; 0 keeps none. */
+  prefixBytes?: number
 }
+
+/** What the scheduler needs of a decoder. */
+export type BatchDecoder = Pick<Decoder, 'maxPositions' | 'vocabSize' | 'cacheShape' | 'run'>
 
 /** What a reader gets whose request found no place; worth trying again a little later. */
 export function queueFullError(waiting: number): EngineError {
@@ -26,31 +40,47 @@ export function queueFullError(waiting: number): EngineError {
 }
 
 /**
- * Lets several requests share one decoder. Running requests take turns step by step, in a circle; a step is one token
- * or one chunk of a prompt. Readers see only submit(), so a batching scheduler can take this one's place.
+ * Continuous batching: requests join and leave the running batch at every step. Each turn of the loop admits who fits,
+ * computes one chunk of one prompt, then one token for every request that is past its prompt. When the cache's budget
+ * runs out, the request that joined last gives its place back and is computed again later.
  */
 export class Scheduler {
-  readonly #decoder: SequenceDecoder
+  /** Longest prompt plus answer: the model's context, or what the cache's budget holds. */
+  readonly maxPositions: number
+  readonly #decoder: BatchDecoder
+  readonly #pool: KvPool
+  readonly #prefixes: PrefixCache
   readonly #maxRunning: number
   readonly #maxQueue: number
+  readonly #pace = new PrefillPace()
+  /** In the order in which they joined. */
   readonly #running: Job[] = []
   readonly #waiting: Job[] = []
   #looping = false
+  #turn = 0
 
-  constructor(decoder: SequenceDecoder, limits: { maxRunning?: number; maxQueue?: number } = {}) {
+  constructor(decoder: BatchDecoder, limits: SchedulerLimits = {}) {
     this.#decoder = decoder
+    this.#pool = new KvPool(decoder.cacheShape, limits.kvBytes ?? DEFAULT_KV_BYTES)
+    this.#prefixes = new PrefixCache(this.#pool, limits.prefixBytes ?? DEFAULT_PREFIX_BYTES)
     this.#maxRunning = limits.maxRunning ?? DEFAULT_MAX_RUNNING
     this.#maxQueue = limits.maxQueue ?? DEFAULT_MAX_QUEUE
+    this.maxPositions = Math.min(decoder.maxPositions, this.#pool.maxTokens)
   }
 
   /** Requests being worked on. */
   get running(): number {
-    return this.#running.length
+    return this.#running.filter((job) => !job.ended).length
   }
 
   /** Requests in the queue. */
   get waiting(): number {
     return this.#waiting.length
+  }
+
+  /** Bytes that the caches of running and of earlier requests occupy. */
+  get cacheBytes(): number {
+    return this.#pool.allocatedBytes + this.#prefixes.byteLength
   }
 
   /**
@@ -60,13 +90,13 @@ export class Scheduler {
    */
   submit(request: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
     if (signal?.aborted) throw cancelledError()
-    const sequence = new Sequence(this.#decoder.maxPositions, request)
-    const job: Job = { sequence, feed: new SequenceFeed(this.#decoder, sequence), events: new EventQueue() }
-    if (this.#running.length < this.#maxRunning) this.#running.push(job)
-    else if (this.#waiting.length < this.#maxQueue) this.#waiting.push(job)
-    else throw queueFullError(this.#waiting.length)
+    const job = newJob(new Sequence(this.maxPositions, request))
+    if (this.running + this.waiting >= this.#maxRunning + this.#maxQueue) {
+      throw queueFullError(this.#waiting.length)
+    }
+    this.#waiting.push(job)
     job.events.push(job.sequence.startEvent)
-    const cancel = () => this.#drop(job, cancelledError())
+    const cancel = () => this.#end(job, cancelledError())
     signal?.addEventListener('abort', cancel, { once: true })
     void this.#loop()
     return job.events.read(() => {
@@ -77,49 +107,170 @@ export class Scheduler {
 
   /** Ends every request with `error`. */
   dropAll(error: EngineError): void {
-    for (const job of [...this.#running, ...this.#waiting]) this.#drop(job, error)
+    for (const job of [...this.#running, ...this.#waiting]) this.#end(job, error)
   }
 
   async #loop(): Promise<void> {
     if (this.#looping) return
     this.#looping = true
     await setImmediate() // submit() returns before any work begins
-    while (this.#running.length > 0) {
-      const job = this.#running[0]!
-      await this.#step(job)
-      // The job may have been dropped meanwhile; then another one heads the circle already.
-      if (this.#running[0] === job) this.#running.push(this.#running.shift()!)
-      await setImmediate() // forward blocks the event loop: let cancels and new requests in
+    while (this.#running.length + this.#waiting.length > 0) {
+      this.#admit()
+      await this.#prefill()
+      await this.#decode()
+      this.#removeEnded()
+      await setImmediate() // a run blocks the event loop: let cancels and new requests in
     }
     this.#looping = false
   }
 
-  async #step(job: Job): Promise<void> {
-    const { sequence, events } = job
-    try {
-      const take = await job.feed.step()
-      if (!this.#running.includes(job)) return
-      for (const event of take()) events.push(event)
-      if (sequence.finished) this.#drop(job)
-    } catch (error) {
-      this.#drop(job, error instanceof Error ? error : new Error(String(error)))
+  /** Lets those who waited longest join, as far as places and the cache's budget go. */
+  #admit(): void {
+    while (this.#waiting.length > 0 && this.#running.length < this.#maxRunning) {
+      const job = this.#waiting[0]!
+      const { maxTokens, request } = job.sequence
+      const expected = job.known + Math.min(request.prompt.length + maxTokens - job.known, EXPECTED_ANSWER)
+      const row = this.#pool.acquire(expected) ?? this.#pool.acquire(job.known + 1)
+      if (!row) return
+      this.#waiting.shift()
+      this.#running.push(job)
+      job.row = row
+      const found = this.#prefixes.restore(row, adapterKey(job), job.tokens.subarray(0, job.known))
+      if (job.known === request.prompt.length) job.sequence.cachedTokens = found
     }
   }
 
-  /** Takes a job out, ends its events and gives its place to the one that waits longest. */
-  #drop(job: Job, error?: Error): void {
+  /** Computes the next chunk of one prompt. */
+  async #prefill(): Promise<void> {
+    const job = this.#nextPrefill()
+    if (!job) return
+    const others = this.#running.some((each) => pending(each) === 1)
+    const count = Math.min(pending(job), this.#pace.chunk(others))
+    await this.#attempt([job], async () => {
+      const began = performance.now()
+      const result = await this.#decoder.run(prefillStep(job, count))
+      this.#pace.measured(count, performance.now() - began)
+      if (job.ended) return
+      job.row!.group.append(job.row!, result.present, 1, 0, count)
+      if (pending(job) === 0) this.#accept(job, result, 0)
+    })
+  }
+
+  /** Prompts take turns: one chunk for the one that joined first, one for the one with least left. */
+  #nextPrefill(): Job | undefined {
+    const prompts = this.#running.filter((job) => !job.ended && pending(job) > 1)
+    if (this.#turn++ % 2 === 0) return prompts[0]
+    return prompts.reduce<Job | undefined>(
+      (least, job) => (least && pending(least) <= pending(job) ? least : job),
+      undefined,
+    )
+  }
+
+  /** Computes one token for each request that is past its prompt, one run for each group of similar lengths. */
+  async #decode(): Promise<void> {
+    for (const job of [...this.#running]) if (pending(job) === 1) this.#makeRoom(job)
+    for (const group of [...this.#pool.groups]) {
+      const jobs = this.#running.filter((job) => !job.ended && job.row?.group === group && pending(job) === 1)
+      if (jobs.length > 0) await this.#attempt(jobs, () => this.#decodeGroup(group, jobs))
+    }
+  }
+
+  async #decodeGroup(group: KvGroup, jobs: readonly Job[]): Promise<void> {
+    const { step, byRow } = decodeStep(group, jobs)
+    const result = await this.#decoder.run(step)
+    for (const [at, index] of step.rows.entries()) {
+      const job = byRow[index]!
+      if (job.ended) continue
+      group.append(job.row!, result.present, step.batch, index, 1)
+      this.#accept(job, result, at)
+    }
+  }
+
+  /** Gives the logits of row `at` of a result to the job, and its events to the reader. */
+  #accept(job: Job, { logits, largest }: DecoderResult, at: number): void {
+    const { sequence, events } = job
+    const { vocabSize } = this.#decoder
+    try {
+      const told = logits
+        ? sequence.accept(logits.subarray(at * vocabSize, (at + 1) * vocabSize))
+        : sequence.acceptToken(Number(largest![at]))
+      job.tokens[job.known++] = sequence.lastToken
+      for (const event of told) events.push(event)
+      if (sequence.finished) this.#end(job)
+    } catch (error) {
+      this.#end(job, asError(error))
+    }
+  }
+
+  /** Runs a step; what it throws ends the jobs that took part. */
+  async #attempt(jobs: readonly Job[], step: () => Promise<void>): Promise<void> {
+    try {
+      await step()
+    } catch (error) {
+      for (const job of jobs) this.#end(job, asError(error))
+    }
+  }
+
+  /** Finds a place for a request's next token; where the budget has none, those who joined last give way. */
+  #makeRoom(job: Job): void {
+    while (job.row && !job.ended && !this.#pool.reserve(job.row, job.row.length + 1)) {
+      this.#giveWay(this.#running.findLast((each) => each.row !== undefined)!)
+    }
+  }
+
+  /** Back to the head of the queue; what was drawn stays, its keys and values are computed again. */
+  #giveWay(job: Job): void {
+    this.#keepPrefix(job)
+    this.#releaseRow(job)
+    this.#running.splice(this.#running.indexOf(job), 1)
+    this.#waiting.unshift(job)
+  }
+
+  /** Ends a job's events. Its row is freed between steps, as a run may be reading it. */
+  #end(job: Job, error?: Error): void {
+    if (job.ended) return
+    job.ended = error ?? 'finished'
     if (error) job.events.fail(error)
     else job.events.end()
     remove(this.#waiting, job)
-    if (!remove(this.#running, job)) return
-    const next = this.#waiting.shift()
-    if (next) this.#running.push(next)
+    if (!this.#looping) this.#removeEnded()
+  }
+
+  #removeEnded(): void {
+    for (const job of this.#running.filter((each) => each.ended)) {
+      this.#keepPrefix(job)
+      this.#releaseRow(job)
+      remove(this.#running, job)
+    }
+  }
+
+  #keepPrefix(job: Job): void {
+    if (job.row) this.#prefixes.store(job.row, adapterKey(job), job.tokens)
+  }
+
+  #releaseRow(job: Job): void {
+    if (job.row) this.#pool.release(job.row)
+    job.row = undefined
   }
 }
 
-function remove<T>(list: T[], item: T): boolean {
+function newJob(sequence: Sequence): Job {
+  const { prompt, adapter } = sequence.request
+  const tokens = new Int32Array(prompt.length + sequence.maxTokens)
+  tokens.set(prompt)
+  const events = new EventQueue<GenerationEvent>()
+  return { sequence, events, adapter, tokens, known: prompt.length, row: undefined, ended: undefined }
+}
+
+function adapterKey({ adapter }: Job): string {
+  return adapter ? `adapter ${adapter.key}` : 'base'
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error))
+}
+
+function remove<T>(list: T[], item: T): void {
   const at = list.indexOf(item)
-  if (at < 0) return false
-  list.splice(at, 1)
-  return true
+  if (at >= 0) list.splice(at, 1)
 }

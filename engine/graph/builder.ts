@@ -276,6 +276,9 @@ export class GraphBuilder {
     return parts
   }
 
+  /** int64 index of the largest along `axis`. */
+  ArgMax = (x: Value, axis: number) => this.emit('ArgMax', [x], { axis, keepdims: 0 })
+
   /** int64 0, 1, …, size - 1; the size may be symbolic. */
   Range(size: Dim): Value {
     const [zero, one] = [0n, 1n].map((value) => this.constant('int64', [], BigInt64Array.of(value)))

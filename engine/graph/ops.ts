@@ -55,6 +55,8 @@ export interface OpAttributes {
   GreaterOrEqual: None
   /** The k largest (or smallest) along an axis in order, lower index first among equals, and where they stood. */
   TopK: { axis: number; largest: 0 | 1; sorted: 1; k: Dim }
+  /** Index of the largest along an axis, the lowest among equals. */
+  ArgMax: { axis: number; keepdims: 0 | 1 }
   Shape: { start: number; end: number }
   ConstantOfShape: { shape: Shape }
   Gather: { axis: number }
@@ -123,6 +125,12 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   Equal: { domain: '', infer: inferComparison },
   GreaterOrEqual: { domain: '', infer: inferComparison },
   TopK: { domain: '', infer: inferTopK, internal: ['k'] },
+  ArgMax: {
+    domain: '',
+    infer: ([x], { axis, keepdims }) => [
+      { dtype: 'int64', shape: inferReduce([x!], { axes: [axis], keepdims })[0]!.shape },
+    ],
+  },
   Shape: { domain: '', infer: (_, { start, end }) => [{ dtype: 'int64', shape: [end - start] }] },
   ConstantOfShape: {
     domain: '',

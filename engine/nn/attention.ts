@@ -1,4 +1,4 @@
-import type { Value } from '../graph/values.ts'
+import { multiplyDims, type Value } from '../graph/values.ts'
 import type { DecoderConfig } from '../models/config.ts'
 import { MASKED } from './masks.ts'
 import type { ModelBuilder } from './model-builder.ts'
@@ -23,14 +23,18 @@ export interface AttentionForm {
   attend(m: ModelBuilder, config: DecoderConfig, inputs: AttentionInputs): Value
 }
 
-/** scale·q·kᵀ, soft-capped, plus a mask [1|batch, 1, 1, 1|seq, keys]: [batch, kvHeads, group·seq, keys]. */
-function scores(m: ModelBuilder, config: DecoderConfig, query: Value, key: Value, mask: Value): Value {
-  const { g } = m
-  const { attentionScale, scoreSoftCap: cap, keyValueHeads, heads } = config
-  const raw = g.FusedMatMul(query, key, { transB: 1, alpha: attentionScale / (cap ?? 1) })
-  const capped = cap === null ? raw : softCap(m, raw, cap)
+/** scale·q·kᵀ, soft-capped where the config says so: [batch, kvHeads, group·seq, keys]. */
+function scores(m: ModelBuilder, config: DecoderConfig, query: Value, key: Value): Value {
+  const { attentionScale, scoreSoftCap: cap } = config
+  const raw = m.g.FusedMatMul(query, key, { transB: 1, alpha: attentionScale / (cap ?? 1) })
+  return cap === null ? raw : softCap(m, raw, cap)
+}
+
+/** Adds a mask [1|batch, 1, 1, 1|seq, keys] to scores. */
+function masked(m: ModelBuilder, config: DecoderConfig, raw: Value, mask: Value): Value {
+  const { keyValueHeads, heads } = config
   const byHead = ['batch', keyValueHeads, heads / keyValueHeads, 'seq', raw.shape[3]!]
-  return g.Reshape(g.Add(g.Reshape(capped, byHead), mask), raw.shape)
+  return m.g.Reshape(m.g.Add(m.g.Reshape(raw, byHead), mask), raw.shape)
 }
 
 /** `mask`, and MASKED more where query and key are `window` or more places apart; both int64, to be broadcast. */
@@ -76,7 +80,8 @@ export function sequenceAttention(m: ModelBuilder): AttentionForm {
   const maskFor = newTokenMasks(m)
   return {
     attend(builder, config, { query, key, value, window }) {
-      const weights = builder.g.Softmax(scores(builder, config, query, key, maskFor(window)))
+      const raw = scores(builder, config, query, key)
+      const weights = builder.g.Softmax(masked(builder, config, raw, maskFor(window)))
       return builder.g.FusedMatMul(weights, value)
     },
   }
@@ -94,7 +99,30 @@ export interface CachedAttention extends AttentionForm {
  * so the cache is never copied. `past_mask` [batch, 1, 1, 1, past] hides unused places, `attention_mask`
  * [1, 1, 1, seq, seq] keeps new tokens causal. Place p of the past holds position p: windows are measured by it.
  */
-export function cachedAttention(m: ModelBuilder): CachedAttention {
+export function cachedAttention(m: ModelBuilder, config: DecoderConfig): CachedAttention {
+  const { g } = m
+  const maskFor = joinedMasks(m, config.heads / config.keyValueHeads)
+  const rows: Value[] = []
+  return {
+    present: () => g.Concat(rows, 0),
+    attend(builder, _, { layer, query, key, value, window }) {
+      const shape = ['batch', config.keyValueHeads, 'past', config.headDim]
+      const pastKey = g.input(`past_key.${layer}`, 'float32', shape)
+      const pastValue = g.input(`past_value.${layer}`, 'float32', shape)
+      for (const row of [key, value]) rows.push(g.Reshape(row, [1, ...row.shape]))
+      const overBoth = [pastKey, key].map((keys) => scores(builder, config, query, keys))
+      const weights = g.Softmax(g.Add(g.Concat(overBoth, 3, BOTH), maskFor(window)))
+      const [overPast, overNew] = g.Split(weights, 3, ['past', 'seq'])
+      return g.Add(g.FusedMatMul(overPast!, pastValue), g.FusedMatMul(overNew!, value))
+    },
+  }
+}
+
+/** Places of the past and of the new tokens, side by side. */
+const BOTH = 'past+seq'
+
+/** Masks over the past and the new tokens by window, [batch, 1, group·seq, past+seq]; made once for all layers. */
+function joinedMasks(m: ModelBuilder, group: number): (window: number | null) => Value {
   const { g } = m
   const pastMask = g.input('past_mask', 'float32', ['batch', 1, 1, 1, 'past'])
   g.bindDim('past', pastMask, 4)
@@ -103,23 +131,18 @@ export function cachedAttention(m: ModelBuilder): CachedAttention {
     const queries = g.Reshape(m.positionIds, ['batch', 1, 1, 'seq', 1])
     return narrowed(m, pastMask, queries, g.Reshape(g.Range('past'), [1, 1, 1, 1, 'past']), window)
   })
-  const rows: Value[] = []
-  return {
-    present: () => g.Concat(rows, 0),
-    attend(builder, config, { layer, query, key, value, window }) {
-      const shape = ['batch', config.keyValueHeads, 'past', config.headDim]
-      const pastKey = g.input(`past_key.${layer}`, 'float32', shape)
-      const pastValue = g.input(`past_value.${layer}`, 'float32', shape)
-      for (const row of [key, value]) rows.push(g.Reshape(row, [1, ...row.shape]))
-      const overBoth = g.Concat(
-        [
-          scores(builder, config, query, pastKey, pastMaskFor(window)),
-          scores(builder, config, query, key, newMaskFor(window)),
-        ],
-        3,
-      )
-      const [overPast, overNew] = g.Split(g.Softmax(overBoth), 3, ['past', 'seq'])
-      return g.Add(g.FusedMatMul(overPast!, pastValue), g.FusedMatMul(overNew!, value))
-    },
+  const known = new Map<number | null, Value>()
+  return (window) => {
+    const made = known.get(window)
+    if (made) return made
+    const parts = [
+      g.Expand(pastMaskFor(window), ['batch', 1, group, 'seq', 'past']),
+      g.Expand(newMaskFor(window), ['batch', 1, group, 'seq', 'seq']),
+    ]
+    const joined = g.Concat(parts, 4, BOTH)
+    g.bindDim(BOTH, joined, 4)
+    const mask = g.Reshape(joined, ['batch', 1, multiplyDims(group, 'seq'), BOTH])
+    known.set(window, mask)
+    return mask
   }
 }

@@ -25,10 +25,15 @@ export function routedExperts(
   return g.scope(block, () => {
     const { weights, chosen } = route(m, config, block, x)
     const order = g.TopK(chosen, choices, 0, 0)[1]
-    const sorted = g.Gather(x, g.Div(order, g.ints([perToken])))
+    const tokenOf = g.Div(order, g.ints([perToken]))
+    const sorted = g.Gather(x, tokenOf)
     const sizes = Array.from({ length: count }, (_, expert) => `tokens(${block}.experts.${expert})`)
-    const parts = g.Split(sorted, 0, sizes, countChoices(m, chosen, count))
-    const computed = parts.map((part, expert) => expertMlp(m, config, `${block}.experts.${expert}`, part))
+    const chosenBy = countChoices(m, chosen, count)
+    const parts = g.Split(sorted, 0, sizes, chosenBy)
+    const mlp = (expert: number) => expertMlp(m, config, `${block}.experts.${expert}`, parts[expert]!)
+    const computed = m.stacked
+      ? m.stacked.overParts(tokenOf, (rows) => g.Split(rows, 0, sizes, chosenBy), count, mlp)
+      : parts.map((_, expert) => mlp(expert))
     // the place of each place in the order: a permutation's inverse
     const back = g.TopK(order, choices, 0, 0)[1]
     const byToken = g.Reshape(g.Gather(g.Concat(computed, 0, choices), back), [TOKENS, perToken, hiddenSize])

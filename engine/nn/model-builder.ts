@@ -9,6 +9,8 @@ import { packedWeight } from './packed-weight.ts'
 
 export type { LoraTarget } from './lora.ts'
 
+import { StackedLora } from './stacked-lora.ts'
+
 /** Flattened rows of a batch: every matrix product runs over these. */
 export const TOKENS: Dim = 'batch*seq'
 
@@ -26,6 +28,10 @@ export interface ModelBuilderOptions {
   readonly trains?: (tensor: string) => boolean
   /** The adapter of a linear module, or undefined where it has none. */
   readonly lora?: (module: LinearModule) => LoraTarget | undefined
+  /** Adapters that are fed at run time, each row of a batch its own; instead of `lora`. */
+  readonly stackedLora?: 'plain' | 'scaled' | undefined
+  /** Compute projections of one input in one product, where they have no adapters. */
+  readonly joinProjections?: boolean
 }
 
 /** A trainable input of the graph, with the name that its file will use. */
@@ -46,6 +52,8 @@ export class ModelBuilder {
   readonly trainables: TrainableInput[] = []
   /** Every linear module in the order in which the model uses it. */
   readonly linears: LinearModule[] = []
+  /** The adapters of a run, where the options ask for them. */
+  readonly stacked: StackedLora | undefined
   private readonly folder: WeightFolder
   private readonly packed: PackedLayout | undefined
   private readonly options: ModelBuilderOptions
@@ -61,6 +69,14 @@ export class ModelBuilder {
     this.positionIds = this.g.input('position_ids', 'int64', ['batch', 'seq'])
     this.g.bindDim('batch', this.inputIds, 0)
     this.g.bindDim('seq', this.inputIds, 1)
+    this.stacked = options.stackedLora
+      ? new StackedLora(this.g, TOKENS, { scaled: options.stackedLora === 'scaled' })
+      : undefined
+  }
+
+  /** Whether projections of one input are to be computed in one product, by `joinedLinears`. */
+  get joinsProjections(): boolean {
+    return this.options.joinProjections === true && !this.stacked
   }
 
   /**
@@ -131,10 +147,38 @@ export class ModelBuilder {
       const weight = this.floatParameter(`${path}.weight`, [outFeatures, inFeatures])
       const bias = options.bias ? this.floatParameter(`${path}.bias`, [outFeatures]) : undefined
       const offset = options.addend && bias ? g.Add(options.addend, bias) : (options.addend ?? bias)
+      const product = (c?: Value) => g.Gemm(x, weight, { transB: 1 }, c)
+      if (this.stacked) return this.stacked.linear(x, module, product, offset)
       const target = this.options.lora?.(module)
-      return target
-        ? adaptedLinear(this, x, { weight, offset }, module, target)
-        : g.Gemm(x, weight, { transB: 1 }, offset)
+      return target ? adaptedLinear(this, x, { weight, offset }, module, target) : product(offset)
+    })
+  }
+
+  /**
+   * Several modules over one input, each x·Wᵀ (+ bias), computed as one product over the weights one below the other:
+   * fewer and larger operations.
+   */
+  joinedLinears(
+    x: Value,
+    modules: readonly LinearModule[],
+    options: { bias?: boolean } = {},
+  ): readonly Value[] {
+    const { g } = this
+    this.linears.push(...modules)
+    const joined = (suffix: string, shape: (module: LinearModule) => readonly number[]) =>
+      g.Concat(
+        modules.map((module) => this.floatParameter(`${module.path}.${suffix}`, shape(module))),
+        0,
+      )
+    return g.scope(modules.map(({ path }) => path).join('+'), () => {
+      const weight = joined('weight', ({ inFeatures, outFeatures }) => [outFeatures, inFeatures])
+      const bias = options.bias ? joined('bias', ({ outFeatures }) => [outFeatures]) : undefined
+      const product = g.Gemm(x, weight, { transB: 1 }, bias)
+      return g.Split(
+        product,
+        1,
+        modules.map(({ outFeatures }) => outFeatures),
+      )
     })
   }
 

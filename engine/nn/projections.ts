@@ -23,7 +23,9 @@ export function project(m: ModelBuilder, x: Value, of: Projections): readonly Va
     ...(expert ? { expert } : {}),
   })
   if (typeof names !== 'string') {
-    return names.map((name, index) => m.linear(x, module(name, widths[index]!), { bias }))
+    const modules = names.map((name, index) => module(name, widths[index]!))
+    if (m.joinsProjections && !expert) return m.joinedLinears(x, modules, { bias })
+    return modules.map((each) => m.linear(x, each, { bias }))
   }
   const outFeatures = widths.reduce((sum, width) => sum + width, 0)
   const joined = m.linear(x, module(names, outFeatures), { bias })

@@ -31,6 +31,8 @@ const FOLD_CONSTANTS = 'ConstantFolding'
 /** A graph loaded into onnxruntime. `run` blocks the thread: keep sessions out of the server's process. */
 export class Session {
   private readonly session: ort.InferenceSession
+  /** Feeds that come again and again (caches, adapters) are wrapped once. */
+  private readonly wrapped = new WeakMap<Tensor, ort.Tensor>()
 
   private constructor(session: ort.InferenceSession) {
     this.session = session
@@ -77,15 +79,23 @@ export class Session {
 
   /** Runs the graph once. Feeds are read in place; fetched outputs are fresh copies. */
   async run(feeds: Record<string, Tensor>, outputs?: readonly string[]): Promise<Record<string, Tensor>> {
-    const inputs = Object.fromEntries(
-      Object.entries(feeds).map(([name, tensor]) => [name, toRuntime(tensor)]),
-    )
+    const inputs: Record<string, ort.Tensor> = {}
+    for (const name in feeds) inputs[name] = this.wrap(feeds[name]!)
     try {
       const results = outputs ? await this.session.run(inputs, [...outputs]) : await this.session.run(inputs)
       return Object.fromEntries(Object.entries(results).map(([name, value]) => [name, fromRuntime(value)]))
     } catch (cause) {
       throw new EngineError('internal', 'session_run_failed', `the runtime failed: ${text(cause)}`, { cause })
     }
+  }
+
+  private wrap(tensor: Tensor): ort.Tensor {
+    let known = this.wrapped.get(tensor)
+    if (known === undefined) {
+      known = toRuntime(tensor)
+      this.wrapped.set(tensor, known)
+    }
+    return known
   }
 
   /** Frees the session's memory now instead of at some garbage collection. */

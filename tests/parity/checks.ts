@@ -117,7 +117,7 @@ async function checkAdapter(
       decoder,
       reference,
       `${kind}.${end}.logits`,
-      decoder.loadAdapter(folder(end)),
+      await decoder.loadAdapter(folder(end)),
     )
     checks.push(bounded(`${kind}: logits of PEFT's ${end} adapter`, error, LOGITS_BOUND))
   }

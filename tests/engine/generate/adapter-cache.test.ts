@@ -8,7 +8,7 @@ import type { DecoderAdapter } from '../../../engine/generate/decoder.ts'
 let root: string
 let loads: string[]
 const decoder = {
-  loadAdapter(folder: string): DecoderAdapter {
+  async loadAdapter(folder: string): Promise<DecoderAdapter> {
     loads.push(folder)
     return { folder, load: loads.length } as unknown as DecoderAdapter
   },

@@ -5,7 +5,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { mergeAdapter } from '../../../engine/adapter/merge.ts'
 import { readAdapter, writeAdapter } from '../../../engine/adapter/peft.ts'
 import { Decoder } from '../../../engine/generate/decoder.ts'
+import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
+import { Scheduler } from '../../../engine/generate/scheduler.ts'
+import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
 import { tinyAdapter, tinyLlama } from '../../src/engine-host/tiny-llama.ts'
+import { collect, textOf } from './fake-decoder.ts'
 
 const tokens = Int32Array.from({ length: 200 }, (_, i) => 97 + ((i * 7) % 26))
 
@@ -47,7 +51,7 @@ describe('Decoder', () => {
 
   it('an adapter over the base answers as the merged model does', async () => {
     const adapterFolder = tinyAdapter(folder)
-    const adapter = decoder.loadAdapter(adapterFolder)
+    const adapter = await decoder.loadAdapter(adapterFolder)
     const merged = join(mkdtempSync(join(tmpdir(), 'anneal-merged-')), 'model')
     await mergeAdapter({ baseFolder: folder, adapterFolder, outputFolder: merged })
     const mergedDecoder = await Decoder.load(merged)
@@ -57,6 +61,26 @@ describe('Decoder', () => {
     await mergedDecoder.release()
     expect(largestDifference(actual, base)).toBeGreaterThan(0.1)
     expect(largestDifference(actual, expected)).toBeLessThan(1e-3)
+  })
+
+  it('answers base and several adapters in one batch, each as it answers alone', async () => {
+    const adapters = [undefined, tinyAdapter(folder, 21), tinyAdapter(folder, 22)]
+    const loaded = await Promise.all(adapters.map((path) => path && decoder.loadAdapter(path)))
+    const requests = loaded.flatMap((adapter) =>
+      [40, 150].map((length) => ({ adapter: adapter || undefined, prompt: tokens.slice(0, length) })),
+    )
+    const ask = async (scheduler: Scheduler, request: (typeof requests)[number]) => {
+      const sampling = { ...DEFAULT_SAMPLING, temperature: 1 }
+      const text = createDetokenizer({ decode: (ids) => Buffer.from(Array.from(ids)).toString('latin1') })
+      const full = { ...request, sampling, seed: 3, maxTokens: 40, stop: [], eosTokenIds: [], text }
+      return textOf(await collect(scheduler.submit(full)))
+    }
+    const together = new Scheduler(decoder, { prefixBytes: 0 })
+    const answers = await Promise.all(requests.map((request) => ask(together, request)))
+    expect(new Set(answers).size).toBe(requests.length)
+    for (const [index, request] of requests.entries()) {
+      expect(await ask(new Scheduler(decoder), request)).toBe(answers[index])
+    }
   })
 
   it('refuses tokens beyond the context, with both numbers', async () => {
@@ -74,6 +98,6 @@ describe('Decoder', () => {
     )
     const strange = mkdtempSync(join(tmpdir(), 'anneal-adapter-'))
     writeAdapter(strange, adapter)
-    expect(() => decoder.loadAdapter(strange)).toThrow('model.layers.7.mlp.down_proj')
+    await expect(decoder.loadAdapter(strange)).rejects.toThrow('model.layers.7.mlp.down_proj')
   })
 })

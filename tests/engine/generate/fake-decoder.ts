@@ -1,7 +1,6 @@
-import type { Decoder } from '../../../engine/generate/decoder.ts'
-import type { SequenceDecoder } from '../../../engine/generate/feed.ts'
-import type { KvCache } from '../../../engine/generate/kv-cache.ts'
+import type { PastFeeds } from '../../../engine/generate/decoder.ts'
 import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
+import { type BatchDecoder, Scheduler } from '../../../engine/generate/scheduler.ts'
 import type { GenerationEvent, GenerationRequest } from '../../../engine/generate/sequence.ts'
 import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
 
@@ -9,38 +8,70 @@ import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
 export const EOS = 256
 const VOCABULARY = 257
 
-export interface FakeDecoder extends SequenceDecoder {
-  /** First prompt byte of each forward call and how many tokens it fed, in order. */
+export interface FakeDecoder extends BatchDecoder {
+  /** First prompt byte of each sequence in each run and how many tokens it fed, in order. */
   calls: { name: string; tokens: number }[]
+  /** The names of the sequences in each run. */
+  runs: string[]
 }
 
 /**
  * Answers a prompt, whatever its text, with the bytes of `answers[first character of the prompt]` and then EOS. The
- * length of the prompt is told by its last character, which must be '>' and occur only there.
+ * length of the prompt is told by its last character, which must be '>' and occur only there. Its keys are the tokens
+ * themselves, so it answers wrongly when the cache is not kept as it should be.
  */
 export function fakeDecoder(answers: Record<string, string>, maxPositions = 1000): FakeDecoder {
-  const histories = new WeakMap<object, number[]>()
   const calls: FakeDecoder['calls'] = []
+  const runs: string[] = []
   return {
     calls,
+    runs,
     maxPositions,
-    createCache() {
-      const cache = {}
-      histories.set(cache, [])
-      return cache as KvCache
+    vocabSize: VOCABULARY,
+    cacheShape: { layers: 1, keyValueHeads: 1, headDim: 1 },
+    async run({ batch, seq, tokens, rows, past, want }) {
+      const names: string[] = []
+      const logits = new Float32Array(rows.length * VOCABULARY).fill(-100)
+      for (const [at, row] of rows.entries()) {
+        const sequence = Math.floor(row / seq)
+        const fed = Array.from(tokens.subarray(sequence * seq, (sequence + 1) * seq), Number)
+        const history = [...pastTokens(past, sequence), ...fed]
+        const name = String.fromCharCode(history[0]!)
+        names.push(name)
+        calls.push({ name, tokens: seq })
+        const answer = Buffer.from(answers[name] ?? '')
+        logits[at * VOCABULARY + (answer[history.length - 1 - history.indexOf(62)] ?? EOS)] = 0
+      }
+      runs.push(names.join(''))
+      const keys = Array.from(tokens, Number)
+      const present = Float32Array.from([...keys, ...new Array(batch * seq).fill(0)])
+      return want === 'logits'
+        ? { logits, largest: undefined, present }
+        : { logits: undefined, largest: largestOf(logits), present }
     },
-    async forward(tokens, cache) {
-      const history = histories.get(cache)!
-      history.push(...tokens)
-      const name = String.fromCharCode(history[0]!)
-      calls.push({ name, tokens: tokens.length })
-      const answer = Buffer.from(answers[name] ?? '')
-      const position = history.length - 1 - history.indexOf(62)
-      const logits = new Float32Array(VOCABULARY).fill(-100)
-      logits[answer[position] ?? EOS] = 0
-      return logits
-    },
-  } satisfies Pick<Decoder, 'maxPositions' | 'createCache' | 'forward'> & { calls: unknown }
+  }
+}
+
+function pastTokens({ tensors, mask }: PastFeeds, sequence: number): number[] {
+  const places = mask.dims[4]!
+  const keys = (tensors['past_key.0']!.data as Float32Array).subarray(sequence * places)
+  const length = (mask.data as Float32Array)
+    .subarray(sequence * places, (sequence + 1) * places)
+    .reduce((count, value) => count + (value === 0 ? 1 : 0), 0)
+  return Array.from(keys.subarray(0, length))
+}
+
+function largestOf(logits: Float32Array): BigInt64Array {
+  const ids: bigint[] = []
+  for (let start = 0; start < logits.length; start += VOCABULARY) {
+    ids.push(BigInt(logits.subarray(start, start + VOCABULARY).indexOf(0)))
+  }
+  return BigInt64Array.from(ids)
+}
+
+/** One request alone with the decoder. */
+export async function* generate(decoder: BatchDecoder, request: GenerationRequest, signal?: AbortSignal) {
+  yield* new Scheduler(decoder, { maxRunning: 1, prefixBytes: 0 }).submit(request, signal)
 }
 
 /** A greedy request for `prompt` over the fake decoder's bytes. */

@@ -1,8 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { PREFILL_CHUNK } from '../../../engine/generate/feed.ts'
-import { generate } from '../../../engine/generate/generation.ts'
-import { collect, EOS, fakeDecoder, fakeRequest, textOf } from './fake-decoder.ts'
+import { collect, EOS, fakeDecoder, fakeRequest, generate, textOf } from './fake-decoder.ts'
 
 describe('generate', () => {
   it('answers until the end-of-sequence token, which counts but is not shown', async () => {
@@ -63,8 +61,11 @@ describe('generate', () => {
 
   it('feeds a long prompt in chunks and then one token at a time', async () => {
     const decoder = fakeDecoder({ a: 'ok' })
-    await collect(generate(decoder, fakeRequest(`a${'.'.repeat(PREFILL_CHUNK + 8)}>`)))
-    expect(decoder.calls.map((call) => call.tokens)).toEqual([PREFILL_CHUNK, 10, 1, 1])
+    await collect(generate(decoder, fakeRequest(`a${'.'.repeat(700)}>`)))
+    const fed = decoder.calls.map((call) => call.tokens)
+    expect(fed.slice(-2)).toEqual([1, 1])
+    expect(fed.length).toBeGreaterThan(3)
+    expect(fed.reduce((sum, tokens) => sum + tokens)).toBe(702 + 2)
   })
 
   it('never splits a character that spans tokens', async () => {

@@ -1,8 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
-import { PREFILL_CHUNK, type SequenceDecoder } from '../../../engine/generate/feed.ts'
-import { Scheduler } from '../../../engine/generate/scheduler.ts'
+import { type BatchDecoder, Scheduler } from '../../../engine/generate/scheduler.ts'
 import { collect, fakeDecoder, fakeRequest, textOf } from './fake-decoder.ts'
 
 const ANSWERS = { a: 'aaaaaaaa', b: 'bbbb', c: 'cc' }
@@ -15,32 +14,68 @@ describe('Scheduler', () => {
     expect([scheduler.running, scheduler.waiting]).toEqual([0, 0])
   })
 
-  it('lets requests take turns step by step', async () => {
+  it('answers those who are past their prompts together, one token each in every run', async () => {
     const decoder = fakeDecoder(ANSWERS)
     const scheduler = new Scheduler(decoder)
     await Promise.all(['a>', 'b>', 'c>'].map((p) => collect(scheduler.submit(fakeRequest(p)))))
-    expect(decoder.calls.map((call) => call.name).join('')).toBe('abcabcabcababaaaa')
+    expect(decoder.runs).toEqual(['a', 'a', 'b', 'ab', 'c', 'abc', 'abc', 'ab', 'a', 'a', 'a'])
+  })
+
+  it('lets a request join while others are being answered', async () => {
+    const decoder = fakeDecoder(ANSWERS)
+    const scheduler = new Scheduler(decoder)
+    let late: Promise<unknown> | undefined
+    for await (const event of scheduler.submit(fakeRequest('a>'))) {
+      if (event.type === 'text') late ??= collect(scheduler.submit(fakeRequest('c>')))
+    }
+    await late
+    expect(decoder.runs).toContain('ac')
   })
 
   it('lets a short request pass between the chunks of a long prompt', async () => {
     const decoder = fakeDecoder(ANSWERS, 10_000)
     const scheduler = new Scheduler(decoder)
-    const long = scheduler.submit(fakeRequest(`a${'.'.repeat(4 * PREFILL_CHUNK)}>`))
-    const short = scheduler.submit(fakeRequest('c>'))
-    await Promise.all([collect(long), collect(short)])
-    expect(decoder.calls.map((call) => call.name).join('')).toMatch(/^acacaca/)
+    const ended: string[] = []
+    const long = collect(scheduler.submit(fakeRequest(`a${'.'.repeat(4000)}>`))).then(() =>
+      ended.push('long'),
+    )
+    const short = collect(scheduler.submit(fakeRequest('c>'))).then(() => ended.push('short'))
+    await Promise.all([long, short])
+    expect(ended).toEqual(['short', 'long'])
+  })
+
+  it('answers all when the cache holds only some of them: who joined last gives way and goes on later', async () => {
+    const answer = 'x'.repeat(300)
+    const decoder = fakeDecoder({ a: answer, b: answer.replaceAll('x', 'y'), c: 'z' })
+    const bytes = 512 * 2 * 4 // 512 tokens of 2 floats
+    const scheduler = new Scheduler(decoder, { kvBytes: bytes, prefixBytes: 0 })
+    const all = await Promise.all(['a>', 'b>', 'c>'].map((p) => collect(scheduler.submit(fakeRequest(p)))))
+    expect(all.map(textOf)).toEqual([answer, answer.replaceAll('x', 'y'), 'z'])
+    expect(scheduler.cacheBytes).toBeLessThanOrEqual(bytes)
+  })
+
+  it('computes a beginning that it has seen only once, and says how many tokens that spared', async () => {
+    const decoder = fakeDecoder(ANSWERS)
+    const scheduler = new Scheduler(decoder)
+    const prompt = `a${'.'.repeat(98)}`
+    await collect(scheduler.submit(fakeRequest(`${prompt}>`)))
+    const before = decoder.calls.length
+    const events = await collect(scheduler.submit(fakeRequest(`${prompt}!>`)))
+    expect(textOf(events)).toBe('aaaaaaaa')
+    expect(events.at(-1)).toMatchObject({ promptTokens: 101, cachedTokens: 96 })
+    expect(decoder.calls[before]!.tokens).toBe(5)
   })
 
   it('never overlaps two forward calls', async () => {
     const inner = fakeDecoder(ANSWERS)
     let active = 0
-    const decoder: SequenceDecoder = {
+    const decoder: BatchDecoder = {
       ...inner,
-      async forward(...parameters) {
+      async run(step) {
         expect(active++).toBe(0)
         await setImmediate()
         active--
-        return inner.forward(...parameters)
+        return inner.run(step)
       },
     }
     const scheduler = new Scheduler(decoder)
@@ -52,7 +87,7 @@ describe('Scheduler', () => {
     const scheduler = new Scheduler(decoder, { maxRunning: 1, maxQueue: 1 })
     const first = collect(scheduler.submit(fakeRequest('a>')))
     const second = collect(scheduler.submit(fakeRequest('b>')))
-    expect([scheduler.running, scheduler.waiting]).toEqual([1, 1])
+    expect(scheduler.running + scheduler.waiting).toBe(2)
     expect(() => scheduler.submit(fakeRequest('c>'))).toThrow(
       expect.objectContaining({ kind: 'unavailable', code: 'queue_full' }),
     )
@@ -100,11 +135,11 @@ describe('Scheduler', () => {
 
   it('ends one request with its error and serves the others', async () => {
     const inner = fakeDecoder(ANSWERS)
-    const decoder: SequenceDecoder = {
+    const decoder: BatchDecoder = {
       ...inner,
-      forward: async (tokens, cache) => {
-        if (tokens[0] === 'b'.charCodeAt(0) && tokens.length > 1) throw new Error('broken step')
-        return inner.forward(tokens, cache)
+      run: async (step) => {
+        if (step.tokens[0] === 98n && step.seq > 1) throw new Error('broken step')
+        return inner.run(step)
       },
     }
     const scheduler = new Scheduler(decoder)

@@ -115,7 +115,7 @@ describe.each(names)('%s', (name) => {
   })
 
   it('answers alike with the adapter beside the base and merged into it', async () => {
-    const beside = await allLogits(decoder, reference, decoder.loadAdapter(adapterFolder))
+    const beside = await allLogits(decoder, reference, await decoder.loadAdapter(adapterFolder))
     expect(relativeError(beside, reference.adaptedLogits)).toBeLessThan(LOGITS_BOUND)
     expect(relativeError(reference.logits, reference.adaptedLogits)).toBeGreaterThan(1e-2)
     const outputFolder = join(scratch, 'merged')

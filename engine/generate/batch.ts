@@ -1,0 +1,67 @@
+import type { EngineError } from '../errors.ts'
+import type { DecoderAdapter, DecoderStep } from './decoder.ts'
+import type { EventQueue } from './event-queue.ts'
+import type { KvGroup, KvRow } from './kv-pool.ts'
+import type { GenerationEvent, Sequence } from './sequence.ts'
+
+/** A request in the scheduler: its sequence, its tokens so far, and its place in the cache while it runs. */
+export interface Job {
+  readonly sequence: Sequence
+  readonly events: EventQueue<GenerationEvent>
+  readonly adapter: DecoderAdapter | undefined
+  /** Prompt and answer; `known` of them are there. */
+  readonly tokens: Int32Array
+  known: number
+  row: KvRow | undefined
+  ended: EngineError | Error | 'finished' | undefined
+}
+
+/** Tokens that are known but not in the cache yet: one for a sequence that decodes, more for one that prefills. */
+export function pending(job: Job): number {
+  return job.known - (job.row?.length ?? 0)
+}
+
+/** The step that feeds the next `count` tokens of one sequence. */
+export function prefillStep(job: Job, count: number): DecoderStep {
+  const row = job.row!
+  const { group, index, length } = row
+  const tokens = BigInt64Array.from(job.tokens.subarray(length, length + count), BigInt)
+  return {
+    batch: 1,
+    seq: count,
+    tokens,
+    positions: BigInt64Array.from(tokens, (_, at) => BigInt(length + at)),
+    past: length === 0 ? group.noPast(1) : group.feeds(index, 1),
+    rows: [count - 1],
+    want: job.sequence.greedy ? 'largest' : 'logits',
+    adapters: [job.adapter],
+  }
+}
+
+/**
+ * The step that feeds one token to each decoding sequence of a group. Rows are fed from the first to the last decoding
+ * one; others between them are computed along and ignored. Returns the decoding jobs by row.
+ */
+export function decodeStep(
+  group: KvGroup,
+  jobs: readonly Job[],
+): { step: DecoderStep; byRow: (Job | undefined)[] } {
+  const byRow: (Job | undefined)[] = []
+  for (const job of jobs) byRow[job.row!.index] = job
+  const batch = byRow.length
+  const tokens = new BigInt64Array(batch)
+  const positions = new BigInt64Array(batch)
+  const adapters: (DecoderAdapter | undefined)[] = []
+  const rows: number[] = []
+  for (let index = 0; index < batch; index++) {
+    const job = byRow[index]
+    adapters.push(job?.adapter)
+    if (!job) continue
+    tokens[index] = BigInt(job.tokens[job.known - 1]!)
+    positions[index] = BigInt(job.row!.length)
+    rows.push(index)
+  }
+  const want = jobs.every((job) => job.sequence.greedy) ? 'largest' : 'logits'
+  const past = group.feeds(0, batch)
+  return { step: { batch, seq: 1, tokens, positions, past, rows, want, adapters }, byRow }
+}

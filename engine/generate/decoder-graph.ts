@@ -1,0 +1,39 @@
+import type { Graph } from '../graph/graph.ts'
+import type { OpenModel } from '../models/index.ts'
+import { cachedAttention } from '../nn/attention.ts'
+import { languageModelHead } from '../nn/decoder-layer.ts'
+import { type LinearModule, ModelBuilder } from '../nn/model-builder.ts'
+
+/** A model's graph for generation, and the names of what it returns. */
+export interface DecoderGraph {
+  readonly graph: Graph
+  readonly linears: readonly LinearModule[]
+  /** Names of outputs; logits, their largest ids and their sums belong to the fed `rows`. */
+  readonly outputs: { logits: string; largest: string; sum: string; present: string }
+}
+
+/** Which adapters a graph can take: none, plain LoRA, or DoRA as well, whose factors cost an operation more. */
+export type AdapterForm = 'none' | 'plain' | 'scaled'
+
+/** Builds the cached form, with inputs for stacked adapters or without any adapter. */
+export function buildDecoderGraph(
+  model: OpenModel,
+  options: { maxPositions: number; adapters: AdapterForm },
+): DecoderGraph {
+  const builder = new ModelBuilder(model.weights, {
+    stackedLora: options.adapters === 'none' ? undefined : options.adapters,
+    joinProjections: true,
+  })
+  const { g } = builder
+  const attention = cachedAttention(builder, model.config)
+  const hidden = model.family.build(builder, model.config, { attention, positions: options.maxPositions })
+  const logits = languageModelHead(builder, model.config, hidden, g.input('rows', 'int64', ['rows']))
+  const largest = g.ArgMax(logits, 1)
+  const sum = g.ReduceSum(logits, [1], 0)
+  const present = attention.present()
+  return {
+    graph: g.finish([logits, largest, sum, present]),
+    linears: builder.linears,
+    outputs: { logits: logits.name, largest: largest.name, sum: sum.name, present: present.name },
+  }
+}
