@@ -40,6 +40,8 @@ export interface FeedbackConversation {
 export type TrainConversation = (Conversation | PairConversation | FeedbackConversation) & {
   /** File and row, as in `identity.json row 3`. */
   place?: string
+  /** The dataset that the row is of. */
+  dataset?: string
 }
 
 /** A token sequence with its labels, unshifted as Hugging Face has them: labels[i] is inputIds[i] or IGNORE_INDEX. */

@@ -1,5 +1,5 @@
 import type { TrainExample } from '../text/conversation.ts'
-import { addMetrics, type Metrics } from './objectives/metrics.ts'
+import { addMetrics, type Metrics, meansOf } from './objectives/metrics.ts'
 import type { Objective } from './objectives/objective.ts'
 import type { Random } from './random.ts'
 import type { Evaluation, TrainStep } from './step.ts'
@@ -41,17 +41,49 @@ export async function accumulateGradients(
   return sum
 }
 
-/** Mean loss over `examples`, without gradients or dropout. */
-export async function evaluateLoss(
+/**
+ * The values of one evaluation by their names in the log, without gradients or dropout: eval_loss is the mean over what the
+ * objective counts, the stage's own metrics follow. Where the examples come from several sets, each set's loss stands
+ * beside as eval_<set>_loss.
+ */
+export async function evaluate(
+  model: TrainStep,
+  sets: readonly EvaluationSet[],
+  objective: Objective,
+  options: { batchSize: number; padId: number },
+): Promise<Record<string, number>> {
+  const weight = meanWeight(
+    sets.flatMap(({ examples }) => examples),
+    objective,
+  )
+  let total = 0
+  const metrics: Metrics = {}
+  const each: Record<string, number> = {}
+  for (const { name, examples } of sets) {
+    const { loss, metrics: ofSet } = await evaluateSet(model, examples, objective, { ...options, weight })
+    total += loss
+    addMetrics(metrics, ofSet)
+    if (name !== undefined) each[`eval_${name}_loss`] = loss / (weight / meanWeight(examples, objective))
+  }
+  const means = Object.entries(meansOf(metrics)).map(([name, value]) => [`eval_${name}`, value] as const)
+  return { eval_loss: total, ...each, ...Object.fromEntries(means) }
+}
+
+/** Examples that are evaluated together; `name` where their loss is also logged apart. */
+export interface EvaluationSet {
+  name?: string
+  examples: readonly TrainExample[]
+}
+
+async function evaluateSet(
   model: TrainStep,
   examples: readonly TrainExample[],
   objective: Objective,
-  options: { batchSize: number; padId: number },
+  { batchSize, padId, weight }: { batchSize: number; padId: number; weight: number },
 ): Promise<Required<Evaluation>> {
-  const weight = meanWeight(examples, objective)
   const sum = { loss: 0, metrics: {} }
-  for (let start = 0; start < examples.length; start += options.batchSize) {
-    const batch = objective.collate(examples.slice(start, start + options.batchSize), options.padId)
+  for (let start = 0; start < examples.length; start += batchSize) {
+    const batch = objective.collate(examples.slice(start, start + batchSize), padId)
     const { loss, metrics } = await model.evaluate(batch, weight)
     sum.loss += loss
     addMetrics(sum.metrics, metrics)

@@ -10,7 +10,7 @@ import { MANIFEST_FILE, manifestProblem, writeManifest } from './manifest.ts'
 import type { Optimizer, OptimizerState } from './optimizers/optimizer.ts'
 import type { RunState, SavedRun } from './run-state.ts'
 import type { Parameter, TrainStep } from './step.ts'
-import { readTrainerState, TRAINER_STATE_FILE, trainerState } from './trainer-state.ts'
+import { checkpointName, readTrainerState, TRAINER_STATE_FILE, trainerState } from './trainer-state.ts'
 
 export const TRAINING_ARGS_FILE = 'training_args.yaml'
 const OPTIMIZER_FILE = 'optimizer.safetensors'
@@ -28,7 +28,8 @@ export interface Checkpoint {
 }
 
 /**
- * Writes outputDir/checkpoint-N, whole or not at all, then removes the oldest ones beyond save_total_limit.
+ * Writes outputDir/checkpoint-N, whole or not at all, then removes the oldest ones beyond save_total_limit, but never the
+ * one of the best evaluation where load_best_model_at_end needs it.
  *
  * @returns the folder, and the folders that were removed.
  */
@@ -42,7 +43,7 @@ export async function saveCheckpoint(options: {
   writeModel: (folder: string) => Promise<void> | void
 }): Promise<{ path: string; removed: string[] }> {
   const { outputDir, config, run } = options
-  const path = join(outputDir, `checkpoint-${run.step}`)
+  const path = join(outputDir, checkpointName(run.step))
   rmSync(path, { recursive: true, force: true }) // of an attempt that went another way, or damaged
   await commitFolder(path, async (folder) => {
     await options.writeModel(folder)
@@ -51,7 +52,7 @@ export async function saveCheckpoint(options: {
     writeFileSync(join(folder, TRAINING_ARGS_FILE), toYaml(config))
     writeManifest(folder)
   })
-  return { path, removed: prune(outputDir, path, config.save_total_limit) }
+  return { path, removed: prune(outputDir, path, options) }
 }
 
 function writeResumeState(
@@ -98,6 +99,9 @@ const runStateSchema = z.object({
   step: z.number().int().min(0),
   windowLoss: z.number(),
   windowSteps: z.number().int(),
+  windowMetrics: z.record(z.string(), z.object({ sum: z.number(), count: z.number() })).default({}),
+  best: z.object({ step: z.number().int(), value: z.number(), since: z.number().int() }).optional(),
+  flatAt: z.number().int().optional(),
   lossSum: z.number(),
   tokens: z.number().int(),
   elapsedSeconds: z.number(),
@@ -120,6 +124,11 @@ export function loadCheckpoint(folder: string, parameters: readonly Parameter[])
   const random = readJson(folder, RANDOM_FILE, randomSchema).dropout
   const { parameters: values, optimizer } = readOptimizer(folder, parameters)
   return { parameters: values, optimizer, run: { ...counters, random } as SavedRun }
+}
+
+/** Only the parameters of a checkpoint. @throws EngineError as loadCheckpoint does. */
+export function loadParameters(folder: string, parameters: readonly Parameter[]): Map<string, Float32Array> {
+  return loadCheckpoint(folder, parameters).parameters
 }
 
 function readOptimizer(folder: string, parameters: readonly Parameter[]): Omit<Checkpoint, 'run'> {
@@ -215,13 +224,18 @@ function checkpointFolders(outputDir: string): { step: number; path: string }[] 
     .sort((a, b) => a.step - b.step)
 }
 
-/** Removes the checkpoints with the lowest steps beyond `limit`, never `newest`. */
-function prune(outputDir: string, newest: string, limit: number | undefined): string[] {
+/** Removes the checkpoints with the lowest steps beyond save_total_limit, never `newest` nor the best. */
+function prune(
+  outputDir: string,
+  newest: string,
+  { config, run }: { config: TrainConfig; run: RunState },
+): string[] {
+  const limit = config.save_total_limit
   if (limit === undefined) return []
-  const others = checkpointFolders(outputDir)
-    .map(({ path }) => path)
-    .filter((path) => path !== newest)
-  const removed = others.slice(0, Math.max(0, others.length - (limit - 1)))
+  const best = config.load_best_model_at_end ? run.best?.step : undefined
+  const others = checkpointFolders(outputDir).filter(({ path, step }) => path !== newest && step !== best)
+  const kept = best === undefined || best === run.step ? limit - 1 : Math.max(0, limit - 2)
+  const removed = others.slice(0, Math.max(0, others.length - kept)).map(({ path }) => path)
   for (const path of removed) rmSync(path, { recursive: true, force: true })
   return removed
 }

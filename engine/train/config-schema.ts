@@ -152,6 +152,31 @@ export const trainConfigSchema = z.object({
     .optional()
     .describe('Steps between evaluations; logging_steps when left out.'),
 
+  eval_on_each_dataset: z
+    .boolean()
+    .default(false)
+    .describe('Log the loss of each eval_dataset too, as eval_<name>_loss.'),
+  load_best_model_at_end: z
+    .boolean()
+    .default(false)
+    .describe('Save each best evaluation, keep its checkpoint, and end with its weights.'),
+  metric_for_best_model: name
+    .optional()
+    .describe('What the best evaluation is chosen by; loss when left out.'),
+  greater_is_better: z
+    .boolean()
+    .optional()
+    .describe('Whether that metric should grow; when left out, only where its name does not end with loss.'),
+  early_stopping_steps: count
+    .min(1)
+    .max(1e6)
+    .optional()
+    .describe('Evaluations in a row without a better metric_for_best_model after which the run stops.'),
+  stop_when_flat: z
+    .boolean()
+    .default(false)
+    .describe('Stop when the smoothed training loss has flattened, instead of only warning.'),
+
   output_dir: name.optional().describe('Folder of the run; a new one under saves/ when left out.'),
   overwrite_output_dir: z.boolean().default(false).describe("Remove an earlier run's files from output_dir."),
   resume_from_checkpoint: z

@@ -2,6 +2,7 @@ import { inspect } from 'node:util'
 import { stringify } from 'yaml'
 import { z } from 'zod'
 import { EngineError } from '../errors.ts'
+import { evaluationMetrics } from './best.ts'
 import { IGNORED_FIELDS, UNSUPPORTED_FIELDS, UNSUPPORTED_VALUES } from './config-known.ts'
 import { type FieldName, type TrainConfig, trainConfigSchema } from './config-schema.ts'
 
@@ -198,8 +199,41 @@ function contradictions(config: z.output<typeof trainConfigSchema>): Problem[] {
       problems.push(invalid(field, `\`${field}\` is only valid for LoRA training.`))
     }
   }
-  problems.push(...stageContradictions(config))
+  problems.push(...stageContradictions(config), ...bestContradictions(config))
   if (config.bf16 && config.fp16) problems.push(invalid('fp16', '`bf16` and `fp16` exclude each other.'))
+  return problems
+}
+
+/** What looking for the best evaluation needs. */
+function bestContradictions(config: z.output<typeof trainConfigSchema>): Problem[] {
+  const problems: Problem[] = []
+  const asks = ['load_best_model_at_end', 'early_stopping_steps'] as const
+  const whileTraining = config.eval_strategy === 'steps' || config.eval_steps !== undefined
+  for (const field of asks) {
+    if (!config[field] || whileTraining) continue
+    problems.push(invalid(field, `\`${field}\` needs evaluations while training: set \`eval_steps\` too.`))
+  }
+  if (config.load_best_model_at_end && config.save_only_model) {
+    problems.push(
+      invalid(
+        'save_only_model',
+        '`load_best_model_at_end` needs whole checkpoints, without `save_only_model`.',
+      ),
+    )
+  }
+  const metric = config.metric_for_best_model?.replace(/^eval_/, '')
+  const known = evaluationMetrics(config)
+  if (metric !== undefined && !known.includes(metric)) {
+    problems.push(
+      invalid(
+        'metric_for_best_model',
+        `\`metric_for_best_model\` = ${show(metric)} is not measured here. Measured: ${known.join(', ')}.`,
+      ),
+    )
+  }
+  if (config.eval_on_each_dataset && !config.eval_dataset) {
+    problems.push(invalid('eval_on_each_dataset', '`eval_on_each_dataset` needs `eval_dataset`.'))
+  }
   return problems
 }
 

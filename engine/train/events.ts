@@ -31,8 +31,12 @@ export interface History {
   epochs: number
   tokens: number
   totalFlos: number
+  /** The best evaluation, where the run looks for one. */
+  best?: { step: number; value: number }
   entries: readonly LogEntry[]
 }
+
+export type StopReason = 'early_stopping' | 'flattened'
 
 export type TrainEvent =
   | {
@@ -50,9 +54,21 @@ export type TrainEvent =
   /** After every optimizer step: the loss is that of this step alone. */
   | ({ type: 'step'; loss: number; learningRate: number; gradNorm: number } & Progress)
   /** Every logging_steps: the loss is the mean since the last entry. */
-  | ({ type: 'log'; loss: number; learningRate: number; gradNorm: number } & Progress)
-  | ({ type: 'eval'; loss: number; seconds: number } & Progress)
+  | ({
+      type: 'log'
+      loss: number
+      learningRate: number
+      gradNorm: number
+      /** What the stage logs beside the loss (rewards/chosen, …), as means since the last entry. */
+      metrics: Readonly<Record<string, number>>
+    } & Progress)
+  /** `metrics` has every value of this evaluation that is logged, by its name in the log (eval_loss, …). */
+  | ({ type: 'eval'; loss: number; seconds: number; metrics: Readonly<Record<string, number>> } & Progress)
   | { type: 'checkpoint'; path: string; step: number; removed: readonly string[] }
+  /** The run ends before its last step, with a checkpoint. */
+  | { type: 'stop'; step: number; reason: StopReason; message: string }
+  /** The parameters are those of the best evaluation again (load_best_model_at_end). */
+  | { type: 'best'; step: number; metric: string; value: number }
   | { type: 'warning'; code: string; message: string }
   /** The last event of a run that came to its end. */
   | ({ type: 'done'; results: Results; history: History } & Progress)

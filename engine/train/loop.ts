@@ -1,7 +1,9 @@
+import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
-import type { TrainExample } from '../text/conversation.ts'
-import { accumulateGradients, evaluateLoss } from './accumulate.ts'
-import { loadCheckpoint, saveCheckpoint } from './checkpoint.ts'
+import { sequencesOf, type TrainExample } from '../text/conversation.ts'
+import { accumulateGradients, type EvaluationSet, evaluate, type StepGradients } from './accumulate.ts'
+import { bestMetric } from './best.ts'
+import { loadCheckpoint, loadParameters, saveCheckpoint } from './checkpoint.ts'
 import { clipGradients } from './clip.ts'
 import type { TrainConfig } from './config.ts'
 import type { TrainEvent } from './events.ts'
@@ -13,6 +15,7 @@ import { createBatchPicker, type Plan, planSteps } from './plan.ts'
 import { RunState } from './run-state.ts'
 import { createSchedule } from './schedule.ts'
 import type { TrainStep } from './step.ts'
+import { checkpointName } from './trainer-state.ts'
 
 export interface TrainOptions {
   config: TrainConfig
@@ -20,7 +23,8 @@ export interface TrainOptions {
   /** What the stage learns, the same as the step's; next tokens when left out. */
   objective?: Objective
   examples: readonly TrainExample[]
-  evalExamples?: readonly TrainExample[]
+  /** What is held out; more than one set where each is also evaluated for itself. */
+  evaluationSets?: readonly EvaluationSet[]
   padId: number
   /** Where checkpoint-N folders go; it exists. */
   outputDir: string
@@ -48,7 +52,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> 
     step: model,
     objective = languageModel,
     examples,
-    evalExamples = [],
+    evaluationSets = [],
     padId,
     signal,
   } = options
@@ -72,38 +76,44 @@ export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> 
 
   yield startEvent(options, plan, run.step)
   for (const message of warnings) yield { type: 'warning', code: 'resumed_run_differs', message }
-  while (run.step < plan.totalSteps) {
+  while (run.step < plan.totalSteps && run.stopReason === undefined) {
     if (signal?.aborted) {
       if (run.step > savedStep) yield await save()
       throw cancelled(run.step, plan)
     }
-    const { loss, gradients, tokens } = await accumulateGradients(model, batchesOf(run.step), objective, {
-      padId,
-      random: run.random,
-    })
-    const gradNorm = clipGradients(gradients, config.max_grad_norm)
-    requireFinite(loss, gradNorm, run.step + 1, lastCheckpoint)
+    const batches = batchesOf(run.step)
+    const sums = await accumulateGradients(model, batches, objective, { padId, random: run.random })
+    const gradNorm = clipGradients(sums.gradients, config.max_grad_norm)
+    requireFinite(sums, gradNorm, { step: run.step + 1, batches, lastCheckpoint })
     const learningRate = learningRateAt(run.step)
-    optimizer.update(gradients, learningRate)
-    run.advance(loss, tokens)
-    yield { type: 'step', loss, learningRate, gradNorm, ...run.progress() }
+    optimizer.update(sums.gradients, learningRate)
+    run.advance(sums.loss, sums.tokens, sums.metrics)
+    yield { type: 'step', loss: sums.loss, learningRate, gradNorm, ...run.progress() }
 
-    const last = run.step === plan.totalSteps
-    if (last || run.step % config.logging_steps === 0) {
-      const meanLoss = run.log({ learningRate, gradNorm })
-      yield { type: 'log', loss: meanLoss, learningRate, gradNorm, ...run.progress() }
+    const complete = run.step === plan.totalSteps
+    if (complete || run.step % config.logging_steps === 0) {
+      const logged = run.log({ learningRate, gradNorm })
+      yield { type: 'log', ...logged, learningRate, gradNorm, ...run.progress() }
+      if (run.noticeFlat()) yield flattened(run.step)
     }
-    if (evalExamples.length > 0 && evaluationDue(config, run.step, last)) {
-      const batchSize = config.per_device_eval_batch_size
+    let isBest = false
+    const ends = complete || run.stopReason !== undefined
+    if (evaluationSets.length > 0 && evaluationDue(config, run.step, ends)) {
       const before = run.progress().elapsedSeconds
-      const { loss: evalLoss } = await evaluateLoss(model, evalExamples, objective, { batchSize, padId })
+      const batchSize = config.per_device_eval_batch_size
+      const values = await evaluate(model, evaluationSets, objective, { batchSize, padId })
       const seconds = run.progress().elapsedSeconds - before
-      run.logEvaluation(evalLoss, seconds, evalExamples.length)
-      yield { type: 'eval', loss: evalLoss, seconds, ...run.progress() }
+      const evaluation = run.logEvaluation(values, seconds, heldOut(options))
+      isBest = evaluation.isBest && config.load_best_model_at_end
+      yield { type: 'eval', loss: values.eval_loss!, seconds, metrics: evaluation.metrics, ...run.progress() }
     }
-    if (last || run.step % config.save_steps === 0) yield await save()
+    const stopped = run.stopReason !== undefined
+    if (complete || stopped || isBest || run.step % config.save_steps === 0) yield await save()
   }
-  const results = run.finish(examples.length)
+  if (run.stopReason) yield stopEvent(run, config)
+  const best = takeBest(options, run)
+  if (best) yield best
+  const results = run.finish(examples.length, best?.step ?? run.step)
   yield { type: 'done', results, history: run.history(), ...run.progress() }
 }
 
@@ -135,20 +145,69 @@ function evaluationDue(config: TrainConfig, step: number, last: boolean): boolea
   return config.eval_strategy === 'steps' && step % (config.eval_steps ?? config.logging_steps) === 0
 }
 
-/** Refuses numbers that training can't go on from. @throws EngineError `invalid`. */
-function requireFinite(loss: number, gradNorm: number, step: number, lastCheckpoint?: string): void {
+/** Takes the parameters of the best evaluation back, where that is asked for and another step was the last. */
+function takeBest(
+  { config, step: model, outputDir }: TrainOptions,
+  run: RunState,
+): Extract<TrainEvent, { type: 'best' }> | undefined {
+  const { best } = run
+  if (!config.load_best_model_at_end || !best || best.step === run.step) return undefined
+  const values = loadParameters(join(outputDir, checkpointName(best.step)), model.parameters)
+  for (const { name, data } of model.parameters) data.set(values.get(name)!)
+  return { type: 'best', step: best.step, metric: bestMetric(config), value: best.value }
+}
+
+function flattened(step: number): TrainEvent {
+  const message =
+    `The smoothed training loss has flattened by step ${step}: its last quarter is hardly lower than the one before. ` +
+    'More steps will not help much; set stop_when_flat to end such a run by itself.'
+  return { type: 'warning', code: 'loss_flattened', message }
+}
+
+function stopEvent(run: RunState, config: TrainConfig): TrainEvent {
+  const reason = run.stopReason!
+  const why =
+    reason === 'flattened'
+      ? 'the smoothed training loss has flattened (stop_when_flat)'
+      : `${bestMetric(config)} has not become better than ${run.best?.value} of step ${run.best?.step} in ` +
+        `${run.best?.since} evaluations (early_stopping_steps)`
+  return { type: 'stop', step: run.step, reason, message: `Stopped after step ${run.step}: ${why}.` }
+}
+
+/** Refuses numbers that training can't go on from, naming the rows that made them. @throws EngineError `invalid`. */
+function requireFinite(
+  { loss, losses }: StepGradients,
+  gradNorm: number,
+  at: { step: number; batches: readonly (readonly TrainExample[])[]; lastCheckpoint?: string },
+): void {
   if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return
   const what = Number.isFinite(loss) ? `gradient norm is ${gradNorm}` : `loss is ${loss}`
-  const kept = lastCheckpoint
-    ? `The last good checkpoint is ${lastCheckpoint}.`
+  const culprit = losses.findIndex((part) => !Number.isFinite(part))
+  const rows = describeRows(culprit === -1 ? at.batches.flat() : at.batches[culprit]!)
+  const kept = at.lastCheckpoint
+    ? `The last good checkpoint is ${at.lastCheckpoint}.`
     : 'No checkpoint was written yet.'
   throw new EngineError(
     'invalid',
     'training_diverged',
-    `The ${what} at step ${step}, so training stopped. ${kept} A lower learning_rate, a warm-up or a max_grad_norm ` +
-      'usually helps.',
+    `The ${what} at step ${at.step}, so training stopped. Its batch was ${rows}. ${kept} A lower learning_rate, a ` +
+      'warm-up or a max_grad_norm usually helps.',
     { param: 'learning_rate' },
   )
+}
+
+/** Rows that an error names one by one; of more, the rest is counted. */
+const MOST_NAMED = 16
+
+function describeRows(examples: readonly TrainExample[]): string {
+  const places = [...new Set(examples.flatMap((example) => sequencesOf(example)[0]!.places ?? []))]
+  if (places.length === 0) return `${examples.length} examples of packed text`
+  const rest = places.length - MOST_NAMED
+  return places.slice(0, MOST_NAMED).join(', ') + (rest > 0 ? ` and ${rest} more rows` : '')
+}
+
+function heldOut({ evaluationSets = [] }: TrainOptions): number {
+  return evaluationSets.reduce((sum, { examples }) => sum + examples.length, 0)
 }
 
 function startEvent(options: TrainOptions, plan: Plan, resumedStep: number): TrainEvent {
@@ -159,7 +218,7 @@ function startEvent(options: TrainOptions, plan: Plan, resumedStep: number): Tra
     stepsPerEpoch: plan.stepsPerEpoch,
     epochs: plan.epochs,
     examples: options.examples.length,
-    evalExamples: options.evalExamples?.length ?? 0,
+    evalExamples: heldOut(options),
     trainableParameters: parameters.reduce((sum, { data }) => sum + data.length, 0),
     allParameters: options.allParameters,
     resumedStep,

@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import { Resvg } from '@resvg/resvg-js'
+import { smooth } from './curve.ts'
 
 /** Points of a curve: x are steps. */
 export interface Curve {
@@ -11,32 +12,32 @@ const WIDTH = 960
 const HEIGHT = 640
 const MARGIN = { left: 110, right: 32, top: 64, bottom: 80 }
 const BLUE = '#1f77b4'
+const ORANGE = '#ff7f0e'
 const INK = '#333333'
 const GRID = '#e6e6e6'
 
 /**
- * LLaMA-Factory's smoothing (extras/ploting.py): s_i = w s_{i-1} + (1 - w) x_i from s_0 = x_0, where the weight grows with
- * the number of points n: w = 1.8 (1 / (1 + e^(-0.05 n)) - 0.5).
+ * Draws a curve and its smoothed form, and the evaluations beside it where there are any.
+ *
+ * @returns a PNG; undefined when there is no point to draw.
  */
-export function smooth(values: readonly number[]): number[] {
-  const weight = 1.8 * (1 / (1 + Math.exp(-0.05 * values.length)) - 0.5)
-  let last = values[0] ?? 0
-  return values.map((value) => {
-    last = weight * last + (1 - weight) * value
-    return last
-  })
-}
-
-/** Draws a curve and its smoothed form. @returns a PNG; undefined when there is no point to draw. */
-export function plotCurve(curve: Curve, options: { title: string; label: string }): Uint8Array | undefined {
-  const shown = curve.values.flatMap((y, i) => (Number.isFinite(y) ? [{ x: curve.steps[i]!, y }] : []))
+export function plotCurve(
+  curve: Curve,
+  options: { title: string; label: string; evaluation?: Curve },
+): Uint8Array | undefined {
+  const shown = pointsOf(curve)
   if (shown.length === 0) return undefined
   const font = createRequire(import.meta.url).resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf')
-  const resvg = new Resvg(curveSvg(shown, options), {
+  const evaluation = options.evaluation ? pointsOf(options.evaluation) : []
+  const resvg = new Resvg(curveSvg(shown, evaluation, options), {
     background: 'white',
     font: { fontFiles: [font], loadSystemFonts: false, defaultFontFamily: 'DejaVu Sans' },
   })
   return resvg.render().asPng()
+}
+
+function pointsOf({ steps, values }: Curve): Point[] {
+  return values.flatMap((y, i) => (Number.isFinite(y) ? [{ x: steps[i]!, y }] : []))
 }
 
 interface Point {
@@ -44,10 +45,15 @@ interface Point {
   y: number
 }
 
-function curveSvg(points: readonly Point[], { title, label }: { title: string; label: string }): string {
+function curveSvg(
+  points: readonly Point[],
+  evaluation: readonly Point[],
+  { title, label }: { title: string; label: string },
+): string {
   const smoothed = smooth(points.map(({ y }) => y)).map((y, i) => ({ x: points[i]!.x, y }))
-  const x = axis(points, (point) => point.x, MARGIN.left, WIDTH - MARGIN.right, 1)
-  const y = axis(points, (point) => point.y, HEIGHT - MARGIN.bottom, MARGIN.top, 0)
+  const all = [...points, ...evaluation]
+  const x = axis(all, (point) => point.x, MARGIN.left, WIDTH - MARGIN.right, 1)
+  const y = axis(all, (point) => point.y, HEIGHT - MARGIN.bottom, MARGIN.top, 0)
   const middle = (MARGIN.top + HEIGHT - MARGIN.bottom) / 2
   const center = (MARGIN.left + WIDTH - MARGIN.right) / 2
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${HEIGHT}" font-family="DejaVu Sans">
@@ -57,9 +63,10 @@ ${y.ticks.map((value) => yTick(y.place(value), y.format(value))).join('\n')}
 ${frame()}
 ${text(center, HEIGHT - 24, 'step', 'text-anchor="middle" font-size="17"')}
 ${text(26, middle, label, `text-anchor="middle" font-size="17" transform="rotate(-90 26 ${middle})"`)}
-${line(points, x, y, 0.4)}
-${line(smoothed, x, y, 1)}
-${legend()}
+${line(points, x, y, { colour: BLUE, alpha: 0.4 })}
+${line(smoothed, x, y, { colour: BLUE, alpha: 1 })}
+${evaluation.length > 0 ? line(evaluation, x, y, { colour: ORANGE, alpha: 1 }) : ''}
+${legend(evaluation.length > 0)}
 </svg>`
 }
 
@@ -124,27 +131,35 @@ function frame(): string {
   return `<rect ${place} fill="none" stroke="${INK}"/>`
 }
 
-function line(points: readonly Point[], x: Axis, y: Axis, alpha: number): string {
+interface Pen {
+  colour: string
+  alpha: number
+}
+
+function line(points: readonly Point[], x: Axis, y: Axis, { colour, alpha }: Pen): string {
   const [only] = points
   if (points.length === 1 && only) {
-    return `<circle cx="${n(x.place(only.x))}" cy="${n(y.place(only.y))}" r="5" fill="${BLUE}" opacity="${alpha}"/>`
+    return `<circle cx="${n(x.place(only.x))}" cy="${n(y.place(only.y))}" r="5" fill="${colour}" opacity="${alpha}"/>`
   }
   const path = points.map((point) => `${n(x.place(point.x))},${n(y.place(point.y))}`).join(' ')
-  const stroke = `stroke="${BLUE}" stroke-opacity="${alpha}" stroke-width="2.5" stroke-linejoin="round"`
+  const stroke = `stroke="${colour}" stroke-opacity="${alpha}" stroke-width="2.5" stroke-linejoin="round"`
   return `<polyline points="${path}" fill="none" ${stroke}/>`
 }
 
-function legend(): string {
-  const left = WIDTH - MARGIN.right - 160
+function legend(withEvaluation: boolean): string {
+  const left = WIDTH - MARGIN.right - 166
   const top = MARGIN.top + 14
-  const entry = (row: number, label: string, alpha: number) => {
+  const entry = (row: number, label: string, { colour, alpha }: Pen) => {
     const y = top + 24 + 26 * row
-    const stroke = `stroke="${BLUE}" stroke-opacity="${alpha}" stroke-width="3"`
+    const stroke = `stroke="${colour}" stroke-opacity="${alpha}" stroke-width="3"`
     return `<path d="M${left + 14} ${y}h34" ${stroke}/>${text(left + 60, y + 5, label, 'font-size="15"')}`
   }
-  return `<rect x="${left}" y="${top}" width="146" height="74" rx="5" fill="white" fill-opacity="0.85" stroke="#cccccc"/>
-${entry(0, 'original', 0.4)}
-${entry(1, 'smoothed', 1)}`
+  const height = withEvaluation ? 100 : 74
+  const frame = 'rx="5" fill="white" fill-opacity="0.85" stroke="#cccccc"'
+  return `<rect x="${left}" y="${top}" width="152" height="${height}" ${frame}/>
+${entry(0, 'original', { colour: BLUE, alpha: 0.4 })}
+${entry(1, 'smoothed', { colour: BLUE, alpha: 1 })}
+${withEvaluation ? entry(2, 'evaluation', { colour: ORANGE, alpha: 1 }) : ''}`
 }
 
 function text(x: number, y: number, content: string, attributes: string): string {

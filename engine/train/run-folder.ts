@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
 import { TRAINING_ARGS_FILE } from './checkpoint.ts'
 import { type TrainConfig, toYaml } from './config.ts'
-import type { Results, TrainEvent } from './events.ts'
+import type { History, Results, TrainEvent } from './events.ts'
 import { modelCard } from './model-card.ts'
 import { plotCurve } from './plot.ts'
 import { appendTrainerLog, logCurve, readTrainerLog, truncateTrainerLog } from './trainer-log.ts'
@@ -35,21 +35,40 @@ export function createRunFolder(options: RunFolderOptions): (event: TrainEvent) 
       writeFileDurably(join(outputDir, TRAINER_STATE_FILE), trainerState(event.history, config))
       writeResults(outputDir, event.results)
       writeFileDurably(join(outputDir, 'README.md'), modelCard(config, event))
-      if (config.plot_loss) writePictures(outputDir)
+      if (config.plot_loss) writePictures(outputDir, event.history)
     }
   }
 }
 
 /** The picture of a run's loss so far, from its log; undefined when nothing was logged yet. */
 export function drawLoss(outputDir: string, metric: 'loss' | 'eval_loss' = 'loss'): Uint8Array | undefined {
-  const title = metric === 'loss' ? 'training loss' : 'evaluation loss'
-  return plotCurve(logCurve(readTrainerLog(outputDir), metric), { title, label: metric })
+  const lines = readTrainerLog(outputDir)
+  if (metric === 'eval_loss') {
+    return plotCurve(logCurve(lines, metric), { title: 'evaluation loss', label: metric })
+  }
+  const evaluation = logCurve(lines, 'eval_loss')
+  return plotCurve(logCurve(lines, metric), { title: 'training loss', label: metric, evaluation })
 }
 
-function writePictures(outputDir: string): void {
-  const pictures = { [LOSS_PICTURE_FILE]: 'loss', [EVAL_LOSS_PICTURE_FILE]: 'eval_loss' } as const
-  for (const [file, metric] of Object.entries(pictures)) {
-    const png = drawLoss(outputDir, metric)
+/** Metrics that get a picture of their own where a run has them, with LLaMA-Factory's name of it. */
+const METRIC_PICTURES = {
+  'training_rewards_accuracies.png': 'rewards/accuracies',
+  'training_rewards_chosen.png': 'rewards/chosen',
+}
+
+function writePictures(outputDir: string, { entries }: History): void {
+  const curveOf = (metric: string) => {
+    const logged = entries.filter((entry) => entry[metric] !== undefined)
+    return { steps: logged.map(({ step }) => step), values: logged.map((entry) => entry[metric]!) }
+  }
+  const pictures = Object.entries(METRIC_PICTURES).map(([file, metric]) => {
+    return [file, plotCurve(curveOf(metric), { title: metric, label: metric })] as const
+  })
+  for (const [file, png] of [
+    [LOSS_PICTURE_FILE, drawLoss(outputDir)] as const,
+    [EVAL_LOSS_PICTURE_FILE, drawLoss(outputDir, 'eval_loss')] as const,
+    ...pictures,
+  ]) {
     if (png) writeFileSync(join(outputDir, file), png)
     else rmSync(join(outputDir, file), { force: true })
   }

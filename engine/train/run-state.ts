@@ -1,7 +1,10 @@
 import { createHash } from 'node:crypto'
 import { sequencesOf, type TrainExample } from '../text/conversation.ts'
+import { type Best, bestMetric, tracksBest, updateBest } from './best.ts'
 import type { TrainConfig } from './config.ts'
-import type { History, LogEntry, Progress, Results } from './events.ts'
+import { isFlat } from './curve.ts'
+import type { History, LogEntry, Progress, Results, StopReason } from './events.ts'
+import { addMetrics, type Metrics, meansOf } from './objectives/metrics.ts'
 import { epochAt, type Plan } from './plan.ts'
 import { createRandom, type Random, type RandomState, restoreRandom } from './random.ts'
 
@@ -14,6 +17,11 @@ export interface SavedRun {
   /** Sum of the steps' losses since the last log entry, and how many there are. */
   windowLoss: number
   windowSteps: number
+  /** What the objective measured in them. */
+  windowMetrics: Metrics
+  best?: Best
+  /** The step at which the loss curve was found flat. */
+  flatAt?: number
   /** Sum of all steps' losses. */
   lossSum: number
   tokens: number
@@ -54,6 +62,7 @@ export class RunState {
       step: 0,
       windowLoss: 0,
       windowSteps: 0,
+      windowMetrics: {},
       lossSum: 0,
       tokens: 0,
       elapsedSeconds: 0,
@@ -68,11 +77,23 @@ export class RunState {
     return this.saved.step
   }
 
+  get best(): Best | undefined {
+    return this.saved.best
+  }
+
+  /** Why the run ends before its last step, by its settings and what has happened; undefined while it goes on. */
+  get stopReason(): StopReason | undefined {
+    const { early_stopping_steps: patience, stop_when_flat: stopsWhenFlat } = this.config
+    if (patience !== undefined && (this.saved.best?.since ?? 0) >= patience) return 'early_stopping'
+    return stopsWhenFlat && this.saved.flatAt !== undefined ? 'flattened' : undefined
+  }
+
   /** Goes on from a checkpoint's counters; returns what differs between its settings and these. */
   restore(saved: SavedRun): string[] {
     const differences = changedSettings(saved, this.saved)
     const { config, dataHash } = this.saved
-    this.saved = { ...saved, entries: [...saved.entries], config, dataHash }
+    const windowMetrics = structuredClone(saved.windowMetrics)
+    this.saved = { ...saved, entries: [...saved.entries], windowMetrics, config, dataHash }
     this.random = restoreRandom(saved.random)
     this.begin = { step: saved.step, tokens: saved.tokens, elapsedSeconds: saved.elapsedSeconds }
     return differences
@@ -84,32 +105,62 @@ export class RunState {
   }
 
   /** Counts a finished step. */
-  advance(loss: number, tokens: number): void {
+  advance(loss: number, tokens: number, metrics: Metrics): void {
     this.saved.step++
     this.saved.windowLoss += loss
     this.saved.windowSteps++
+    addMetrics(this.saved.windowMetrics, metrics)
     this.saved.lossSum += loss
     this.saved.tokens += tokens
   }
 
-  /** Writes the mean loss since the last entry into the history, and begins a new window. */
-  log(values: { learningRate: number; gradNorm: number }): number {
+  /** Writes the means since the last entry into the history, and begins a new window. */
+  log(values: { learningRate: number; gradNorm: number }): {
+    loss: number
+    metrics: Record<string, number>
+  } {
     const loss = this.saved.windowLoss / this.saved.windowSteps
+    const metrics = meansOf(this.saved.windowMetrics)
     this.saved.windowLoss = 0
     this.saved.windowSteps = 0
-    this.addEntry({ loss, grad_norm: values.gradNorm, learning_rate: values.learningRate })
-    return loss
+    this.saved.windowMetrics = {}
+    this.addEntry({ loss, grad_norm: values.gradNorm, learning_rate: values.learningRate, ...metrics })
+    return { loss, metrics }
   }
 
-  logEvaluation(loss: number, seconds: number, examples: number): void {
+  /** Notices, once in a run, that the logged losses have stopped falling. */
+  noticeFlat(): boolean {
+    if (this.saved.flatAt !== undefined) return false
+    const losses = this.saved.entries.flatMap(({ loss }) => (loss === undefined ? [] : [loss]))
+    if (!isFlat(losses)) return false
+    this.saved.flatAt = this.step
+    return true
+  }
+
+  /**
+   * Writes an evaluation into the history, and compares it with the best one where the run looks for that.
+   *
+   * @param values eval_loss and what else was measured, by its name in the log.
+   * @returns everything that was written, and whether it is the best so far.
+   */
+  logEvaluation(
+    values: Readonly<Record<string, number>>,
+    seconds: number,
+    examples: number,
+  ): { metrics: Record<string, number>; isBest: boolean } {
     const batches = Math.ceil(examples / this.config.per_device_eval_batch_size)
-    this.addEntry({
-      eval_loss: loss,
-      ...(this.config.stage === 'pt' ? { eval_perplexity: Math.exp(loss) } : {}),
+    const metrics = {
+      ...values,
+      ...(this.config.stage === 'pt' ? { eval_perplexity: Math.exp(values.eval_loss!) } : {}),
       eval_runtime: round(seconds, 4),
       eval_samples_per_second: rate(examples, seconds),
       eval_steps_per_second: rate(batches, seconds),
-    })
+    }
+    this.addEntry(metrics)
+    const value = (metrics as Record<string, number>)[bestMetric(this.config)]
+    if (!tracksBest(this.config) || value === undefined) return { metrics, isBest: false }
+    this.saved.best = updateBest(this.saved.best, { step: this.step, value }, this.config)
+    return { metrics, isBest: this.saved.best.step === this.step }
   }
 
   progress(): Progress {
@@ -139,12 +190,16 @@ export class RunState {
       epochs: this.plan.epochs,
       tokens,
       totalFlos: 6 * tokens * this.allParameters,
+      ...(this.best ? { best: { step: this.best.step, value: this.best.value } } : {}),
       entries,
     }
   }
 
-  /** Closes the history of a run that came to its end. `examples` are those of one pass over the data. */
-  finish(examples: number): Results {
+  /**
+   * Closes the history of a run that came to its end. `examples` are those of one pass over the data, `modelStep` is the
+   * step whose parameters are the result.
+   */
+  finish(examples: number, modelStep: number): Results {
     const { step, lossSum, entries } = this.saved
     const seconds = this.elapsed()
     const { epoch, totalFlos, tokens } = this.history()
@@ -154,7 +209,7 @@ export class RunState {
       train_steps_per_second: rate(step, seconds),
     }
     const train = { train_loss: lossSum / Math.max(1, step), total_flos: totalFlos, ...speed }
-    const evaluation = entries.findLast((entry) => 'eval_loss' in entry && entry.step === step)
+    const evaluation = entries.findLast((entry) => 'eval_loss' in entry && entry.step === modelStep)
     this.saved.entries = [...entries.filter((entry) => !('train_loss' in entry)), { step, epoch, ...train }]
     return {
       train: { epoch, num_input_tokens_seen: tokens, ...train },
@@ -187,6 +242,13 @@ const NEUTRAL: ReadonlySet<string> = new Set<keyof TrainConfig>([
   'do_eval',
   'eval_strategy',
   'eval_steps',
+  'eval_on_each_dataset',
+  'load_best_model_at_end',
+  'metric_for_best_model',
+  'greater_is_better',
+  'early_stopping_steps',
+  'stop_when_flat',
+  'report_to',
   'output_dir',
   'overwrite_output_dir',
   'resume_from_checkpoint',

@@ -12,6 +12,8 @@ export interface TrainerLogLine {
   total_steps: number
   loss?: number
   eval_loss?: number
+  /** How often the chosen answer is rewarded more (stages rm and dpo). */
+  accuracy?: number
   lr?: number
   epoch: number
   percentage: number
@@ -28,13 +30,16 @@ export function appendTrainerLog(
   outputDir: string,
   event: Extract<TrainEvent, { type: 'log' | 'eval' | 'done' }>,
 ): void {
-  const values =
-    event.type === 'log'
-      ? { loss: event.loss, lr: event.learningRate }
-      : event.type === 'eval'
-        ? { eval_loss: event.loss }
-        : {}
-  appendFileSync(join(outputDir, TRAINER_LOG_FILE), `${JSON.stringify(toLine(event, values))}\n`)
+  appendFileSync(join(outputDir, TRAINER_LOG_FILE), `${JSON.stringify(toLine(event, loggedValues(event)))}\n`)
+}
+
+function loggedValues(
+  event: Extract<TrainEvent, { type: 'log' | 'eval' | 'done' }>,
+): Pick<TrainerLogLine, 'loss' | 'eval_loss' | 'accuracy' | 'lr'> {
+  if (event.type === 'done') return {}
+  if (event.type === 'eval') return { eval_loss: event.loss }
+  const accuracy = event.metrics['rewards/accuracies']
+  return { loss: event.loss, ...(accuracy === undefined ? {} : { accuracy }), lr: event.learningRate }
 }
 
 /** The lines of a run's log; a last line that a crash cut short is left out. */
@@ -75,7 +80,7 @@ export function formatDuration(seconds: number): string {
 
 function toLine(
   progress: Progress,
-  values: Pick<TrainerLogLine, 'loss' | 'eval_loss' | 'lr'>,
+  values: Pick<TrainerLogLine, 'loss' | 'eval_loss' | 'accuracy' | 'lr'>,
 ): TrainerLogLine {
   return {
     current_steps: progress.step,

@@ -4,14 +4,20 @@ import { z } from 'zod'
 import type { TrainConfig } from './config.ts'
 import type { History } from './events.ts'
 
+/** Folder of a step's checkpoint, inside the run's. */
+export function checkpointName(step: number): string {
+  return `checkpoint-${step}`
+}
+
 export const TRAINER_STATE_FILE = 'trainer_state.json'
 
 /** The content of trainer_state.json, with all of transformers' fields (TrainerState in trainer_callback.py). */
 export function trainerState(history: History, config: TrainConfig): string {
   const state = {
-    best_global_step: null,
-    best_metric: null,
-    best_model_checkpoint: null,
+    best_global_step: history.best?.step ?? null,
+    best_metric: history.best?.value ?? null,
+    best_model_checkpoint:
+      history.best && config.load_best_model_at_end ? checkpointName(history.best.step) : null,
     epoch: history.epoch,
     eval_steps: config.eval_steps ?? config.logging_steps,
     global_step: history.step,

@@ -90,7 +90,11 @@ async function appendDataset(
   for await (const { row, place } of selectRows(source, options)) {
     loaded.rows++
     try {
-      loaded.conversations.push({ ...convertRow(row, source.attributes, options.stage), place })
+      loaded.conversations.push({
+        ...convertRow(row, source.attributes, options.stage),
+        place,
+        dataset: source.name,
+      })
     } catch (error) {
       if (!(error instanceof RowError)) throw error
       lastReason = `${place}: ${error.message}`

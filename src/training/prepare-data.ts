@@ -12,6 +12,7 @@ import { encodeRow } from '../../engine/text/encode-answers.ts'
 import { packExamples, packText } from '../../engine/text/packing.ts'
 import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { checkEndOfTurn } from '../../engine/text/turns.ts'
+import type { EvaluationSet } from '../../engine/train/accumulate.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
 import { type LoadedDataset, loadDataset } from '../datasets/load.ts'
 import type { DatasetRegistry } from '../datasets/registry.ts'
@@ -26,6 +27,8 @@ export interface Warning {
 export interface PreparedData {
   examples: TrainExample[]
   evalExamples: TrainExample[]
+  /** The same in the sets that are evaluated. */
+  evaluationSets: EvaluationSet[]
   /** Training examples that the cutoff cut (or that fill it exactly). */
   truncated: number
   warnings: Warning[]
@@ -52,27 +55,55 @@ export async function prepareData(options: PrepareOptions): Promise<PreparedData
   const warnings: Warning[] = []
   const loaded = await load(options, config.dataset, warnings)
   const split = config.eval_dataset
-    ? {
-        train: loaded.conversations,
-        evaluation: (await load(options, config.eval_dataset, warnings)).conversations,
-      }
+    ? { train: loaded.conversations, evaluation: [] }
     : splitExamples(loaded.conversations, config.val_size, config.seed)
   const train = await encode(options, split.train, warnings)
-  const evaluation = split.evaluation.length > 0 ? await encode(options, split.evaluation, []) : undefined
-  if (train.examples.length === 0) {
-    throw new EngineError(
-      'invalid',
-      'no_valid_samples',
-      'No example has a token to learn within cutoff_len; raise it or check the dataset.',
-      { param: 'cutoff_len' },
-    )
-  }
+  requireTrainable(config, split.train, train.learnedFrom)
+  const evaluationSets = await prepareEvaluation(options, split.evaluation, warnings)
   return {
     examples: train.examples,
-    evalExamples: evaluation?.examples ?? [],
+    evalExamples: evaluationSets.flatMap(({ examples }) => [...examples]),
+    evaluationSets,
     truncated: train.truncated,
     warnings,
   }
+}
+
+/** The held-out rows, or the sets of eval_dataset: one, or each of them by its name with eval_on_each_dataset. */
+async function prepareEvaluation(
+  options: PrepareOptions,
+  heldOut: readonly TrainConversation[],
+  warnings: Warning[],
+): Promise<EvaluationSet[]> {
+  const { eval_dataset: names, eval_on_each_dataset: eachAlone } = options.config
+  if (!names) {
+    return heldOut.length === 0 ? [] : [{ examples: (await encode(options, heldOut, [])).examples }]
+  }
+  const sets: EvaluationSet[] = []
+  for (const group of eachAlone ? names.map((name) => [name]) : [names]) {
+    const { conversations } = await load(options, group, warnings)
+    const { examples } = await encode(options, conversations, [])
+    sets.push(eachAlone ? { name: group[0], examples } : { examples })
+  }
+  return sets
+}
+
+/** @throws EngineError `no_valid_samples` naming each dataset that has no token to learn at all. */
+function requireTrainable(
+  config: TrainConfig,
+  conversations: readonly TrainConversation[],
+  learnedFrom: ReadonlySet<string>,
+): void {
+  const names = new Set(conversations.flatMap(({ dataset }) => dataset ?? []))
+  const barren = [...names].filter((name) => !learnedFrom.has(name))
+  if (barren.length === 0) return
+  throw new EngineError(
+    'invalid',
+    'no_valid_samples',
+    `Dataset ${barren.join(', ')}: no example has a token to learn within cutoff_len ${config.cutoff_len}; raise it or ` +
+      'check the dataset.',
+    { param: 'cutoff_len' },
+  )
 }
 
 async function load(
@@ -92,16 +123,24 @@ async function load(
   return loaded
 }
 
+interface Encoded {
+  examples: TrainExample[]
+  truncated: number
+  /** The datasets that have something to learn. */
+  learnedFrom: Set<string>
+}
+
 async function encode(
   options: PrepareOptions,
   conversations: readonly TrainConversation[],
   warnings: Warning[],
-): Promise<{ examples: TrainExample[]; truncated: number }> {
+): Promise<Encoded> {
   const { config, tokenizer } = options
   const cutoffLength = config.cutoff_len
   if (config.stage === 'pt' && config.packing) {
     const texts = conversations.map((conversation) => (conversation.kind === 'text' ? conversation.text : ''))
-    return { examples: packText(texts, tokenizer, { cutoffLength }), truncated: 0 }
+    const learnedFrom = new Set(conversations.flatMap(({ dataset }) => dataset ?? []))
+    return { examples: packText(texts, tokenizer, { cutoffLength }), truncated: 0, learnedFrom }
   }
   // LLaMA-Factory cuts examples one token shorter where it packs them, so that the longest still fits into a sequence.
   const exampleLength = config.packing ? cutoffLength - 1 : cutoffLength
@@ -109,9 +148,13 @@ async function encode(
   const reachesCutoff = ({ inputIds }: EncodedExample) => inputIds.length >= exampleLength
   const truncated = encoded.filter((example) => sequencesOf(example).some(reachesCutoff)).length
   const learned = encoded.filter(isLearned)
+  const learnedFrom = new Set(
+    conversations.flatMap(({ dataset }, index) => (isLearned(encoded[index]!) ? (dataset ?? []) : [])),
+  )
   warnAbout(warnings, 'nothing_to_learn', encoded.length - learned.length, 'have no token to learn')
-  if (!config.packing) return { examples: learned, truncated }
-  return { examples: packExamples(learned.flatMap(sequencesOf), { cutoffLength }).packed, truncated }
+  if (!config.packing) return { examples: learned, truncated, learnedFrom }
+  const { packed } = packExamples(learned.flatMap(sequencesOf), { cutoffLength })
+  return { examples: packed, truncated, learnedFrom }
 }
 
 async function encodeAll(

@@ -30,11 +30,13 @@ export function reportTrainEvent(event: TrainEvent, report: TaskContext['report'
         mean_loss: event.loss,
         learning_rate: event.learningRate,
         grad_norm: event.gradNorm,
+        ...event.metrics,
       })
       break
     case 'eval':
       report('evaluation', `Step ${event.step}: evaluation loss ${event.loss.toFixed(4)}`, {
         ...progressData(event),
+        ...event.metrics,
         eval_loss: event.loss,
         eval_runtime: event.seconds,
       })
@@ -45,6 +47,20 @@ export function reportTrainEvent(event: TrainEvent, report: TaskContext['report'
         name: basename(event.path),
         removed: event.removed.map((folder) => basename(folder)),
       })
+      break
+    case 'stop':
+      report('log', event.message, { step: event.step, reason: event.reason })
+      break
+    case 'best':
+      report(
+        'log',
+        `Took back the weights of step ${event.step}, whose ${event.metric} ${event.value.toFixed(4)} is the best.`,
+        {
+          step: event.step,
+          metric: event.metric,
+          value: event.value,
+        },
+      )
       break
     case 'warning':
       report('warning', event.message, { code: event.code })

@@ -42,7 +42,7 @@ export const trainTask: Task = async (context) => {
       step,
       objective,
       examples: data.examples,
-      evalExamples: data.evalExamples,
+      evaluationSets: data.evaluationSets,
       padId: tokenizer.padTokenId,
       outputDir,
       allParameters: parameters,
@@ -83,6 +83,8 @@ function log(event: TrainEvent): void {
   } else if (event.type === 'eval')
     console.log(`${time} step ${event.step} evaluation loss ${event.loss.toFixed(4)}`)
   else if (event.type === 'checkpoint') console.log(`${time} saved ${event.path}`)
+  else if (event.type === 'stop') console.log(`${time} ${event.message}`)
+  else if (event.type === 'best') console.log(`${time} took back the weights of step ${event.step}`)
   else if (event.type === 'warning') console.log(`${time} warning: ${event.message}`)
   else if (event.type === 'start')
     console.log(`${time} ${event.totalSteps} steps, ${event.examples} examples`)

@@ -120,6 +120,38 @@ describe('a training configuration', () => {
   })
 })
 
+describe('stages and evaluations', () => {
+  it.each([
+    [{ stage: 'dpo', packing: true }, 'packing'],
+    [{ stage: 'rm', train_on_prompt: true }, 'train_on_prompt'],
+    [{ stage: 'kto', mask_history: true }, 'mask_history'],
+    [{ stage: 'dpo', pref_loss: 'ipo', dpo_label_smoothing: 0.1 }, 'dpo_label_smoothing'],
+    [{ stage: 'dpo', pref_loss: 'kto_pair' }, 'pref_loss'],
+    [{ stage: 'dpo', pref_bco_weight: 0.5 }, 'pref_bco_weight'],
+    [{ load_best_model_at_end: true, val_size: 1 }, 'load_best_model_at_end'],
+    [{ early_stopping_steps: 3, val_size: 1 }, 'early_stopping_steps'],
+    [{ load_best_model_at_end: true, val_size: 1, eval_steps: 1, save_only_model: true }, 'save_only_model'],
+    [{ metric_for_best_model: 'accuracies' }, 'metric_for_best_model'],
+    [{ eval_on_each_dataset: true, val_size: 1 }, 'eval_on_each_dataset'],
+  ])('%j is refused by name', (fields, param) => {
+    expect(refusal(fields)).toMatchObject({ param })
+  })
+
+  it('know the metrics of their stage', () => {
+    const fields = {
+      model: 'm',
+      dataset: 'd',
+      eval_dataset: 'a,b',
+      eval_steps: 1,
+      eval_on_each_dataset: true,
+    }
+    for (const metric of ['rewards/margins', 'eval_loss', 'b_loss']) {
+      const config = parseTrainConfig({ ...fields, stage: 'dpo', metric_for_best_model: metric })
+      expect(config.metric_for_best_model).toBe(metric)
+    }
+  })
+})
+
 describe('a wrong configuration', () => {
   it.each([
     [{ learning_rat: 1 }, /Unknown field `learning_rat`. Did you mean `learning_rate`\?/],

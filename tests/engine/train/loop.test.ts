@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { accumulateGradients } from '../../../engine/train/accumulate.ts'
+import { accumulateGradients, evaluate } from '../../../engine/train/accumulate.ts'
 import { parseTrainConfig, type TrainConfig } from '../../../engine/train/config.ts'
 import type { TrainEvent } from '../../../engine/train/events.ts'
 import { type TrainOptions, train } from '../../../engine/train/loop.ts'
@@ -113,7 +113,9 @@ describe('a run', () => {
   it('evaluates every eval_steps and at the end, as the mean over the held-out tokens', async () => {
     const evalExamples = randomExamples(5, 9)
     const fields = { val_size: 5, eval_steps: 4, per_device_eval_batch_size: 2 }
-    const events = await collect(options({ config: config(fields), evalExamples }))
+    const events = await collect(
+      options({ config: config(fields), evaluationSets: [{ examples: evalExamples }] }),
+    )
     expect(ofType(events, 'eval').map(({ step }) => step)).toEqual([4, 6])
     const { results } = ofType(events, 'done')[0]!
     expect(results.eval!.eval_loss).toBe(ofType(events, 'eval').at(-1)!.loss)
@@ -133,14 +135,133 @@ describe('a run', () => {
     })
   })
 
-  it('stops when the loss is NaN, names the last good checkpoint and leaves it', async () => {
-    const run = options({ config: config({ save_steps: 2 }), step: bigramStep({ nanAt: 7 }) })
+  it('stops when the loss is NaN, names its rows and the last good checkpoint, and leaves it', async () => {
+    const examples = randomExamples(11).map((example, row) => ({
+      ...example,
+      places: [`set.json row ${row + 1}`],
+    }))
+    const fields = { save_steps: 2, disable_shuffling: true }
+    const run = options({ config: config(fields), examples, step: bigramStep({ nanAt: 7 }) })
+    // Three steps of two batches of two are an epoch, so the seventh batch is the first of the second epoch.
     await expect(collect(run)).rejects.toMatchObject({
       code: 'training_diverged',
-      message: expect.stringMatching(/loss is NaN at step 4.*checkpoint-2\./s),
+      message: expect.stringMatching(
+        /loss is NaN at step 4.*Its batch was set.json row 1, set.json row 2\..*checkpoint-2\./s,
+      ),
     })
     expect(readdirSync(outputDir)).toEqual(['checkpoint-2'])
     for (const values of weights(run.step)) expect(values.every(Number.isFinite)).toBe(true)
+  })
+})
+
+/** A step whose evaluations come out as `losses`, one after another. */
+function evaluatedAs(losses: readonly number[]): TrainStep {
+  const step = bigramStep()
+  let next = 0
+  return { ...step, evaluate: async () => ({ loss: losses[next++] ?? Number.NaN }) }
+}
+
+describe('the best evaluation', () => {
+  const evaluationSets = [{ examples: randomExamples(1, 9) }]
+  const fields = { val_size: 1, eval_steps: 1, max_steps: 6, load_best_model_at_end: true, lora_dropout: 0 }
+
+  it('is saved at once, survives save_total_limit, and its weights are the result', async () => {
+    const step = evaluatedAs([3, 1, 2, 2, 2, 2])
+    const saved: number[][][] = []
+    const writeModel = (folder: string) => {
+      saved.push(weights(step))
+      writeFileSync(join(folder, 'adapter_model.safetensors'), 'weights')
+    }
+    const events = await collect(
+      options({ config: config({ ...fields, save_total_limit: 1 }), step, evaluationSets, writeModel }),
+    )
+    expect(ofType(events, 'checkpoint').map((event) => event.step)).toEqual([1, 2, 6])
+    expect(readdirSync(outputDir).sort()).toEqual(['checkpoint-2', 'checkpoint-6'])
+    expect(ofType(events, 'best')).toMatchObject([{ step: 2, metric: 'eval_loss', value: 1 }])
+    expect(weights(step)).toEqual(saved[1])
+    const { results, history } = ofType(events, 'done')[0]!
+    expect(results.eval!.eval_loss).toBe(1)
+    expect(history.best).toEqual({ step: 2, value: 1 })
+  })
+
+  it('may be the greatest value of another metric', async () => {
+    const step = evaluatedAs([])
+    let call = 0
+    step.evaluate = async () => ({
+      loss: 1,
+      metrics: { 'rewards/accuracies': { sum: [0.2, 0.9, 0.5][call++] ?? 0.1, count: 1 } },
+    })
+    const metric = { stage: 'dpo', metric_for_best_model: 'rewards/accuracies' }
+    const events = await collect(options({ config: config({ ...fields, ...metric }), step, evaluationSets }))
+    expect(ofType(events, 'best')).toMatchObject([{ step: 2, metric: 'eval_rewards/accuracies', value: 0.9 }])
+  })
+
+  it('ends the run when early_stopping_steps evaluations were no better, saved, evaluated and resumable', async () => {
+    const losses = [3, 1, 2, 1, 2, 0]
+    const stopping = { ...fields, load_best_model_at_end: false, early_stopping_steps: 2 }
+    const events = await collect(
+      options({ config: config(stopping), step: evaluatedAs(losses), evaluationSets }),
+    )
+    expect(ofType(events, 'step')).toHaveLength(4)
+    expect(ofType(events, 'stop')).toMatchObject([
+      {
+        step: 4,
+        reason: 'early_stopping',
+        message: expect.stringContaining('eval_loss has not become better than 1'),
+      },
+    ])
+    expect(ofType(events, 'done')).toHaveLength(1)
+    const resumeFrom = join(outputDir, 'checkpoint-4')
+    const again = options({ config: config(stopping), step: evaluatedAs([]), evaluationSets, resumeFrom })
+    expect(ofType(await collect(again), 'step')).toHaveLength(0)
+    const patient = config({ ...stopping, early_stopping_steps: 9 })
+    const onward = options({ config: patient, step: evaluatedAs([5, 5]), evaluationSets, resumeFrom })
+    expect(ofType(await collect(onward), 'step')).toHaveLength(2)
+  })
+
+  it('is logged for each set by its name, beside the mean over all of them', async () => {
+    const [a, b] = [randomExamples(2, 9), randomExamples(5, 10)]
+    const each = { eval_dataset: 'a,b', eval_on_each_dataset: true, eval_steps: 6, lora_dropout: 0 }
+    const run = options({
+      config: config(each),
+      evaluationSets: [
+        { name: 'a', examples: a },
+        { name: 'b', examples: b },
+      ],
+    })
+    const [evaluation] = ofType(await collect(run), 'eval')
+    const alone = await evaluate(run.step, [{ examples: b }], languageModel, { batchSize: 8, padId: PAD })
+    expect(evaluation!.metrics.eval_b_loss).toBeCloseTo(alone.eval_loss!, 6)
+    const together = [{ examples: [...a, ...b] }]
+    const all = await evaluate(run.step, together, languageModel, { batchSize: 8, padId: PAD })
+    expect(evaluation!.loss).toBeCloseTo(all.eval_loss!, 6)
+  })
+})
+
+describe('a loss that no longer falls', () => {
+  const flat = {
+    max_steps: 60,
+    logging_steps: 1,
+    learning_rate: 1e-9,
+    lora_dropout: 0,
+    disable_shuffling: true,
+  }
+  /** Every step has the same batch, so the loss stays where it is. */
+  const examples = randomExamples(4)
+
+  it('is warned about once, and the run goes on', async () => {
+    const events = await collect(options({ config: config(flat), examples }))
+    expect(ofType(events, 'warning').map(({ code }) => code)).toEqual(['loss_flattened'])
+    expect(ofType(events, 'step')).toHaveLength(60)
+  })
+
+  it('ends the run where stop_when_flat asks for that, with a last evaluation and checkpoint', async () => {
+    const asked = config({ ...flat, stop_when_flat: true, val_size: 1 })
+    const events = await collect(options({ config: asked, examples, evaluationSets: [{ examples }] }))
+    expect(ofType(events, 'stop')).toMatchObject([{ step: 20, reason: 'flattened' }])
+    expect(ofType(events, 'eval').map(({ step }) => step)).toEqual([20])
+    expect(readdirSync(outputDir)).toEqual(['checkpoint-20'])
+    expect(ofType(events, 'done')).toHaveLength(1)
   })
 })
 
@@ -167,16 +288,16 @@ describe('gradient accumulation', () => {
 
 describe('resuming', () => {
   const full = { num_train_epochs: 3, val_size: 2, eval_steps: 4 }
-  const evalExamples = randomExamples(2, 9)
+  const evaluationSets = [{ examples: randomExamples(2, 9) }]
 
   it('from the checkpoint of any step gives the very same losses, logs and weights', async () => {
-    const whole = options({ config: config({ ...full, save_steps: 1 }), evalExamples })
+    const whole = options({ config: config({ ...full, save_steps: 1 }), evaluationSets })
     const expected = await collect(whole)
     const total = losses(expected).length
     for (let k = 1; k <= total; k++) {
       const rest = options({
         config: config({ ...full, save_steps: 1 }),
-        evalExamples,
+        evaluationSets,
         outputDir: mkdtempSync(join(outputDir, 'resumed-')),
         resumeFrom: join(outputDir, `checkpoint-${k}`),
       })

@@ -1,22 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { plotCurve, smooth } from '../../../engine/train/plot.ts'
-
-describe('smoothing', () => {
-  it('follows w = 1.8 (1 / (1 + e^(-0.05 n)) - 0.5), worked out by hand', () => {
-    // n = 4: e^-0.2 = 0.8187307531, 1 / 1.8187307531 = 0.5498339973, w = 0.0897011952.
-    const [a, b, c, d] = smooth([4, 2, 3, 1])
-    expect(a).toBeCloseTo(4, 12)
-    expect(b).toBeCloseTo(0.0897011952 * 4 + 0.9102988048 * 2, 8) // 2.1794023904
-    expect(c).toBeCloseTo(0.0897011952 * 2.1794023904 + 0.9102988048 * 3, 8) // 2.9263914134
-    expect(d).toBeCloseTo(0.0897011952 * 2.9263914134 + 0.9102988048 * 1, 8) // 1.1728003966
-  })
-
-  it('smooths more the more points there are, towards a weight of 0.9', () => {
-    const values = Array.from({ length: 1000 }, (_, i) => (i === 0 ? 1 : 0))
-    expect(smooth(values)[1]).toBeCloseTo(0.9, 6)
-    expect(smooth([])).toEqual([])
-  })
-})
+import { plotCurve } from '../../../engine/train/plot.ts'
 
 describe('a picture', () => {
   const size = (png: Uint8Array) => {

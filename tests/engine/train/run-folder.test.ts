@@ -37,7 +37,7 @@ async function run(options: Partial<TrainOptions> = {}, until = 'done'): Promise
     config,
     step: bigramStep(),
     examples: randomExamples(9),
-    evalExamples: randomExamples(2, 5),
+    evaluationSets: [{ examples: randomExamples(2, 5) }],
     padId: PAD,
   }
   for await (const event of train({ ...whole, outputDir, allParameters: 56, writeModel, now, ...options })) {
