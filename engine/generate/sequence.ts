@@ -10,8 +10,8 @@ import { StopMatcher } from './stop-strings.ts'
 
 /** Which tokens may come next, as a grammar sees it; one sequence's own. */
 export interface TokenGrammar {
-  /** Bit id % 32 of word id / 32 is 1 where a token may come. */
-  mask(): Int32Array
+  /** Bit id % 32 of word id / 32 is 1 where a token may come; undefined where every one may. */
+  mask(): Int32Array | undefined
   /** Takes the token that was drawn from those allowed. */
   accept(token: number): void
 }

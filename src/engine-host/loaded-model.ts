@@ -33,11 +33,15 @@ export class LoadedModel {
 
   /** Answers a request. @throws EngineError naming what is wrong in it, before the first event. */
   async *answer(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<AnswerEvent, void, void> {
-    const { generation, stream } = this.#reader.read(request)
-    const { adapterFolder } = request
-    const adapter = adapterFolder === undefined ? undefined : await this.#adapters.get(adapterFolder)
-    for await (const event of this.scheduler.submit({ ...generation, adapter }, signal)) {
-      yield* stream.take(event)
+    const { generation, stream, dispose } = await this.#reader.read(request)
+    try {
+      const { adapterFolder } = request
+      const adapter = adapterFolder === undefined ? undefined : await this.#adapters.get(adapterFolder)
+      for await (const event of this.scheduler.submit({ ...generation, adapter }, signal)) {
+        yield* stream.take(event)
+      }
+    } finally {
+      dispose()
     }
   }
 
@@ -47,6 +51,7 @@ export class LoadedModel {
   }
 
   async release(): Promise<void> {
+    await this.#reader.close()
     await this.#encoder.release()
     await this.#decoder.release()
   }

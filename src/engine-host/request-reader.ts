@@ -1,5 +1,8 @@
 import { EngineError } from '../../engine/errors.ts'
 import { readSamplingDefaults } from '../../engine/generate/generation-config.ts'
+import { afterReasoning } from '../../engine/generate/grammar/after-reasoning.ts'
+import { grammarFormat } from '../../engine/generate/grammar/format.ts'
+import { Grammars } from '../../engine/generate/grammar/grammars.ts'
 import { type SamplingParams, samplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationRequest } from '../../engine/generate/sequence.ts'
 import { adaptConversation } from '../../engine/text/chat-input.ts'
@@ -7,7 +10,9 @@ import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-t
 import { createDetokenizer } from '../../engine/text/detokenizer.ts'
 import { OutputParser } from '../../engine/text/output-parser.ts'
 import { type ReasoningStart, reasoningStart, THINK_CLOSE, THINK_OPEN } from '../../engine/text/reasoning.ts'
+import { withTimeLimit } from '../../engine/text/time-limit.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../engine/text/tokenizer.ts'
+import { readJsonObject } from '../../engine/text/tokenizer-files.ts'
 import { type ToolFormat, toolFormat } from '../../engine/text/tools.ts'
 import { AnswerStream } from './answer-stream.ts'
 import type { ChatInput, GenerateRequest } from './protocol.ts'
@@ -17,31 +22,41 @@ export interface ReadRequest {
   /** All but the adapter, which is the decoder's to load. */
   generation: Omit<GenerationRequest, 'adapter'>
   stream: AnswerStream
+  /** Frees what the request holds; to be called when its answer has ended in whatever way. */
+  dispose(): void
 }
 
 interface RenderedChat {
   text: string
   template: ChatTemplate
   format: ToolFormat
+  reasoning: ReasoningStart
 }
+
+/** A template that takes longer than this to render is broken or hostile. */
+const RENDER_LIMIT_MS = 1_000
 
 /** The text side of a loaded model: templates, tokens, defaults. It computes nothing of the model itself. */
 export class RequestReader {
   readonly tokenizer: ModelTokenizer
   readonly #defaults: SamplingParams
+  readonly #folder: string
+  #grammars: Grammars | undefined
   readonly #templates = new Map<string | undefined, ChatTemplate>()
 
   /** Reads a Hugging Face folder. @throws EngineError as the tokenizer's loader does. */
   constructor(folder: string) {
+    this.#folder = folder
     this.tokenizer = loadTokenizer(folder)
     this.#defaults = readSamplingDefaults(folder)
   }
 
   /** Renders, tokenizes and completes a request. @throws EngineError naming what is wrong in it. */
-  read(request: GenerateRequest): ReadRequest {
+  async read(request: GenerateRequest): Promise<ReadRequest> {
     const { seed, stop = [], maxTokens, minTokens, ignoreEos, logprobs } = request
     const chat = request.prompt === undefined ? this.render(request) : undefined
     const prompt = chat ? this.tokenizer.encode(chat.text) : this.encode(request.prompt!, 'prompt')
+    const grammar = chat && request.prompt === undefined ? await this.#startGrammar(request, chat) : undefined
     const markers = chat ? [...chat.format.markers, THINK_OPEN, THINK_CLOSE] : []
     return {
       generation: {
@@ -54,12 +69,18 @@ export class RequestReader {
         minTokens,
         ignoreEos,
         logprobs,
+        grammar,
         logitBias: this.#readBias(request.logitBias ?? {}),
         eosTokenIds: this.tokenizer.eosTokenIds,
         text: createDetokenizer(showing(this.tokenizer, markers)),
       },
       stream: new AnswerStream(this.#parser(request, chat), this.tokenizer),
+      dispose: () => grammar?.dispose(),
     }
+  }
+
+  async close(): Promise<void> {
+    await this.#grammars?.close()
   }
 
   /** The conversation as its template shows it. @throws EngineError when the template refuses it. */
@@ -68,8 +89,10 @@ export class RequestReader {
     const tools = input.toolChoice === 'none' ? [] : (input.tools ?? [])
     const { messages, options } = adaptConversation(input.messages, tools, template)
     const variables = { ...input.templateVariables, ...effortVariables(template, input.reasoningEffort) }
-    const text = template.render(messages, { ...options, addGenerationPrompt, variables })
-    return { text, template, format: toolFormat(template.source) }
+    const render = () => template.render(messages, { ...options, addGenerationPrompt, variables })
+    const text = withTimeLimit(render, RENDER_LIMIT_MS, templateTooSlow)
+    const { source } = template
+    return { text, template, format: toolFormat(source), reasoning: reasoningStart(source, text) }
   }
 
   /** Text with the special tokens that plain text gets; token ids are checked. `param` names the field in errors. */
@@ -81,11 +104,26 @@ export class RequestReader {
 
   #parser(request: GenerateRequest, chat: RenderedChat | undefined): OutputParser {
     if (chat === undefined || request.prompt !== undefined) return new OutputParser({ reasoning: 'none' })
-    const reasoning: ReasoningStart = reasoningStart(chat.template.source, chat.text)
+    const { reasoning } = chat
     const names = (request.tools ?? []).map((tool) => tool.function.name)
     if (names.length === 0 || request.toolChoice === 'none') return new OutputParser({ reasoning })
     const parallel = request.parallelToolCalls ?? true
     return new OutputParser({ reasoning, tools: { format: chat.format, names, parallel } })
+  }
+
+  async #startGrammar(request: ChatInput & GenerateRequest, chat: RenderedChat) {
+    const { tools = [], toolChoice = 'auto', parallelToolCalls = true, responseFormat } = request
+    const format = grammarFormat({
+      tools,
+      toolChoice,
+      parallelToolCalls,
+      responseFormat,
+      toolFormat: chat.format,
+    })
+    if (format === undefined) return undefined
+    this.#grammars ??= new Grammars(this.tokenizer, vocabularyRows(this.#folder, this.tokenizer))
+    const grammar = await this.#grammars.start(format)
+    return chat.reasoning === 'thinking' ? afterReasoning(grammar, this.tokenizer) : grammar
   }
 
   #readBias(given: Readonly<Record<string, number>>): Map<number, number> {
@@ -107,7 +145,8 @@ export class RequestReader {
   #template(name: string | undefined): ChatTemplate {
     let template = this.#templates.get(name)
     if (template === undefined) {
-      template = resolveChatTemplate(this.tokenizer, name)
+      const resolve = () => resolveChatTemplate(this.tokenizer, name)
+      template = withTimeLimit(resolve, RENDER_LIMIT_MS, templateTooSlow)
       this.#templates.set(name, template)
     }
     return template
@@ -135,4 +174,18 @@ function effortVariables({ source }: ChatTemplate, effort: string | undefined): 
   if (effort === 'none') return {}
   const message = `reasoning_effort is ${effort}, but this model's chat template knows no reasoning; leave it out.`
   throw new EngineError('unsupported', 'unsupported_parameter', message, { param: 'reasoning_effort' })
+}
+
+const templateTooSlow = () =>
+  new EngineError(
+    'invalid',
+    'chat_template_failed',
+    `The chat template took longer than ${RENDER_LIMIT_MS} ms for these messages and was stopped.`,
+    { param: 'messages' },
+  )
+
+/** Rows of the embedding, which may be more than the tokens. */
+function vocabularyRows(folder: string, tokenizer: ModelTokenizer): number {
+  const rows = readJsonObject(folder, 'config.json')?.vocab_size
+  return typeof rows === 'number' ? rows : tokenizer.vocabSize
 }

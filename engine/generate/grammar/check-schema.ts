@@ -1,0 +1,159 @@
+import { EngineError } from '../../errors.ts'
+import { isJsonObject } from '../../text/tokenizer-files.ts'
+
+export type Schema = Readonly<Record<string, unknown>>
+
+/** What one schema may hold. A grammar grows with all of these, some of them multiplied. */
+const LIMITS = {
+  bytes: 65_536,
+  depth: 32,
+  /** Objects and arrays in the schema. */
+  nodes: 2_000,
+  enumValues: 1_000,
+  pattern: 256,
+  /** maxLength, maxItems and the like; larger ones are refused, not rounded. */
+  count: 1_024,
+}
+
+/** Keywords that the grammar keeps to. */
+const ENFORCED = new Set([
+  ...['type', 'properties', 'required', 'additionalProperties', 'patternProperties', 'propertyNames'],
+  ...['minProperties', 'maxProperties', 'items', 'prefixItems', 'minItems', 'maxItems', 'unevaluatedItems'],
+  ...['unevaluatedProperties', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref', '$defs', 'definitions'],
+  ...['pattern', 'format', 'minLength', 'maxLength', 'minimum', 'maximum', 'exclusiveMinimum'],
+  ...['exclusiveMaximum', 'nullable'],
+])
+/** Keywords that only describe. */
+const DESCRIBING = new Set([
+  ...['$schema', '$id', '$comment', 'title', 'description', 'default', 'examples', 'deprecated', 'readOnly'],
+  ...['writeOnly', 'contentEncoding', 'contentMediaType', '$anchor', 'strict'],
+])
+const COUNTS = new Set(['minLength', 'maxLength', 'minItems', 'maxItems', 'minProperties', 'maxProperties'])
+const TYPES = new Set(['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'])
+/** Keywords whose value maps names to schemas. */
+const MAPS = new Set(['properties', 'patternProperties', '$defs', 'definitions'])
+const LISTS = new Set(['anyOf', 'oneOf', 'allOf', 'prefixItems'])
+const SCHEMAS = new Set([
+  ...['items', 'additionalProperties', 'propertyNames', 'unevaluatedItems', 'unevaluatedProperties'],
+])
+/** The largest product of repetitions that a pattern may ask for. */
+const MAX_REPETITION = 1_024
+
+/**
+ * Refuses what would make a grammar large, slow or untrue, before it is compiled. Keywords that a grammar cannot
+ * enforce (`not`, `uniqueItems`, …) are refused rather than ignored.
+ * @throws EngineError invalid 'invalid_schema', with `param` naming the place.
+ */
+export function checkSchema(schema: unknown, param: string): Schema {
+  if (!isJsonObject(schema)) throw invalid(param, 'is no JSON Schema object')
+  if (Buffer.byteLength(JSON.stringify(schema)) > LIMITS.bytes) {
+    throw invalid(param, `is larger than ${LIMITS.bytes} bytes`)
+  }
+  new Checker(schema).check(schema, param, 0)
+  return schema
+}
+
+class Checker {
+  readonly #root: Schema
+  #nodes = 0
+
+  constructor(root: Schema) {
+    this.#root = root
+  }
+
+  check(schema: unknown, param: string, depth: number): void {
+    if (typeof schema === 'boolean') return
+    if (!isJsonObject(schema)) throw invalid(param, 'is no schema: an object or a boolean is needed')
+    if (depth > LIMITS.depth) throw invalid(param, `is nested more than ${LIMITS.depth} levels deep`)
+    if (++this.#nodes > LIMITS.nodes) throw invalid(param, `has more than ${LIMITS.nodes} parts`)
+    for (const [key, value] of Object.entries(schema)) this.#keyword(key, value, `${param}.${key}`, depth)
+  }
+
+  #keyword(key: string, value: unknown, param: string, depth: number): void {
+    if (DESCRIBING.has(key)) return
+    if (!ENFORCED.has(key)) throw invalid(param, 'is a keyword that cannot be enforced; leave it out')
+    if (MAPS.has(key)) this.#map(key, value, param, depth)
+    else if (LISTS.has(key)) this.#list(value, param, depth)
+    else if (SCHEMAS.has(key)) this.check(value, param, depth + 1)
+    else if (COUNTS.has(key)) checkCount(value, param)
+    else if (key === 'type') checkType(value, param)
+    else if (key === 'pattern') checkPattern(value, param)
+    else if (key === '$ref') this.#reference(value, param)
+    else if (key === 'enum') checkEnum(value, param)
+    else if (key === 'required') checkNames(value, param)
+  }
+
+  #map(key: string, value: unknown, param: string, depth: number): void {
+    if (!isJsonObject(value)) throw invalid(param, 'must be an object')
+    for (const [name, schema] of Object.entries(value)) {
+      if (key === 'patternProperties') checkPattern(name, param)
+      this.check(schema, `${param}.${name}`, depth + 1)
+    }
+  }
+
+  #list(value: unknown, param: string, depth: number): void {
+    if (!Array.isArray(value) || value.length === 0) throw invalid(param, 'must be a list of schemas')
+    for (const [index, schema] of value.entries()) this.check(schema, `${param}.${index}`, depth + 1)
+  }
+
+  /** References stay inside the schema and lead somewhere. */
+  #reference(value: unknown, param: string): void {
+    if (value === '#') return
+    if (typeof value !== 'string' || !value.startsWith('#/')) {
+      throw invalid(param, `is ${JSON.stringify(value)}; only references into the schema itself are followed`)
+    }
+    let at: unknown = this.#root
+    for (const step of value.slice(2).split('/')) {
+      const key = step.replaceAll('~1', '/').replaceAll('~0', '~')
+      at = isJsonObject(at) && Object.hasOwn(at, key) ? at[key] : undefined
+    }
+    if (!isJsonObject(at) && typeof at !== 'boolean') throw invalid(param, `leads nowhere: ${value}`)
+  }
+}
+
+function checkCount(value: unknown, param: string): void {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > LIMITS.count) {
+    throw invalid(param, `is ${JSON.stringify(value)}; a whole number from 0 to ${LIMITS.count} is needed`)
+  }
+}
+
+function checkType(value: unknown, param: string): void {
+  for (const type of Array.isArray(value) ? value : [value]) {
+    if (!TYPES.has(type as string)) {
+      throw invalid(param, `is ${JSON.stringify(type)}; types are ${[...TYPES].join(', ')}`)
+    }
+  }
+}
+
+function checkEnum(value: unknown, param: string): void {
+  if (!Array.isArray(value) || value.length === 0) throw invalid(param, 'must be a list of values')
+  if (value.length > LIMITS.enumValues) throw invalid(param, `has more than ${LIMITS.enumValues} values`)
+}
+
+function checkNames(value: unknown, param: string): void {
+  if (!Array.isArray(value) || !value.every((name) => typeof name === 'string')) {
+    throw invalid(param, 'must be a list of names')
+  }
+}
+
+/** A pattern must be a regular expression, short, and without repetitions that multiply to something large. */
+function checkPattern(value: unknown, param: string): void {
+  if (typeof value !== 'string') throw invalid(param, 'must be a regular expression')
+  if (value.length > LIMITS.pattern) throw invalid(param, `is longer than ${LIMITS.pattern} characters`)
+  try {
+    new RegExp(value, 'u')
+  } catch {
+    throw invalid(param, 'is no regular expression')
+  }
+  let product = 1
+  for (const [, low, high] of value.matchAll(/\{(\d+)(?:,(\d*))?\}/g)) {
+    product *= Math.max(1, Number(high || low))
+  }
+  if (product > MAX_REPETITION) {
+    throw invalid(param, `repeats up to ${product} times; at most ${MAX_REPETITION}`)
+  }
+}
+
+function invalid(param: string, problem: string): EngineError {
+  return new EngineError('invalid', 'invalid_schema', `${param} ${problem}.`, { param })
+}

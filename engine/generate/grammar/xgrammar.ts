@@ -1,0 +1,127 @@
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import type * as XGrammar from '@mlc-ai/web-xgrammar'
+import { EngineError } from '../../errors.ts'
+import type { VocabularyKind } from '../../text/token-bytes.ts'
+import type { TokenGrammar } from '../sequence.ts'
+import type { GrammarFormat } from './format.ts'
+
+/** A model's tokens as the library takes them; plain data, so that it can go to a worker. */
+export interface GrammarVocabulary {
+  /** By token id, as the vocabulary writes them; ids without a token are empty. */
+  texts: string[]
+  kind: VocabularyKind
+  /** Rows of the model's logits: may be more than the tokens. */
+  logits: number
+  stopIds: number[]
+  /** Tokens that hold control characters other than a line break: the library lets them into strings, JSON does not. */
+  controlIds: number[]
+}
+
+/**
+ * The library is a CommonJS bundle in a package that says "type": "module", so neither import nor require can load it.
+ * Each call gives an instance of its own: an instance whose WebAssembly has aborted is of no use any more.
+ */
+function loadLibrary(): typeof XGrammar {
+  const require = createRequire(import.meta.url)
+  const file = require.resolve('@mlc-ai/web-xgrammar')
+  const module = { exports: {} as typeof XGrammar }
+  const source = readFileSync(file, 'utf8').replace("await import('module')", "require('module')")
+  const run = new Function('module', 'exports', 'require', '__filename', source)
+  run(module, module.exports, require, file)
+  return module.exports
+}
+
+/** Blank space between JSON's parts: enough for indentation, not enough for a model to lose itself in it. */
+const MAX_WHITESPACE = 12
+
+/** What a matcher's handle offers, below its own methods, which are asynchronous without need. */
+interface MatcherHandle {
+  GetNextTokenBitmask(vocabSize: number): { size(): number; get(index: number): number; delete(): void }
+}
+
+/** A grammar compiled for one vocabulary. */
+export interface CompiledTokenGrammar {
+  /** A matcher at the beginning; dispose() frees its WebAssembly memory. */
+  start(): Promise<TokenGrammar & { dispose(): void }>
+  dispose(): void
+}
+
+/** Compiles grammars over one vocabulary. Compiling blocks the thread, and the wrong grammar aborts it: see compiler.ts. */
+export class GrammarLibrary {
+  readonly #library: typeof XGrammar
+  readonly #vocabulary: GrammarVocabulary
+  readonly #compiler: XGrammar.GrammarCompiler
+
+  private constructor(
+    library: typeof XGrammar,
+    vocabulary: GrammarVocabulary,
+    compiler: XGrammar.GrammarCompiler,
+  ) {
+    this.#library = library
+    this.#vocabulary = vocabulary
+    this.#compiler = compiler
+  }
+
+  static async load(vocabulary: GrammarVocabulary): Promise<GrammarLibrary> {
+    const library = loadLibrary()
+    const { texts, kind, logits, stopIds } = vocabulary
+    const info = await library.TokenizerInfo.createTokenizerInfo(texts, kind, false, logits, stopIds)
+    return new GrammarLibrary(
+      library,
+      vocabulary,
+      await library.GrammarCompiler.createGrammarCompiler(info, false),
+    )
+  }
+
+  /** @throws EngineError invalid 'invalid_schema' when the library refuses the grammar. */
+  async compile(format: GrammarFormat): Promise<CompiledTokenGrammar> {
+    try {
+      return this.#wrap(await this.#compileFormat(format))
+    } catch (cause) {
+      throw new EngineError('invalid', 'invalid_schema', 'The schema cannot be turned into a grammar.', {
+        cause,
+      })
+    }
+  }
+
+  #compileFormat(format: GrammarFormat): Promise<XGrammar.CompiledGrammar> {
+    if (format.type !== 'json_schema') return this.#compiler.compileStructuralTag({ ...format })
+    const text = JSON.stringify(format.json_schema)
+    return this.#compiler.compileJSONSchema(text, true, undefined, undefined, true, MAX_WHITESPACE)
+  }
+
+  #wrap(compiled: XGrammar.CompiledGrammar): CompiledTokenGrammar {
+    const { logits, stopIds, controlIds } = this.#vocabulary
+    const library = this.#library
+    return {
+      async start() {
+        const matcher = await library.GrammarMatcher.createGrammarMatcher(compiled, stopIds)
+        const handle = (matcher as unknown as { handle: MatcherHandle }).handle
+        const words = new Int32Array(Math.ceil(logits / 32))
+        return {
+          mask() {
+            if (matcher.isTerminated()) return onlyStops(words, stopIds)
+            const mask = handle.GetNextTokenBitmask(logits)
+            for (let at = 0; at < words.length; at++) words[at] = mask.get(at)
+            mask.delete()
+            for (const id of controlIds) words[id >> 5]! &= ~(1 << (id & 31))
+            return words
+          },
+          accept(token) {
+            if (!matcher.isTerminated()) matcher.acceptToken(token)
+          },
+          dispose: () => matcher.dispose(),
+        }
+      },
+      dispose: () => compiled.dispose(),
+    }
+  }
+}
+
+/** Behind the end of the grammar only the end of the answer may come. */
+function onlyStops(words: Int32Array, stopIds: readonly number[]): Int32Array {
+  words.fill(0)
+  for (const id of stopIds) words[id >> 5]! |= 1 << (id & 31)
+  return words
+}
