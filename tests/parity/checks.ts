@@ -8,6 +8,7 @@ import { type LoraAdapter, readAdapter, writeAdapter } from '../../engine/adapte
 import { Decoder, type DecoderAdapter } from '../../engine/generate/decoder.ts'
 import { openModel } from '../../engine/models/index.ts'
 import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
+import { checkExpertAdapter } from './expert-adapter.ts'
 import {
   bounded,
   type Check,
@@ -44,6 +45,7 @@ export async function checkFamily(reference: Reference, python: string | null): 
   } finally {
     await decoder.release()
   }
+  if (python) checks.push(...(await checkExpertAdapter(base, python, LOGITS_BOUND)))
   for (const kind of kinds) checks.push(...(await checkTraining(reference, base, kind)))
   if (reference.json.full_curve) {
     checks.push(...(await checkCurve('full', reference, base, { kind: 'full' }, reference.json.full_curve)))
