@@ -55,7 +55,8 @@ export function decoderConfig(raw: RawConfig, rules: FamilyRules = {}): DecoderC
   const heads = config.num_attention_heads
   const keyValueHeads = config.num_key_value_heads ?? heads
   const headDim = config.head_dim ?? config.hidden_size / heads
-  if (!Number.isInteger(headDim)) throw malformedConfig(raw, `hidden_size is no multiple of ${heads} heads`)
+  if (!Number.isInteger(headDim))
+    throw malformedConfig(raw, `hidden_size ${config.hidden_size} is no multiple of ${heads} heads`)
   if (heads % keyValueHeads !== 0) {
     throw malformedConfig(raw, `${heads} query heads cannot share ${keyValueHeads} key heads evenly`)
   }

@@ -1,3 +1,4 @@
+import { EngineError } from '../errors.ts'
 import type { Value } from '../graph/values.ts'
 import type { DecoderConfig } from '../models/config.ts'
 import type { AttentionForm } from './attention.ts'
@@ -29,7 +30,22 @@ export function decoder(m: ModelBuilder, config: DecoderConfig, form: BuildForm)
     const input = x
     x = m.g.segment(() => decoderLayer(m, config, place, input))
   }
+  refuseUnread(m, config)
   return rmsNorm(m, config, x, names.finalNorm, config.hiddenSize)
+}
+
+/** Weights of layers that the config leaves out (biases, norms, more layers) would change what the model computes. */
+function refuseUnread(m: ModelBuilder, { names, modelType }: DecoderConfig): void {
+  const unread = m.unreadBelow(names.layers)
+  if (unread.length === 0) return
+  const shown =
+    unread.length > 5 ? `${unread.slice(0, 5).join(', ')} and ${unread.length - 5} more` : unread.join(', ')
+  throw new EngineError(
+    'unsupported',
+    'weights_unused',
+    `the weights hold ${shown}, which a ${modelType} with this config.json does not use`,
+    { param: 'config.json' },
+  )
 }
 
 /**

@@ -128,6 +128,19 @@ export class ModelBuilder {
     return this.g.Cast(this.parameter(name, shape), 'float32')
   }
 
+  /**
+   * Tensors of the checkpoint below a path that nothing has read. Buffers of old checkpoints don't count, nor do the
+   * parts of a linear module that isn't stored as one weight.
+   */
+  unreadBelow(path: string): string[] {
+    const linears = new Set(this.linears.map((module) => module.path))
+    return [...this.folder.entries.keys()].filter((name) => {
+      if (!name.startsWith(`${path}.`) || this.loaded.has(name) || name.endsWith('.inv_freq')) return false
+      const module = name.slice(0, name.lastIndexOf('.'))
+      return !linears.has(module) || this.folder.has(`${module}.weight`)
+    })
+  }
+
   /** Rows of an embedding table: int64 [batch, seq] → float32 [batch*seq, width]. */
   embedding(path: string, vocabulary: number, width: number): Value {
     const table = this.parameter(`${path}.weight`, [vocabulary, width])

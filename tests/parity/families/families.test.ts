@@ -154,3 +154,17 @@ describe.each(names)('%s', (name) => {
     expect(paths.sort()).toEqual([...reference.linear].sort())
   })
 })
+
+describe('weights that a config leaves out', () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'anneal-family-'))
+  afterAll(() => rmSync(scratch, { recursive: true }))
+  const llama = readCase('llama-linear-rope-and-biases')
+  const cases: [string, Partial<FamilyCase['config']>, RegExp][] = [
+    ['biases', { mlp_bias: false }, /gate_proj\.bias/],
+    ['more layers', { num_hidden_layers: 1 }, /model\.layers\.1\./],
+  ]
+  it.each(cases)('%s are refused by their names', async (name, fields, message) => {
+    const folder = writeModel(join(scratch, name), { ...llama, config: { ...llama.config, ...fields } })
+    await expect(Decoder.load(folder)).rejects.toThrow(message)
+  })
+})
