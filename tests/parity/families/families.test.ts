@@ -72,6 +72,16 @@ function batchOf({ inputIds, lengths }: FamilyCase): TokenBatch {
   }
 }
 
+/** Fewer tokens than there are experts. */
+const TWO_TOKENS = {
+  rows: 1,
+  length: 2,
+  inputIds: BigInt64Array.of(5n, 7n),
+  trainedPositions: BigInt64Array.of(1n),
+  labels: BigInt64Array.of(3n),
+  tokens: 2,
+}
+
 const pathOf = (name: string) => /^base_model\.model\.(.*)\.lora_[AB]\.weight$/.exec(name)![1]!
 
 async function compileStep(
@@ -146,6 +156,19 @@ describe.each(names)('%s', (name) => {
       }
     },
   )
+
+  it.runIf(reference.experts.length > 0)('leaves experts alone that no token was sent to', async () => {
+    const step = await compileStep(folder, reference)
+    const { gradients } = await step.run({ ...batchOf(reference), ...TWO_TOKENS }, 1)
+    await step.release()
+    const largest = gradients.map((gradient) => Math.max(...gradient.map(Math.abs)))
+    const untouched = step.parameters
+      .filter((_, index) => largest[index] === 0)
+      .map((parameter) => parameter.name)
+    expect(largest.every(Number.isFinite)).toBe(true)
+    expect(untouched.length).toBeGreaterThan(0)
+    expect(untouched.every((parameter) => parameter.includes('.experts.'))).toBe(true)
+  })
 
   it("adapts with lora_target 'all' what PEFT's all-linear does", async () => {
     const step = await compileStep(folder, reference, { targets: 'all' })
