@@ -48,6 +48,8 @@ const config: ConfigInput = {
   },
   /** Jobs of each kind that run at the same time. */
   concurrency: { train: 1, merge: 1, export: 1, import: 1 },
+  /** An MLflow server for runs with report_to mlflow: { mlflow: { uri: 'http://127.0.0.1:5000' } }. */
+  tracking: {},
   chat: {
     /** Threads of the engine that answers; 0 leaves the choice to it. */
     threads: 0,

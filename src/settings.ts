@@ -66,6 +66,18 @@ export const configSchema = z.strictObject({
       loadedModels: count.min(1).max(64).default(1),
     })
     .prefault({}),
+  /** Where report_to sends a run's curves. Clients may only choose among what is set up here. */
+  tracking: z
+    .strictObject({
+      mlflow: z
+        .strictObject({
+          uri: z.url({ protocol: /^https?$/ }),
+          experiment: z.string().min(1).default('anneal'),
+          token: z.string().min(1).optional(),
+        })
+        .optional(),
+    })
+    .prefault({}),
   jobs: z.strictObject({ cancelGraceSeconds: z.number().min(0).max(86400).default(120) }).prefault({}),
   logLevel: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
 })
@@ -99,6 +111,9 @@ const OVERRIDES: Record<string, (config: Overridable, value: string) => void> = 
   ANNEAL_PORT: (config, value) => set(config, 'server', 'port', asNumber(value)),
   ANNEAL_API_KEY: (config, value) => set(config, 'server', 'apiKeys', [sha256(value)]),
   ANNEAL_CHAT_THREADS: (config, value) => set(config, 'chat', 'threads', asNumber(value)),
+  MLFLOW_TRACKING_URI: (config, value) => setMlflow(config, { uri: value }),
+  MLFLOW_EXPERIMENT_NAME: (config, value) => setMlflow(config, { experiment: value }),
+  MLFLOW_TRACKING_TOKEN: (config, value) => setMlflow(config, { token: value }),
   ANNEAL_LOG_LEVEL: (config, value) => Object.assign(config, { logLevel: value }),
 }
 
@@ -231,6 +246,13 @@ export function isLoopback(host: string): boolean {
 function set(config: Overridable, section: string, key: string, value: unknown): void {
   const sections = config as Record<string, Record<string, unknown>>
   sections[section] = { ...sections[section], [key]: value }
+}
+
+/** MLflow's own variables; without an address they mean nothing here. */
+function setMlflow(config: Overridable, values: { uri?: string; experiment?: string; token?: string }): void {
+  const { tracking } = config as { tracking?: { mlflow?: object } }
+  if (values.uri === undefined && !tracking?.mlflow) return
+  set(config, 'tracking', 'mlflow', { ...tracking?.mlflow, ...values })
 }
 
 /** Text that is no number stays text, so that the schema names the field. */

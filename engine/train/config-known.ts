@@ -151,6 +151,6 @@ export const UNSUPPORTED_VALUES: Readonly<Record<string, readonly unknown[]>> = 
     'lion_32bit',
     'lion_8bit',
   ],
-  report_to: ['all', 'tensorboard', 'wandb', 'mlflow', 'swanlab', 'trackio'],
+  report_to: ['wandb', 'swanlab', 'trackio'],
   eval_strategy: ['epoch'],
 }

@@ -184,7 +184,11 @@ export const trainConfigSchema = z.object({
     .optional()
     .describe('A checkpoint folder, or true for the last one in output_dir.'),
   plot_loss: z.boolean().default(true).describe('Draw training_loss.png.'),
-  report_to: z.literal('none').default('none').describe('Outside trackers: none is supported.'),
+  report_to: z
+    .array(z.enum(['none', 'all', 'tensorboard', 'mlflow']))
+    .min(1)
+    .default(['none'])
+    .describe("Trackers that get the curves; 'all' stands for those that are set up."),
 })
 
 export type FieldName = keyof typeof trainConfigSchema.shape

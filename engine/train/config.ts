@@ -111,7 +111,8 @@ function withCanonicalNames(input: Record<string, unknown>, problems: Problem[])
 function refusal(field: string, value: unknown): Problem | undefined {
   if (isField(field)) {
     const values: readonly unknown[] = UNSUPPORTED_VALUES[field] ?? []
-    if (!values.includes(coerceScalar(value))) return undefined
+    const given = field === 'report_to' ? [toList(value)].flat() : [coerceScalar(value)]
+    if (!given.some((one) => values.includes(one))) return undefined
     return unsupported(field, value, `Supported: ${describeValues(field)}.`)
   }
   if (IGNORED_FIELDS.has(field)) return undefined
@@ -277,6 +278,7 @@ function describeValues(field: FieldName): string {
   let schema: z.ZodType = trainConfigSchema.shape[field]
   while (schema instanceof z.ZodDefault || schema instanceof z.ZodOptional)
     schema = schema.unwrap() as z.ZodType
+  if (schema instanceof z.ZodArray) schema = schema.element as z.ZodType
   if (schema instanceof z.ZodEnum) return schema.options.map(show).join(', ')
   if (schema instanceof z.ZodLiteral) return [...schema.values].map(show).join(', ')
   return field === 'lora_target' ? "'all' or a list of names" : 'true, false or a path'

@@ -14,7 +14,8 @@ export type OutputPlan =
   | { action: 'resume'; checkpoint: string }
 
 /** What a run has in its folder before its first checkpoint. */
-const BEFORE_FIRST_CHECKPOINT = /^(trainer_log\.jsonl|training_args\.yaml|running_log\.txt|\..+\.partial-.+)$/
+const BEFORE_FIRST_CHECKPOINT =
+  /^(trainer_log\.jsonl|training_args\.yaml|running_log\.txt|runs|mlflow_run\.json|\..+\.partial-.+)$/
 /** What runs write: only this is removed by overwrite_output_dir. */
 const RUN_FILES = new RegExp(
   [
@@ -28,6 +29,7 @@ const RUN_FILES = new RegExp(
     'trainer_log\\.jsonl',
     'training_(eval_loss|loss|rewards_accuracies|rewards_chosen)\\.png',
     'runs',
+    'mlflow_run\\.json',
     'training_args\\.yaml',
     'running_log\\.txt',
     'README\\.md',

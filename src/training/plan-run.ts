@@ -6,6 +6,7 @@ import { type OutputPlan, planOutput } from '../../engine/train/output-dir.ts'
 import { baseEntry, type ModelEntry, type ModelRegistry } from '../models/registry.ts'
 import { sourceOf } from '../services/artifacts.ts'
 import type { Settings } from '../settings.ts'
+import { trackersOf } from '../tracking/index.ts'
 import { placeOutput } from './output-dir.ts'
 import type { TrainTask } from './task.ts'
 
@@ -29,6 +30,7 @@ export async function planRun(
   trusted: boolean,
 ): Promise<PlannedRun> {
   const config = parseTrainConfig(body)
+  trackersOf(config, settings) // refuses what is not set up
   const model = await startModel(models, config, trusted)
   const datasetDir = datasetDirOf(config, settings.directories.datasets, trusted)
   const { saves } = settings.directories

@@ -8,6 +8,8 @@ import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
 import { createRunFolder } from '../../../engine/train/run-folder.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
 import { readModelFacts } from '../../models/model-folder.ts'
+import { loadSettings } from '../../settings.ts'
+import { trackEvents, trackersOf } from '../../tracking/index.ts'
 import { buildStep } from '../../training/build-step.ts'
 import { memoryAvailable } from '../../training/memory.ts'
 import { createModelWriter } from '../../training/model-writer.ts'
@@ -36,6 +38,10 @@ export const trainTask: Task = async (context) => {
   try {
     const writeModel = createModelWriter(config, step, source.baseFolder)
     const record = createRunFolder({ outputDir, config, writeModel })
+    // Read anew here: a server's address may hold credentials, which belong into no job's row.
+    const trackers = trackersOf(config, await loadSettings())
+    const warn = (message: string, data: { code: string }) => report('warning', message, data)
+    const track = trackEvents(trackers, { id: job.id, config, outputDir }, warn)
     const { parameters } = readModelFacts(source.baseFolder)
     const events = train({
       config,
@@ -55,6 +61,7 @@ export const trainTask: Task = async (context) => {
       await record(event)
       log(event)
       reportTrainEvent(event, report)
+      await track(event)
       if (event.type === 'done') metrics = { ...event.results.train, ...event.results.eval }
     }
     return { metrics }
