@@ -50,6 +50,10 @@ const config: ConfigInput = {
   concurrency: { train: 1, merge: 1, export: 1, import: 1 },
   /** An MLflow server for runs with report_to mlflow: { mlflow: { uri: 'http://127.0.0.1:5000' } }. */
   tracking: {},
+  hub: {
+    /** Where `anneal pull` fetches base models; HF_ENDPOINT and HF_TOKEN go before. Nothing else is ever asked. */
+    endpoint: 'https://huggingface.co',
+  },
   chat: {
     /** Threads of the engine that answers; 0 leaves the choice to it. */
     threads: 0,

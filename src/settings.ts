@@ -60,6 +60,13 @@ export const configSchema = z.strictObject({
       import: count.min(1).max(64).default(1),
     })
     .prefault({}),
+  /** Where `anneal pull` fetches base models. */
+  hub: z
+    .strictObject({
+      endpoint: z.url({ protocol: /^https?$/ }).default('https://huggingface.co'),
+      token: z.string().min(1).optional(),
+    })
+    .prefault({}),
   chat: z
     .strictObject({
       threads: count.min(0).max(1024).default(0),
@@ -114,6 +121,8 @@ const OVERRIDES: Record<string, (config: Overridable, value: string) => void> = 
   MLFLOW_TRACKING_URI: (config, value) => setMlflow(config, { uri: value }),
   MLFLOW_EXPERIMENT_NAME: (config, value) => setMlflow(config, { experiment: value }),
   MLFLOW_TRACKING_TOKEN: (config, value) => setMlflow(config, { token: value }),
+  HF_ENDPOINT: (config, value) => set(config, 'hub', 'endpoint', value),
+  HF_TOKEN: (config, value) => set(config, 'hub', 'token', value),
   ANNEAL_LOG_LEVEL: (config, value) => Object.assign(config, { logLevel: value }),
 }
 

@@ -44,10 +44,7 @@ export async function commitFolder<T>(
     const result = await fill(partial)
     syncTree(partial)
     checkCancelled(signal)
-    checkVacant(target)
-    if (existsSync(target)) rmdirSync(target)
-    renameSync(partial, target)
-    syncFolder(parent)
+    rename(partial, target)
     return result
   } catch (error) {
     rmSync(partial, { recursive: true, force: true })
@@ -55,6 +52,19 @@ export async function commitFolder<T>(
   } finally {
     active.delete(partial)
   }
+}
+
+/** Makes a folder that is complete durable and gives it its name, which is on the same disk. */
+export function publishFolder(complete: string, folder: string): void {
+  syncTree(complete)
+  rename(complete, resolve(folder))
+}
+
+function rename(complete: string, target: string): void {
+  checkVacant(target)
+  if (existsSync(target)) rmdirSync(target)
+  renameSync(complete, target)
+  syncFolder(dirname(target))
 }
 
 /** Removes what a killed process left half-written in `parent`; folders of living processes stay. */

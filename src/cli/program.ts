@@ -11,6 +11,7 @@ import { importCommand } from './import.ts'
 import { mergeCommand } from './merge.ts'
 import { modelsCommand } from './models.ts'
 import { previewCommand } from './preview.ts'
+import { pullCommand } from './pull.ts'
 import { serveCommand } from './serve.ts'
 import { reportFailure } from './support/failure.ts'
 import { trainCommand } from './train.ts'
@@ -41,6 +42,7 @@ export function buildProgram(): Command {
     mergeCommand(),
     exportCommand(),
     datasetsCommand(),
+    pullCommand(),
     importCommand(),
     modelsCommand(),
     doctorCommand(),
