@@ -47,7 +47,7 @@ const config: ConfigInput = {
     minQuantizeParameters: 700e6,
   },
   /** Jobs of each kind that run at the same time. */
-  concurrency: { train: 1, merge: 1, export: 1, import: 1 },
+  concurrency: { train: 1, merge: 1, export: 1, import: 1, evaluation: 1 },
   /** An MLflow server for runs with report_to mlflow: { mlflow: { uri: 'http://127.0.0.1:5000' } }. */
   tracking: {},
   hub: {

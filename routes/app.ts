@@ -8,6 +8,7 @@ import { datasetRoutes, datasetsPath } from './datasets.ts'
 import { docsRoutes } from './docs.ts'
 import { embeddingRoutes } from './embeddings.ts'
 import { answerError, defaultHook, RouteError, toHttpError } from './errors.ts'
+import { evaluationRoutes } from './evaluations.ts'
 import { exportRoutes } from './exports.ts'
 import { hubRoutes } from './hub.ts'
 import { importRoutes } from './imports.ts'
@@ -75,6 +76,7 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.route('/', datasetRoutes(services.datasets, options.maxUploadBytes))
   app.route('/', mergeRoutes(services.merges, streams))
   app.route('/', exportRoutes(services.exports, streams))
+  app.route('/', evaluationRoutes(services.evaluations, streams))
   app.route('/', importRoutes(services.imports, streams))
   app.route('/', hubRoutes(services.hub))
   app.route('/', ollamaRoutes(services.ollama))

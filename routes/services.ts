@@ -10,6 +10,7 @@ import type {
   DatasetPreview,
   DatasetPreviewQuery,
 } from './schemas/datasets.ts'
+import type { Evaluation, EvaluationRequest } from './schemas/evaluations.ts'
 import type { ImportJob, ImportRequest } from './schemas/imports.ts'
 import type { JobEvent } from './schemas/jobs.ts'
 import type { Model } from './schemas/models.ts'
@@ -116,6 +117,17 @@ export interface ImportService extends Jobs<ImportJob> {
   create(request: ImportRequest): Promise<ImportJob>
 }
 
+export interface EvaluationService extends Jobs<Evaluation> {
+  /** Finds models and data, and queues the evaluation. */
+  create(request: EvaluationRequest): Promise<Evaluation>
+  /** Queues a failed or cancelled evaluation again; finished rows are kept. Another state: 'conflict'. */
+  resume(id: string): Promise<Evaluation>
+  /** Removes a finished evaluation and its folder. A queued or running one: 'conflict'. */
+  delete(id: string): Promise<void>
+  /** generated_predictions.jsonl of one of its models, the first by default. None (yet): 'not_found'. */
+  predictions(id: string, model: string | undefined): Promise<StoredBytes>
+}
+
 /** A file that was received but belongs to no dataset yet. */
 export interface StagedUpload {
   fileName: string
@@ -173,6 +185,7 @@ export interface Services {
   imports: ImportService
   hub: HubService
   ollama: OllamaService
+  evaluations: EvaluationService
   models: ModelService
   chat: ChatService
   completions: CompletionService
@@ -219,6 +232,8 @@ export type {
   DatasetFields,
   DatasetPreview,
   DatasetPreviewQuery,
+  Evaluation,
+  EvaluationRequest,
   ExportFile,
   ExportJob,
   ExportRequest,

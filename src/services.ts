@@ -3,6 +3,7 @@ import { chatService } from './services/chat.ts'
 import { completionService } from './services/completions.ts'
 import type { ServiceContext } from './services/context.ts'
 import { datasetService } from './services/datasets.ts'
+import { type Evaluations, evaluationService } from './services/evaluations.ts'
 import { type Exports, exportService } from './services/exports.ts'
 import { hubService } from './services/hub.ts'
 import { type Imports, importService } from './services/imports.ts'
@@ -19,6 +20,7 @@ export interface AppServices extends Services {
   merges: Merges
   exports: Exports
   imports: Imports
+  evaluations: Evaluations
 }
 
 export function createServices(context: ServiceContext, state: { status: Health['status'] }): AppServices {
@@ -31,6 +33,7 @@ export function createServices(context: ServiceContext, state: { status: Health[
     imports: importService(context),
     hub: hubService(context),
     ollama: ollamaService(context),
+    evaluations: evaluationService(context),
     models: modelService(context),
     chat: chatService(context),
     completions: completionService(context),

@@ -58,6 +58,7 @@ export const configSchema = z.strictObject({
       merge: count.min(1).max(64).default(1),
       export: count.min(1).max(64).default(1),
       import: count.min(1).max(64).default(1),
+      evaluation: count.min(1).max(64).default(1),
     })
     .prefault({}),
   /** Where `anneal pull` fetches base models. */

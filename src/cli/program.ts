@@ -6,6 +6,7 @@ import { chatCommand } from './chat.ts'
 import { datasetsCommand } from './datasets.ts'
 import { demoCommand } from './demo.ts'
 import { doctorCommand } from './doctor.ts'
+import { evalCommand } from './eval.ts'
 import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
 import { mergeCommand } from './merge.ts'
@@ -41,6 +42,7 @@ export function buildProgram(): Command {
     chatCommand(),
     mergeCommand(),
     exportCommand(),
+    evalCommand(),
     datasetsCommand(),
     pullCommand(),
     importCommand(),

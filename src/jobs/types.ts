@@ -2,7 +2,7 @@ import type { JobEventType, JobStatus } from '../../routes/schemas/jobs.ts'
 
 export type { JobEventType, JobStatus }
 
-export const JOB_KINDS = ['train', 'merge', 'export', 'import'] as const
+export const JOB_KINDS = ['train', 'merge', 'export', 'import', 'evaluation'] as const
 
 export type JobKind = (typeof JOB_KINDS)[number]
 
@@ -12,6 +12,7 @@ export const ID_PREFIX: Record<JobKind, string> = {
   merge: 'merge',
   export: 'export',
   import: 'import',
+  evaluation: 'eval',
 }
 
 /** The fields of an event, by its type; numbers and short texts. */

@@ -43,6 +43,10 @@ export function bytesOf(job: Job): number | null {
 }
 
 /** Where a merge or an export lands. */
-export function artifactFolder(saves: string, kind: 'merges' | 'exports', id: string): string {
+export function artifactFolder(
+  saves: string,
+  kind: 'merges' | 'exports' | 'evaluations',
+  id: string,
+): string {
   return join(saves, kind, id)
 }

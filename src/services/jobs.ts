@@ -57,7 +57,13 @@ type Queue = ServiceContext['queue']
 export async function findJob(queue: Queue, kind: JobKind, id: string): Promise<Job> {
   const job = await queue.get(id)
   if (job?.kind === kind) return job
-  const noun = { train: 'training run', merge: 'merge', export: 'export', import: 'import' }[kind]
+  const noun = {
+    train: 'training run',
+    merge: 'merge',
+    export: 'export',
+    import: 'import',
+    evaluation: 'evaluation',
+  }[kind]
   throw new EngineError('not_found', `${ID_PREFIX[kind]}_not_found`, `There is no ${noun} ${show(id)}.`, {
     param: 'id',
   })

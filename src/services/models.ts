@@ -49,8 +49,10 @@ export async function checkUnused(
       model?: { baseFolder: string }
       baseFolder?: string
       adapterFolder?: string
+      models?: { baseFolder: string; adapterFolder?: string }[]
     }
-    const read = [task.model?.baseFolder, task.baseFolder, task.adapterFolder]
+    const evaluated = task.models?.flatMap((model) => [model.baseFolder, model.adapterFolder]) ?? []
+    const read = [task.model?.baseFolder, task.baseFolder, task.adapterFolder, ...evaluated]
     if (read.some((folder) => folder === entry.folder || folder?.startsWith(`${entry.folder}/`))) {
       throw conflict('model_in_use', `${entry.id} is being read by ${job.id}, which is ${job.status}.`)
     }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type {
+  Evaluation,
   ExportJob,
   ImportJob,
   JobEvent,
@@ -75,6 +76,18 @@ export const fakeImport = (id: string): ImportJob => ({
   dtype: null,
   progress: null,
   bytes: null,
+  ...idle,
+  status: 'queued',
+})
+
+export const fakeEvaluation = (id: string): Evaluation => ({
+  id,
+  object: 'evaluation',
+  models: ['tiny'],
+  dataset: 'demo',
+  task: null,
+  progress: null,
+  results: [],
   ...idle,
   status: 'queued',
 })

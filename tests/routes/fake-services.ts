@@ -9,6 +9,7 @@ import type {
 import type {
   AppOptions,
   Dataset,
+  Evaluation,
   ExportJob,
   ImportJob,
   JobEvent,
@@ -19,6 +20,7 @@ import type {
 } from '../../routes/services.ts'
 import {
   FakeError,
+  fakeEvaluation,
   fakeExport,
   fakeImport,
   fakeMerge,
@@ -252,6 +254,28 @@ class FakeOllama {
   }
 }
 
+class FakeEvaluations extends FakeJobs<Evaluation> {
+  readonly requests: unknown[] = []
+
+  async create(request: unknown) {
+    this.requests.push(request)
+    return this.add(fakeEvaluation('eval-1'))
+  }
+
+  async resume(id: string) {
+    return this.get(id)
+  }
+
+  async delete(id: string) {
+    await this.get(id)
+  }
+
+  async predictions(id: string) {
+    await this.get(id)
+    return storedBytes(Buffer.from('{"prompt":"p","predict":"a","label":"b"}\n'))
+  }
+}
+
 class FakeDatasets {
   readonly registered = new Map<string, { fields: unknown; content: Buffer; fileName: string }>()
   /** Staged files that neither became a dataset nor were discarded. */
@@ -464,6 +488,7 @@ export class FakeServices {
   readonly imports = new FakeImports()
   readonly hub = new FakeHub(this.exports)
   readonly ollama = new FakeOllama(this.exports)
+  readonly evaluations = new FakeEvaluations()
   readonly models = new FakeModels()
   readonly chat = new FakeChat()
   readonly completions = new FakeCompletions()

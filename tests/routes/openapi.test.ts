@@ -60,6 +60,7 @@ describe('GET /openapi.json', () => {
         .sort(),
     ).toMatchInlineSnapshot(`
       [
+        "DELETE /v1/evaluations/{id}",
         "DELETE /v1/models/{id}",
         "DELETE /v1/training/runs/{id}",
         "GET /health",
@@ -69,6 +70,10 @@ describe('GET /openapi.json', () => {
         "GET /metrics",
         "GET /v1/datasets",
         "GET /v1/datasets/{name}/preview",
+        "GET /v1/evaluations",
+        "GET /v1/evaluations/{id}",
+        "GET /v1/evaluations/{id}/events",
+        "GET /v1/evaluations/{id}/predictions",
         "GET /v1/exports",
         "GET /v1/exports/{id}",
         "GET /v1/exports/{id}/archive.tar",
@@ -99,6 +104,9 @@ describe('GET /openapi.json', () => {
         "POST /v1/datasets/{name}/convert",
         "POST /v1/detokenize",
         "POST /v1/embeddings",
+        "POST /v1/evaluations",
+        "POST /v1/evaluations/{id}/cancel",
+        "POST /v1/evaluations/{id}/resume",
         "POST /v1/exports",
         "POST /v1/exports/{id}/cancel",
         "POST /v1/imports/{id}/cancel",

@@ -29,4 +29,4 @@ async function fakeTask({ job, signal, report }: TaskContext): Promise<Record<st
 }
 
 const load = async () => fakeTask
-runChild({ train: load, merge: load, export: load, import: load })
+runChild({ train: load, merge: load, export: load, import: load, evaluation: load })

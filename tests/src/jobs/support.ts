@@ -30,7 +30,7 @@ export function openQueue(folder = mkdtempSync(join(tmpdir(), 'anneal-jobs-'))) 
 export type OpenQueue = ReturnType<typeof openQueue>
 
 export function fakeSupervisor({ queue, folder }: OpenQueue, changes: Partial<SupervisorOptions> = {}) {
-  const concurrency: Record<JobKind, number> = { train: 1, merge: 1, export: 1, import: 1 }
+  const concurrency: Record<JobKind, number> = { train: 1, merge: 1, export: 1, import: 1, evaluation: 1 }
   return new JobSupervisor({
     queue,
     owner: self,
