@@ -50,7 +50,9 @@ const render = createRoute({
 
 function toMessage(body: ChatMessageBody): ChatMessage {
   const { role, content, name, tool_call_id, tool_calls, reasoning_content } = body
-  const calls = tool_calls?.map((call) => ({ id: call.id, ...call.function })) ?? []
+  const calls = (tool_calls ?? []).map((call) => {
+    return { id: call.id, name: call.function.name, arguments: call.function.arguments }
+  })
   return {
     role: role === 'developer' ? 'system' : role,
     content: typeof content === 'string' ? content : (content?.map((part) => part.text).join('') ?? ''),

@@ -26,7 +26,11 @@ export const toolChoice = z.union([
 export const messageToolCall = z.strictObject({
   id: z.string().min(1).max(200),
   type: z.literal('function'),
-  function: z.strictObject({ name: z.string().min(1).max(200), arguments: z.string() }),
+  function: z.strictObject({
+    name: z.string().min(1).max(200),
+    arguments: z.string(),
+    parsed_arguments: z.unknown().optional().openapi({ description: "Some clients' own reading." }),
+  }),
   index: z.int().nullish(),
 })
 

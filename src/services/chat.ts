@@ -8,7 +8,7 @@ import type {
 } from '../../routes/generation-services.ts'
 import type { ChatInput, GenerateRequest } from '../engine-host/protocol.ts'
 import type { ModelEntry } from '../models/registry.ts'
-import { afterStarts, interleave } from './choices.ts'
+import { afterStarts, CONCURRENT_ANSWERS, interleave } from './choices.ts'
 import type { ServiceContext } from './context.ts'
 import { checkBudget, fingerprint, generationSettings, UsageCounter } from './generation.ts'
 import { measured } from './measured.ts'
@@ -43,7 +43,8 @@ async function* answer(
   const answers = Array.from({ length: n }, (_, choice) => begin(choice))
   const usage = new UsageCounter(n)
   let started = false
-  for await (const { choice, event } of afterStarts(interleave(answers, n, signal), n)) {
+  const concurrency = Math.min(n, CONCURRENT_ANSWERS)
+  for await (const { choice, event } of afterStarts(interleave(answers, concurrency, signal), concurrency)) {
     if (event.type === 'start') {
       if (!started) yield { type: 'start', systemFingerprint: fingerprint(model, version) }
       started = true

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { EventQueue } from '../../engine/generate/event-queue.ts'
 import type { AnswerEvent } from '../engine-host/protocol.ts'
 
@@ -6,6 +7,9 @@ export interface ChoiceEvent {
   choice: number
   event: AnswerEvent
 }
+
+/** Answers of one request that are worked on at the same time, so that no request fills the queue alone. */
+export const CONCURRENT_ANSWERS = 8
 
 /** Begins one answer. */
 export type Begin = (signal: AbortSignal) => AsyncIterable<AnswerEvent>
@@ -25,6 +29,7 @@ export async function* interleave(
     return
   }
   const abort = new AbortController()
+  setMaxListeners(0, abort.signal)
   const follow = () => abort.abort()
   if (signal.aborted) abort.abort()
   signal.addEventListener('abort', follow, { once: true })

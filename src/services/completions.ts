@@ -6,13 +6,10 @@ import type {
 } from '../../routes/generation-services.ts'
 import type { AnswerEvent, ShownLogprob } from '../engine-host/protocol.ts'
 import type { ModelEntry } from '../models/registry.ts'
-import { afterStarts, interleave } from './choices.ts'
+import { afterStarts, CONCURRENT_ANSWERS, interleave } from './choices.ts'
 import type { ServiceContext } from './context.ts'
 import { checkBudget, fingerprint, generationSettings, UsageCounter } from './generation.ts'
 import { measured } from './measured.ts'
-
-/** Prompts of one request that are worked on at the same time. */
-const CONCURRENT_PROMPTS = 4
 
 /** Goes on with texts, with any model that the registry knows. */
 export function completionService(context: ServiceContext): CompletionService {
@@ -43,7 +40,7 @@ async function* complete(
   const begin = (choice: number) => (abort: AbortSignal) =>
     answer(context, model, request, choice, echoes, abort)
   const answers = Array.from({ length: request.prompts.length * n }, (_, choice) => begin(choice))
-  const concurrency = Math.min(answers.length, Math.max(n, CONCURRENT_PROMPTS))
+  const concurrency = Math.min(answers.length, CONCURRENT_ANSWERS)
   const usage = new UsageCounter(n)
   let started = false
   for await (const item of afterStarts(interleave(answers, concurrency, signal), concurrency)) {

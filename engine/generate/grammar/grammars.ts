@@ -64,9 +64,12 @@ export class Grammars {
 function vocabularyOf(tokenizer: ModelTokenizer, logits: number): GrammarVocabulary {
   const size = Math.max(logits, tokenizer.vocabSize)
   const ids = Array.from({ length: tokenizer.vocabSize }, (_, id) => id)
+  const isBlank = (bytes: Uint8Array) =>
+    bytes.length > 0 && bytes.every((byte) => byte === 0x20 || byte === 0x0a)
   const isControl = (byte: number) => byte < 0x20 && byte !== 0x0a
   return {
     texts: ids.map((id) => tokenizer.tokenText(id) ?? ''),
+    blankIds: ids.filter((id) => isBlank(tokenizer.tokenBytes(id))),
     controlIds: ids.filter((id) => tokenizer.tokenBytes(id).some(isControl)),
     kind: tokenizer.vocabularyKind,
     logits: size,

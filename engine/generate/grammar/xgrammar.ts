@@ -16,6 +16,8 @@ export interface GrammarVocabulary {
   stopIds: number[]
   /** Tokens that hold control characters other than a line break: the library lets them into strings, JSON does not. */
   controlIds: number[]
+  /** Tokens of blank space alone. */
+  blankIds: number[]
 }
 
 /**
@@ -32,8 +34,8 @@ function loadLibrary(): typeof XGrammar {
   return module.exports
 }
 
-/** Blank space between JSON's parts: enough for indentation, not enough for a model to lose itself in it. */
-const MAX_WHITESPACE = 12
+/** Blank tokens in a row: enough for indentation, not enough for a model to lose itself in JSON's blank space. */
+const MAX_BLANKS = 4
 
 /** What a matcher's handle offers, below its own methods, which are asynchronous without need. */
 interface MatcherHandle {
@@ -88,27 +90,31 @@ export class GrammarLibrary {
   #compileFormat(format: GrammarFormat): Promise<XGrammar.CompiledGrammar> {
     if (format.type !== 'json_schema') return this.#compiler.compileStructuralTag({ ...format })
     const text = JSON.stringify(format.json_schema)
-    return this.#compiler.compileJSONSchema(text, true, undefined, undefined, true, MAX_WHITESPACE)
+    return this.#compiler.compileJSONSchema(text)
   }
 
   #wrap(compiled: XGrammar.CompiledGrammar): CompiledTokenGrammar {
-    const { logits, stopIds, controlIds } = this.#vocabulary
+    const { logits, stopIds, controlIds, blankIds } = this.#vocabulary
+    const isBlank = new Set(blankIds)
     const library = this.#library
     return {
       async start() {
         const matcher = await library.GrammarMatcher.createGrammarMatcher(compiled, stopIds)
         const handle = (matcher as unknown as { handle: MatcherHandle }).handle
         const words = new Int32Array(Math.ceil(logits / 32))
+        let blanks = 0
         return {
           mask() {
             if (matcher.isTerminated()) return onlyStops(words, stopIds)
             const mask = handle.GetNextTokenBitmask(logits)
             for (let at = 0; at < words.length; at++) words[at] = mask.get(at)
             mask.delete()
-            for (const id of controlIds) words[id >> 5]! &= ~(1 << (id & 31))
+            forbid(words, controlIds)
+            if (blanks >= MAX_BLANKS) forbid(words, blankIds)
             return words
           },
           accept(token) {
+            blanks = isBlank.has(token) ? blanks + 1 : 0
             if (!matcher.isTerminated()) matcher.acceptToken(token)
           },
           dispose: () => matcher.dispose(),
@@ -117,6 +123,10 @@ export class GrammarLibrary {
       dispose: () => compiled.dispose(),
     }
   }
+}
+
+function forbid(words: Int32Array, ids: readonly number[]): void {
+  for (const id of ids) words[id >> 5]! &= ~(1 << (id & 31))
 }
 
 /** Behind the end of the grammar only the end of the answer may come. */

@@ -173,6 +173,7 @@ describe('Grammars', () => {
       logits: 3,
       stopIds: [2],
       controlIds: [],
+      blankIds: [],
     }
     const checker = new GrammarChecker(vocabulary, 200)
     const slow = {
