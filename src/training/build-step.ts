@@ -1,6 +1,7 @@
 import { initializeLora } from '../../engine/adapter/initialize.ts'
 import { loraMethod } from '../../engine/adapter/method.ts'
 import type { OpenModel } from '../../engine/models/index.ts'
+import { readWeight } from '../../engine/quant/packed-layout.ts'
 import { sequencesOf, type TrainExample } from '../../engine/text/conversation.ts'
 import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
@@ -16,14 +17,20 @@ export function methodOf(config: TrainConfig): TrainingMethod {
 export function buildStep(
   model: OpenModel,
   config: TrainConfig,
-  objective: Objective,
+  { objective, checkpointing }: { objective: Objective; checkpointing: boolean },
   examples: readonly TrainExample[],
 ): Promise<CompiledStep> {
   const lengths = examples.flatMap(sequencesOf).map(({ inputIds }) => inputIds.length)
   const maxLength = lengths.reduce((longest, length) => Math.max(longest, length), 1)
-  const read = (name: string) => model.weights.readFloat32(name)
+  const read = (name: string) => readWeight(model.weights, name)
   const initializeMethod = config.finetuning_type === 'full' ? read : initializeLora(config.seed, read)
   const initialize = (name: string, shape: readonly number[]) =>
     objective.initialize?.(name, shape, config.seed) ?? initializeMethod(name, shape)
-  return CompiledStep.create(model, { method: methodOf(config), objective, maxLength, initialize })
+  return CompiledStep.create(model, {
+    method: methodOf(config),
+    objective,
+    maxLength,
+    checkpointing,
+    initialize,
+  })
 }

@@ -1,5 +1,6 @@
-import { openModel } from '../../engine/models/index.ts'
-import { linearModules } from '../../engine/models/linear-modules.ts'
+import type { LinearModule } from '../../engine/nn/model-builder.ts'
+import { packedBytesOf, type WeightScheme } from '../../engine/quant/packed-layout.ts'
+import { type BaseModel, baseLinearModules, baseParameterCount, openBase } from '../../engine/quant/source.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { ignoredFields } from '../../engine/train/config.ts'
 import type { ModelSize } from '../../engine/train/estimate.ts'
@@ -8,6 +9,8 @@ import { countAdapter } from '../../engine/train/trainable.ts'
 import { DatasetRegistry } from '../datasets/registry.ts'
 import { readModelFacts } from '../models/model-folder.ts'
 import { plannedAdapter } from './adapter-config.ts'
+import { memoryCapacity } from './memory.ts'
+import { weightScheme } from './packing.ts'
 import { type PreparedData, prepareData } from './prepare-data.ts'
 import type { TrainTask } from './task.ts'
 
@@ -20,38 +23,58 @@ export async function previewRun(
   const tokenizer = loadTokenizer(model.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets })
-  return preview(config, size, data, ignoredFields(body))
+  return preview(config, size, data, { ignored: ignoredFields(body), availableBytes: memoryCapacity() })
 }
 
-/** The preview of a run whose data is prepared already. */
-export function previewPrepared({ model, config }: TrainTask, data: PreparedData): TrainingPreview {
-  return preview(config, measureModel(model.baseFolder, config), data, [])
+/** The preview of a run whose data is prepared already and that may take `availableBytes` of memory. */
+export function previewPrepared(
+  { model, config }: TrainTask,
+  data: PreparedData,
+  availableBytes: number,
+): TrainingPreview {
+  return preview(config, measureModel(model.baseFolder, config), data, { ignored: [], availableBytes })
 }
 
 function preview(
   config: TrainTask['config'],
   model: ModelSize,
   data: PreparedData,
-  ignored: readonly string[],
+  more: { ignored: readonly string[]; availableBytes: number },
 ): TrainingPreview {
   const { examples, evalExamples, truncated } = data
-  const found = previewTraining(config, { model, examples, evalExamples, truncated, ignored })
+  const found = previewTraining(config, { model, examples, evalExamples, truncated, ...more })
   return { ...found, warnings: [...data.warnings, ...found.warnings] }
 }
 
 /** Reads the config and the headers of a model's weights. @throws EngineError for a model that cannot be built. */
 function measureModel(folder: string, config: TrainTask['config']): ModelSize {
-  const model = openModel(folder)
+  const base = openBase(folder)
   try {
-    const { parameters, weightBytes } = readModelFacts(folder)
+    const scheme = weightScheme(config, base)
+    const linears = baseLinearModules(base)
+    const { weightBytes } = readModelFacts(folder)
+    const parameters = baseParameterCount(base)
     const planned =
       config.finetuning_type === 'full'
         ? parameters
-        : countAdapter(plannedAdapter(config), linearModules(model), model.weights.entries.values())
+        : countAdapter(plannedAdapter(config), linears, base.weights.entries.values())
     // The value head is one weight for each hidden unit and a bias.
-    const trainableParameters = planned + (config.stage === 'rm' ? model.config.hiddenSize + 1 : 0)
-    return { ...model.config, parameters, weightBytes, trainableParameters }
+    const trainableParameters = planned + (config.stage === 'rm' ? base.config.hiddenSize + 1 : 0)
+    const packed = scheme ? { packedBytes: packedTotal(base, scheme, linears) } : {}
+    return { ...base.config, parameters, weightBytes, trainableParameters, ...packed }
   } finally {
-    model.weights.close()
+    base.weights.close()
   }
+}
+
+/** Bytes of all tensors once the linear modules are packed. */
+function packedTotal(
+  { quantization, weights }: BaseModel,
+  scheme: WeightScheme,
+  linears: readonly LinearModule[],
+) {
+  const replaced = new Set(quantization ? [] : linears.map(({ path }) => `${path}.weight`))
+  const kept = [...weights.entries.values()].filter(({ name }) => !replaced.has(name))
+  const bytes = kept.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  return quantization ? bytes : bytes + packedBytesOf(scheme, linears)
 }

@@ -1,5 +1,5 @@
-import { openModel } from '../../../engine/models/index.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
+import type { CompiledStep } from '../../../engine/train/compiled-step.ts'
 import { checkFits } from '../../../engine/train/estimate.ts'
 import type { TrainEvent } from '../../../engine/train/events.ts'
 import { train } from '../../../engine/train/loop.ts'
@@ -7,12 +7,12 @@ import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
 import { createRunFolder } from '../../../engine/train/run-folder.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
-import { readModelFacts } from '../../models/model-folder.ts'
 import { loadSettings } from '../../settings.ts'
 import { trackEvents, trackersOf } from '../../tracking/index.ts'
 import { buildStep } from '../../training/build-step.ts'
 import { memoryAvailable } from '../../training/memory.ts'
 import { createModelWriter } from '../../training/model-writer.ts'
+import { openTrainingBase } from '../../training/packing.ts'
 import { prepareData } from '../../training/prepare-data.ts'
 import { previewPrepared } from '../../training/preview.ts'
 import type { TrainTask } from '../../training/task.ts'
@@ -29,20 +29,25 @@ export const trainTask: Task = async (context) => {
   const tokenizer = loadTokenizer(source.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets, signal })
-  const { warnings, memory } = previewPrepared(task, data)
+  const { warnings, memory, checkpointing, parameters } = previewPrepared(task, data, memoryAvailable())
   for (const { code, message } of warnings) report('warning', message, { code })
   checkFits(memory, memoryAvailable())
-  const model = openModel(source.baseFolder)
+  const onProgress = (done: number, total: number) =>
+    report('progress', `Packed ${done} of ${total} linear layers.`, { fraction: done / total })
+  const { base, close } = await openTrainingBase(source.baseFolder, config, { outputDir, signal, onProgress })
   const objective = objectiveOf(config)
-  const step = await buildStep(model, config, objective, [...data.examples, ...data.evalExamples])
+  let step: CompiledStep | undefined
   try {
+    step = await buildStep(base, config, { objective, checkpointing }, [
+      ...data.examples,
+      ...data.evalExamples,
+    ])
     const writeModel = createModelWriter(config, step, source.baseFolder)
     const record = createRunFolder({ outputDir, config, writeModel })
     // Read anew here: a server's address may hold credentials, which belong into no job's row.
     const trackers = trackersOf(config, await loadSettings())
     const warn = (message: string, data: { code: string }) => report('warning', message, data)
     const track = trackEvents(trackers, { id: job.id, config, outputDir }, warn)
-    const { parameters } = readModelFacts(source.baseFolder)
     const events = train({
       config,
       step,
@@ -66,8 +71,8 @@ export const trainTask: Task = async (context) => {
     }
     return { metrics }
   } finally {
-    await step.release()
-    model.weights.close()
+    await step?.release()
+    close()
   }
 }
 

@@ -171,6 +171,12 @@ describe('a wrong configuration', () => {
       /`mask_history` is incompatible with `train_on_prompt`\./,
     ],
     [{ finetuning_type: 'full', use_rslora: true }, /`use_rslora` is only valid for LoRA training\./],
+    [
+      { finetuning_type: 'full', quantization_bit: 4 },
+      /Quantization is only compatible with the LoRA method\./,
+    ],
+    [{ quantization_bit: 2 }, /`quantization_bit`: must be 4 or 8.*got 2/],
+    [{ gradient_checkpointing: true, disable_gradient_checkpointing: true }, /say the opposite/],
   ])('%j is refused with the value and what is right', (fields, message) => {
     const error = refusal(fields)
     expect(error.kind).toBe('invalid')
@@ -179,7 +185,7 @@ describe('a wrong configuration', () => {
 
   it.each([
     [{ mixture_of_depths: 'convert' }, 'mixture_of_depths'],
-    [{ quantization_bit: 4 }, 'quantization_bit'],
+    [{ quantization_method: 'hqq' }, 'quantization_method'],
     [{ stage: 'ppo' }, 'stage'],
     [{ finetuning_type: 'freeze' }, 'finetuning_type'],
     [{ neat_packing: 'true' }, 'neat_packing'],

@@ -1,6 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
-import { checkFits, estimateMemory, type ModelSize } from '../../../engine/train/estimate.ts'
+import {
+  checkFits,
+  chooseCheckpointing,
+  estimateMemory,
+  type ModelSize,
+} from '../../../engine/train/estimate.ts'
 import { previewTraining } from '../../../engine/train/preview.ts'
 import { randomExamples } from './bigram-step.ts'
 
@@ -22,14 +27,13 @@ const parse = (fields: Record<string, unknown> = {}) =>
 
 describe('the memory estimate', () => {
   it('adds up, and grows with the batch where it should', () => {
-    const small = estimateMemory(smol, parse(), { rows: 1, length: 256, trained: 128 })
-    const large = estimateMemory(smol, parse(), { rows: 2, length: 512, trained: 512 })
+    const small = estimateMemory(smol, parse(), { rows: 1, length: 256, trained: 128 }, false)
+    const large = estimateMemory(smol, parse(), { rows: 2, length: 512, trained: 512 }, false)
     const { total, ...parts } = small
     expect(Object.values(parts).reduce((sum, bytes) => sum + bytes)).toBe(total)
     expect(large.activations).toBe(4 * small.activations)
     expect(large.attention).toBe(8 * small.attention)
-    expect(large.logits).toBe(4 * small.logits)
-    expect(large.castWeights).toBe(4 * smol.hiddenSize * (smol.vocabSize + 3 * smol.intermediateSize))
+    expect(large.working).toBeGreaterThan(small.working)
   })
 
   it.each([
@@ -39,23 +43,33 @@ describe('the memory estimate', () => {
     [4, 256, 512, 2.51e9],
     [1, 1024, 1023, 3.79e9],
   ])('is within a third of what %d x %d tokens took', (rows, length, trained, measured) => {
-    const { total } = estimateMemory(smol, parse(), { rows, length, trained })
+    const { total } = estimateMemory(smol, parse(), { rows, length, trained }, false)
     expect(total / measured).toBeGreaterThan(0.95)
     expect(total / measured).toBeLessThan(1.33)
   })
 
   it('counts no frozen weights in full training', () => {
     const full = { ...smol, trainableParameters: smol.parameters }
-    const estimate = estimateMemory(full, parse({ finetuning_type: 'full' }), {
-      rows: 1,
-      length: 64,
-      trained: 32,
-    })
-    expect(estimate).toMatchObject({ mappedWeights: 0, castWeights: 0, trainable: 5 * 4 * smol.parameters })
+    const batch = { rows: 1, length: 64, trained: 32 }
+    const estimate = estimateMemory(full, parse({ finetuning_type: 'full' }), batch, false)
+    expect(estimate).toMatchObject({ mappedWeights: 0, trainable: 5 * 4 * smol.parameters })
+  })
+
+  it('computes layers again where keeping them would not fit, unless the configuration decides', () => {
+    const batch = { rows: 2, length: 512, trained: 512 }
+    const keeping = estimateMemory(smol, parse(), batch, false).total
+    const choose = (fields: Record<string, unknown>, available: number) =>
+      chooseCheckpointing(smol, parse(fields), batch, available)
+    expect(choose({}, keeping)).toMatchObject({ checkpointing: false, memory: { total: keeping } })
+    const again = choose({}, keeping - 1)
+    expect(again.checkpointing).toBe(true)
+    expect(again.memory.total).toBeLessThan(keeping / 2)
+    expect(choose({ gradient_checkpointing: true }, keeping).checkpointing).toBe(true)
+    expect(choose({ disable_gradient_checkpointing: true }, 1).checkpointing).toBe(false)
   })
 
   it('refuses what does not fit, with both numbers', () => {
-    const estimate = estimateMemory(smol, parse(), { rows: 8, length: 2048, trained: 8192 })
+    const estimate = estimateMemory(smol, parse(), { rows: 8, length: 2048, trained: 8192 }, false)
     expect(() => checkFits(estimate, estimate.total)).not.toThrow()
     expect(() => checkFits(estimate, 4e9)).toThrow(
       expect.objectContaining({

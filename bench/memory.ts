@@ -1,0 +1,67 @@
+/**
+ * npm run bench:memory [-- --only NAME]
+ *
+ * Checks the estimate of a training step's memory (engine/train/estimate.ts) against what the step takes: prints both for
+ * several models, methods and batches and writes results/memory.json. Peak resident memory of a process of its own,
+ * two steps.
+ */
+import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { realModelFolder } from './model-folder.ts'
+import { randomModel, SHAPES } from './random-model.ts'
+
+interface Case {
+  model: string
+  rows: number
+  length: number
+  checkpointing: boolean
+  scheme?: string
+  method?: 'full'
+}
+
+const SMALL = 'SmolLM2-135M'
+const TINY = 'tinyllama-1.1b'
+const HALF = 'llama-0.5b'
+const both = (rest: Omit<Case, 'checkpointing'>): Case[] => [
+  { ...rest, checkpointing: false },
+  { ...rest, checkpointing: true },
+]
+const CASES: Case[] = [
+  ...both({ model: SMALL, rows: 1, length: 128 }),
+  ...both({ model: SMALL, rows: 2, length: 256 }),
+  ...both({ model: SMALL, rows: 4, length: 512 }),
+  ...both({ model: SMALL, rows: 1, length: 1024 }),
+  { model: SMALL, rows: 1, length: 2048, checkpointing: true },
+  { model: SMALL, rows: 2, length: 256, checkpointing: false, method: 'full' },
+  { model: SMALL, rows: 2, length: 256, checkpointing: false, scheme: 'nf4' },
+  ...both({ model: HALF, rows: 1, length: 512 }),
+  ...both({ model: TINY, rows: 1, length: 512 }),
+  { model: TINY, rows: 1, length: 1024, checkpointing: true },
+  { model: TINY, rows: 1, length: 512, checkpointing: true, scheme: 'nf4' },
+  { model: TINY, rows: 1, length: 512, checkpointing: true, scheme: 'int8' },
+]
+
+const { values } = parseArgs({ options: { only: { type: 'string' } } })
+const results = CASES.filter(({ model }) => !values.only || model === values.only).map((one) => {
+  const folder = one.model in SHAPES ? randomModel(one.model) : realModelFolder()
+  const measured = measure(folder, one)
+  const row = { ...one, measured }
+  console.log(JSON.stringify(row))
+  return row
+})
+writeFileSync(join(import.meta.dirname, 'results/memory.json'), `${JSON.stringify(results, null, 1)}\n`)
+
+function measure(folder: string, { rows, length, checkpointing, scheme, method }: Case): number {
+  const worker = join(import.meta.dirname, 'train-worker.ts')
+  const args = ['--rows', String(rows), '--length', String(length), '--trained-from', '0', '--steps', '1']
+  if (checkpointing) args.push('--checkpointing')
+  if (scheme) args.push('--scheme', scheme)
+  if (method) args.push('--method', method)
+  const output = execFileSync(process.execPath, ['--import', 'tsx', worker, folder, ...args], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  return (JSON.parse(output.trim().split('\n').at(-1)!) as { peakBytes: number }).peakBytes
+}
