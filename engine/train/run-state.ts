@@ -213,7 +213,7 @@ export class RunState {
     this.saved.entries = [...entries.filter((entry) => !('train_loss' in entry)), { step, epoch, ...train }]
     return {
       train: { epoch, num_input_tokens_seen: tokens, ...train },
-      ...(evaluation ? { eval: withoutStep(evaluation) } : {}),
+      ...(evaluation ? { eval: { ...withoutStep(evaluation), epoch } } : {}),
     }
   }
 
