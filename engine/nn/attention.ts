@@ -55,10 +55,13 @@ function masksByWindow(full: Value, narrow: (window: number) => Value): (window:
   }
 }
 
-/** A mask [1, 1, 1, seq, seq] of the tokens of this run, by window: places apart are positions apart. */
-function newTokenMasks(m: ModelBuilder): (window: number | null) => Value {
+/** A mask [1, 1|kvHeads, 1|group, seq, seq] of the tokens of this run, by window: places apart are positions apart. */
+function newTokenMasks(
+  m: ModelBuilder,
+  heads: readonly [number, number] = [1, 1],
+): (window: number | null) => Value {
   const { g } = m
-  const full = g.input('attention_mask', 'float32', [1, 1, 1, 'seq', 'seq'])
+  const full = g.input('attention_mask', 'float32', [1, ...heads, 'seq', 'seq'])
   return masksByWindow(full, (window) => {
     const places = g.Range('seq')
     return narrowed(
@@ -75,9 +78,11 @@ function newTokenMasks(m: ModelBuilder): (window: number | null) => Value {
  * Attention of a sequence over itself. `attention_mask` is float32 [1, 1, 1, seq, seq]: 0 where a row may look, a
  * large negative number elsewhere; windows are the graph's own. Right padding needs no mask of its own: no real row
  * looks to its right.
+ *
+ * @param heads [kvHeads, group] where each head has a mask of its own
  */
-export function sequenceAttention(m: ModelBuilder): AttentionForm {
-  const maskFor = newTokenMasks(m)
+export function sequenceAttention(m: ModelBuilder, heads?: readonly [number, number]): AttentionForm {
+  const maskFor = newTokenMasks(m, heads)
   return {
     attend(builder, config, { query, key, value, window }) {
       const raw = scores(builder, config, query, key)

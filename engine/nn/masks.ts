@@ -10,6 +10,31 @@ export function causalMask(length: number): Tensor {
   return floatTensor(data, [1, 1, 1, length, length])
 }
 
+/**
+ * LongLoRA's shifted sparse attention (Chen et al. 2023, arXiv:2309.12307) as a mask for each head, float32
+ * [1, kvHeads, group, length, length]. A sequence is parted into four groups that see only themselves; for the second half
+ * of the heads it is turned by half a group first, so that those groups bridge the others (and the last one holds the
+ * sequence's end and, behind it, its start, as the paper has it). `length` is a multiple of 8.
+ */
+export function shiftedMask(length: number, heads: number, keyValueHeads: number): Tensor {
+  const size = length / 4
+  const halves = [0, size / 2].map((shift) => {
+    const place = (position: number) => (position - shift + length) % length
+    const mask = new Float32Array(length * length).fill(MASKED)
+    for (let row = 0; row < length; row++) {
+      const last = place(row)
+      const first = last - (last % size)
+      for (let seen = first; seen <= last; seen++) mask[row * length + ((seen + shift) % length)] = 0
+    }
+    return mask
+  })
+  const data = new Float32Array(heads * length * length)
+  for (let head = 0; head < heads; head++) {
+    data.set(halves[head < Math.floor(heads / 2) ? 0 : 1]!, head * length * length)
+  }
+  return floatTensor(data, [1, keyValueHeads, heads / keyValueHeads, length, length])
+}
+
 /** int64 [rows, length]: start, start + 1, … in every row. */
 export function consecutivePositions(rows: number, length: number, start = 0): Tensor {
   const data = BigInt64Array.from({ length: rows * length }, (_, index) => BigInt(start + (index % length)))

@@ -26,6 +26,8 @@ export interface LinearModule {
 export interface ModelBuilderOptions {
   /** Whether a tensor of the checkpoint, by name, is a trained input; the others are constants mapped from their files. */
   readonly trains?: (tensor: string) => boolean
+  /** Add `embedding_noise` [batch*seq, width] to the embedded tokens (NEFTune). */
+  readonly embeddingNoise?: boolean
   /** The adapter of a linear module, or undefined where it has none. */
   readonly lora?: (module: LinearModule) => LoraTarget | undefined
   /** Adapters that are fed at run time, each row of a batch its own; instead of `lora`. */
@@ -155,7 +157,9 @@ export class ModelBuilder {
   embedding(path: string, vocabulary: number, width: number): Value {
     const table = this.parameter(`${path}.weight`, [vocabulary, width])
     const rows = this.g.Gather(table, this.g.Reshape(this.inputIds, [TOKENS]))
-    return this.g.Cast(rows, 'float32')
+    const embedded = this.g.Cast(rows, 'float32')
+    if (!this.options.embeddingNoise) return embedded
+    return this.g.Add(embedded, this.g.input('embedding_noise', 'float32', [TOKENS, width]))
   }
 
   /**

@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync 
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { EngineError } from '../errors.ts'
+import { elementCount } from '../tensor.ts'
 import { commitFolder } from '../weights/atomic-folder.ts'
 import { encodeFloat32 } from '../weights/dtypes.ts'
 import { SafetensorsWriter, WeightFolder } from '../weights/safetensors.ts'
@@ -81,7 +82,8 @@ function writeOptimizer(path: string, parameters: readonly Parameter[], state: O
   for (const [name, data] of state.tensors) tensors.set(name, data)
   const shapes = new Map(parameters.map(({ name, shape }) => [name, shape]))
   const planned = Array.from(tensors, ([name, data]) => {
-    const shape = shapes.get(name.slice(name.indexOf('.') + 1)) ?? [data.length]
+    const whole = shapes.get(name.slice(name.indexOf('.') + 1)) ?? []
+    const shape = elementCount(whole) === data.length ? whole : [data.length]
     return { name, dtype: 'F32' as const, shape }
   })
   const writer = new SafetensorsWriter(path, planned, { format: 'pt', step: String(state.step) })

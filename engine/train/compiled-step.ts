@@ -11,13 +11,14 @@ import type { Graph } from '../graph/graph.ts'
 import { fuseAddIntoGemm, orderForMemory, removeDeadNodes } from '../graph/passes.ts'
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
-import { causalMask, consecutivePositions } from '../nn/masks.ts'
+import { causalMask, consecutivePositions, shiftedMask } from '../nn/masks.ts'
 import { type LinearModule, type LoraTarget, ModelBuilder } from '../nn/model-builder.ts'
 import { Session, type SessionOptions } from '../onnx/session.ts'
-import { elementCount, floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import { dropoutPool, embeddingNoise } from './noise.ts'
 import { languageModel } from './objectives/language-model.ts'
 import type { Feeds, Objective, Values } from './objectives/objective.ts'
-import { createRandom } from './random.ts'
+import { padBatch } from './pad-batch.ts'
 import type { Evaluation, Parameter, TokenBatch, TrainStep } from './step.ts'
 
 /** LoRA as a run asks for it. */
@@ -51,6 +52,10 @@ export interface CompiledStepOptions {
   readonly objective?: Objective
   /** Longest sequence that will be fed, in tokens. */
   readonly maxLength: number
+  /** Alpha of the noise on embedded tokens while training; none when left out. */
+  readonly neftuneAlpha?: number | undefined
+  /** Train with LongLoRA's shifted sparse attention. */
+  readonly shiftAttention?: boolean
   /** Compute each layer's forward pass again for its backward pass instead of keeping its results. */
   readonly checkpointing?: boolean
   /** Start value of a trainable tensor; its array is kept and updated by the optimizer. */
@@ -117,7 +122,7 @@ export class CompiledStep implements TrainStep {
       return { loss: 0, gradients: this.parameters.map(({ data }) => new Float32Array(data.length)) }
     }
     const prepared = await this.prepare(batch)
-    const feeds = { ...this.batchFeeds(batch, weight), ...prepared, ...this.dropoutFeed(batch, dropoutSeed) }
+    const feeds = { ...this.trainingFeeds(batch, weight, dropoutSeed), ...prepared }
     const results = await this.session.run({ ...this.parameterFeeds, ...feeds })
     return {
       ...this.evaluationOf(batch, this.step, results, prepared),
@@ -168,8 +173,8 @@ export class CompiledStep implements TrainStep {
 
   private batchFeeds(batch: TokenBatch, weight: number): Feeds {
     const { rows, length } = batch
-    if (length > this.options.maxLength) {
-      const limit = this.options.maxLength
+    const limit = longest(this.options)
+    if (length > limit) {
       throw new EngineError(
         'internal',
         'batch_too_long',
@@ -182,6 +187,19 @@ export class CompiledStep implements TrainStep {
       attention_mask: this.maskFor(length),
       weight: floatTensor(Float32Array.of(weight), []),
       ...this.objective.feeds(batch),
+    }
+  }
+
+  /** What only training feeds: dropout, noise and shifted attention, which evaluation goes without. */
+  private trainingFeeds(original: TokenBatch, weight: number, seed: number): Feeds {
+    const { neftuneAlpha, shiftAttention = false } = this.options
+    const batch = shiftAttention ? padBatch(original, SHIFT_MULTIPLE) : original
+    const { heads, keyValueHeads, hiddenSize } = this.model.config
+    return {
+      ...this.batchFeeds(batch, weight),
+      ...(shiftAttention ? { attention_mask: shiftedMask(batch.length, heads, keyValueHeads) } : {}),
+      ...(neftuneAlpha ? { embedding_noise: embeddingNoise(batch, hiddenSize, neftuneAlpha, seed) } : {}),
+      ...this.dropoutFeed(batch, seed),
     }
   }
 
@@ -198,27 +216,27 @@ export class CompiledStep implements TrainStep {
     const shape = this.step.builder.dropoutPoolShape(batch.rows * batch.length)
     if (!shape || this.options.method.kind !== 'lora') return {}
     const { dropout } = this.options.method
-    const random = createRandom(seed)
-    const kept = 1 / (1 - dropout)
-    const data = Float32Array.from({ length: elementCount(shape) }, () =>
-      random.next() < dropout ? 0 : kept,
-    )
-    return { dropout_pool: floatTensor(data, shape) }
+    return { dropout_pool: dropoutPool(shape, dropout, seed) }
   }
 }
 
 function buildStepGraph(
   model: OpenModel,
-  { method, maxLength, objective = languageModel, checkpointing = false }: CompiledStepOptions,
+  options: CompiledStepOptions,
   purpose: 'training' | 'evaluation',
 ): StepGraph {
+  const { method, objective = languageModel, checkpointing = false } = options
   const training = purpose === 'training'
+  const shifted = training && (options.shiftAttention ?? false)
+  const { heads, keyValueHeads } = model.config
   const builder = new ModelBuilder(model.weights, {
     trains: trainedTensors(method),
+    embeddingNoise: training && Boolean(options.neftuneAlpha),
     ...(method.kind === 'lora' ? { lora: adapterOf(method, training) } : {}),
   })
   const { g } = builder
-  const form = { attention: sequenceAttention(builder), positions: maxLength }
+  const attention = sequenceAttention(builder, shifted ? [keyValueHeads, heads / keyValueHeads] : undefined)
+  const form = { attention, positions: longest(options) }
   const hidden = model.family.build(builder, model.config, form)
   const weight = g.input('weight', 'float32', [])
   const { loss, values } = g.scope('objective', () => objective.build(builder, model.config, hidden, weight))
@@ -234,6 +252,14 @@ function buildStepGraph(
     valueNames: Object.fromEntries(Object.entries(values).map(([key, value]) => [key, value.name])),
     gradientNames: gradients.map((gradient) => gradient.name),
   }
+}
+
+/** Shifted attention parts a sequence into four groups and halves those. */
+const SHIFT_MULTIPLE = 8
+
+/** Tokens of the longest sequence, with the padding that its attention needs. */
+function longest({ maxLength, shiftAttention }: CompiledStepOptions): number {
+  return shiftAttention ? Math.ceil(maxLength / SHIFT_MULTIPLE) * SHIFT_MULTIPLE : maxLength
 }
 
 function feedsOf(parameters: readonly Parameter[]): Feeds {

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { methodFields, optimizerFields } from './config-methods.ts'
 
 const count = z.number().int()
 const name = z.string().min(1)
@@ -17,9 +18,9 @@ export const trainConfigSchema = z.object({
       'sft learns answers, pt raw text, dpo and rm preferences between answers, kto verdicts on answers.',
     ),
   finetuning_type: z
-    .enum(['lora', 'full'])
+    .enum(['lora', 'freeze', 'full'])
     .default('lora')
-    .describe('lora trains an adapter, full all weights.'),
+    .describe('lora trains an adapter, freeze some layers, full all weights.'),
   do_train: z.literal(true).default(true).describe('Accepted for compatibility: a run always trains.'),
 
   dataset: names.describe('Names in dataset_info.json, joined one after another.'),
@@ -66,19 +67,7 @@ export const trainConfigSchema = z.object({
     .optional()
     .describe("LLaMA-Factory's name for the opposite of gradient_checkpointing."),
 
-  lora_rank: count.min(1).max(4096).default(8).describe("Rank of the adapter's matrices."),
-  lora_alpha: count
-    .min(1)
-    .max(65_536)
-    .optional()
-    .describe('Scale of the adapter; twice the rank when left out.'),
-  lora_dropout: z.number().min(0).lt(1).default(0).describe("Dropout on the adapter's input."),
-  lora_target: z
-    .union([z.literal('all'), names])
-    .default('all')
-    .describe("'all' linear layers but lm_head, or their names."),
-  use_dora: z.boolean().default(false).describe('Learn magnitudes apart from directions (DoRA).'),
-  use_rslora: z.boolean().default(false).describe('Scale by alpha / sqrt(rank) instead of alpha / rank.'),
+  ...methodFields,
 
   pref_loss: z
     .enum(['sigmoid', 'hinge', 'ipo', 'orpo', 'simpo'])
@@ -121,10 +110,7 @@ export const trainConfigSchema = z.object({
     .describe('Examples in an evaluation batch.'),
   gradient_accumulation_steps: count.min(1).max(65_536).default(1).describe('Batches in an optimizer step.'),
   learning_rate: z.number().gt(0).max(10).default(5e-5).describe('Peak learning rate.'),
-  lr_scheduler_type: z
-    .enum(['linear', 'cosine', 'constant', 'constant_with_warmup'])
-    .default('linear')
-    .describe('How the learning rate falls.'),
+  ...optimizerFields,
   warmup_steps: z
     .number()
     .min(0)
@@ -135,7 +121,6 @@ export const trainConfigSchema = z.object({
       'Steps over which the learning rate rises; below 1 a fraction of all steps. Wins over warmup_ratio.',
     ),
   warmup_ratio: z.number().min(0).max(1).default(0).describe('Fraction of all steps for the warm-up.'),
-  optim: z.literal('adamw_torch').default('adamw_torch').describe('The optimizer.'),
   weight_decay: z.number().min(0).max(10).default(0).describe('Decoupled weight decay.'),
   adam_beta1: z.number().min(0).lt(1).default(0.9).describe("Decay of AdamW's first moment."),
   adam_beta2: z.number().min(0).lt(1).default(0.999).describe("Decay of AdamW's second moment."),

@@ -3,7 +3,9 @@ import { stringify } from 'yaml'
 import { z } from 'zod'
 import { EngineError } from '../errors.ts'
 import { evaluationMetrics } from './best.ts'
+import { coerce, coerceScalar, toList } from './config-coerce.ts'
 import { IGNORED_FIELDS, UNSUPPORTED_FIELDS, UNSUPPORTED_VALUES } from './config-known.ts'
+import { methodContradictions } from './config-method-checks.ts'
 import { type FieldName, type TrainConfig, trainConfigSchema } from './config-schema.ts'
 
 export { type TrainConfig, trainConfigSchema } from './config-schema.ts'
@@ -69,9 +71,14 @@ export function toCommand(config: TrainConfig): string {
     delete rest[field]
     if (parsesTo(rest, wanted)) continue
     rest[field] = value
-    words.push(shellWord(`${field}=${Array.isArray(value) ? value.join(',') : value}`))
+    words.push(shellWord(`${field}=${asText(value)}`))
   }
   return words.join(' ')
+}
+
+function asText(value: unknown): string {
+  if (Array.isArray(value)) return value.join(',')
+  return typeof value === 'object' ? JSON.stringify(value) : String(value)
 }
 
 function parsesTo(input: Record<string, unknown>, wanted: string): boolean {
@@ -128,48 +135,6 @@ function refusal(field: string, value: unknown): Problem | undefined {
   return invalid(field, `Unknown field \`${clip(field)}\`.${hint}`)
 }
 
-/** Reads text as the field's type where that is possible; what doesn't fit is left for the schema to refuse. */
-function coerce(schema: z.ZodType, value: unknown): unknown {
-  if (schema instanceof z.ZodDefault || schema instanceof z.ZodOptional) {
-    return coerce(schema.unwrap() as z.ZodType, value)
-  }
-  if (schema instanceof z.ZodUnion) {
-    if (schema.options.some((option) => option instanceof z.ZodBoolean)) return coerceBoolean(value)
-    const list = toList(value)
-    return Array.isArray(list) && list.length === 1 && list[0] === 'all' ? 'all' : list
-  }
-  if (schema instanceof z.ZodNumber) return coerceNumber(value)
-  if (schema instanceof z.ZodBoolean) return coerceBoolean(value)
-  if (schema instanceof z.ZodArray) return toList(value)
-  if (schema instanceof z.ZodLiteral)
-    return coerceScalar(Array.isArray(value) && value.length === 1 ? value[0] : value)
-  return value
-}
-
-function coerceScalar(value: unknown): unknown {
-  const number = coerceNumber(value)
-  return number === value ? coerceBoolean(value) : number
-}
-
-function coerceNumber(value: unknown): unknown {
-  if (typeof value !== 'string' || !/^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(value)) return value
-  return Number(value)
-}
-
-function coerceBoolean(value: unknown): unknown {
-  if (typeof value !== 'string') return value
-  const word = value.trim().toLowerCase()
-  return word === 'true' ? true : word === 'false' ? false : value
-}
-
-function toList(value: unknown): unknown {
-  if (typeof value !== 'string') return value
-  return value
-    .split(',')
-    .map((part) => part.trim())
-    .filter((part) => part !== '')
-}
-
 function fromIssue(field: string, issue: z.core.$ZodIssue, value: unknown): Problem {
   if (value === undefined) return invalid(field, missing(field))
   const wanted =
@@ -195,11 +160,7 @@ function contradictions(config: z.output<typeof trainConfigSchema>): Problem[] {
   if (config.mask_history && config.train_on_prompt) {
     problems.push(invalid('mask_history', '`mask_history` is incompatible with `train_on_prompt`.'))
   }
-  for (const field of ['use_rslora', 'use_dora'] as const) {
-    if (config[field] && config.finetuning_type !== 'lora') {
-      problems.push(invalid(field, `\`${field}\` is only valid for LoRA training.`))
-    }
-  }
+  for (const { field, message } of methodContradictions(config)) problems.push(invalid(field, message))
   problems.push(...stageContradictions(config), ...bestContradictions(config))
   if (config.bf16 && config.fp16) problems.push(invalid('fp16', '`bf16` and `fp16` exclude each other.'))
   problems.push(...memoryContradictions(config))
@@ -301,7 +262,7 @@ function describeValues(field: FieldName): string {
   if (schema instanceof z.ZodArray) schema = schema.element as z.ZodType
   if (schema instanceof z.ZodEnum) return schema.options.map(show).join(', ')
   if (schema instanceof z.ZodLiteral) return [...schema.values].map(show).join(', ')
-  return field === 'lora_target' ? "'all' or a list of names" : 'true, false or a path'
+  return field === 'lora_target' ? "'all', a list of names or an expression" : 'true, false or a path'
 }
 
 function invalid(field: string, message: string): Problem {

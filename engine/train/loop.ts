@@ -9,7 +9,7 @@ import type { TrainConfig } from './config.ts'
 import type { TrainEvent } from './events.ts'
 import { languageModel } from './objectives/language-model.ts'
 import type { Objective } from './objectives/objective.ts'
-import { createAdamW, decays } from './optimizers/adamw.ts'
+import { createOptimizer } from './optimizers/index.ts'
 import type { Optimizer } from './optimizers/optimizer.ts'
 import { createBatchPicker, type Plan, planSteps } from './plan.ts'
 import { RunState } from './run-state.ts'
@@ -60,7 +60,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> 
   const plan = planSteps(config, examples.length)
   const batchesOf = createBatchPicker(config, plan, examples)
   const learningRateAt = createSchedule(config, plan.totalSteps)
-  const optimizer = createOptimizer(config, model)
+  const optimizer = createOptimizer(config, model.parameters)
   const run = new RunState({ config, plan, examples, allParameters: options.allParameters, now: options.now })
   const warnings = options.resumeFrom ? resume(options.resumeFrom, model, optimizer, run) : []
   let savedStep = run.step
@@ -115,16 +115,6 @@ export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> 
   if (best) yield best
   const results = run.finish(examples.length, best?.step ?? run.step)
   yield { type: 'done', results, history: run.history(), ...run.progress() }
-}
-
-function createOptimizer(config: TrainConfig, model: TrainStep): Optimizer {
-  return createAdamW(model.parameters, {
-    beta1: config.adam_beta1,
-    beta2: config.adam_beta2,
-    epsilon: config.adam_epsilon,
-    weightDecay: config.weight_decay,
-    decays,
-  })
 }
 
 /** Takes over a checkpoint's parameters, moments and counters; returns warnings. */

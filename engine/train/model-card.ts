@@ -12,7 +12,7 @@ export function modelCard(config: TrainConfig, done: Extract<TrainEvent, { type:
     library_name: lora ? 'peft' : 'transformers',
     pipeline_tag: 'text-generation',
     datasets: config.dataset,
-    tags: ['anneal', ...(lora ? ['lora'] : ['full']), config.stage],
+    tags: ['anneal', ...(lora ? ['lora'] : [config.finetuning_type]), config.stage],
   })
   const what = lora ? 'A LoRA adapter for' : 'A fine-tuned version of'
   const learned = config.stage === 'pt' ? 'the raw text of' : 'the answers in'
@@ -65,7 +65,9 @@ function settings(config: TrainConfig, done: Extract<TrainEvent, { type: 'done' 
   const rows: [string, string | number][] = [
     [
       'Method',
-      lora ? `LoRA, rank ${config.lora_rank}, alpha ${config.lora_alpha}, target ${target}` : 'full',
+      lora
+        ? `LoRA, rank ${config.lora_rank}, alpha ${config.lora_alpha}, target ${target}`
+        : config.finetuning_type,
     ],
     ['Learning rate', `${config.learning_rate}, ${config.lr_scheduler_type}`],
     [

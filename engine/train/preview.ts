@@ -44,7 +44,7 @@ export interface TrainingPreview extends Plan {
 const SMALL_SET = 200
 const EPOCHS_FOR_SMALL_SET = 300
 /** Above these, training usually diverges. */
-const HIGH_LEARNING_RATE = { lora: 2e-3, full: 5e-4 }
+const HIGH_LEARNING_RATE = { lora: 2e-3, freeze: 5e-4, full: 5e-4 }
 
 /** Finds what a run would do, without doing it. */
 export function previewTraining(config: TrainConfig, facts: PreviewFacts): TrainingPreview {

@@ -23,7 +23,7 @@ export function createModelWriter(
 ): (folder: string) => Promise<void> {
   const head = step.parameters.filter(({ name }) => name.startsWith('v_head.'))
   const parameters = step.parameters.filter((parameter) => !head.includes(parameter))
-  if (config.finetuning_type === 'full') {
+  if (config.finetuning_type !== 'lora') {
     return async (folder) => {
       writeValueHead(folder, head)
       await writeWeights(folder, parameters, baseFolder)

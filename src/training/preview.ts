@@ -1,6 +1,8 @@
+import { EngineError } from '../../engine/errors.ts'
 import type { LinearModule } from '../../engine/nn/model-builder.ts'
 import { packedBytesOf, type WeightScheme } from '../../engine/quant/packed-layout.ts'
 import { type BaseModel, baseLinearModules, baseParameterCount, openBase } from '../../engine/quant/source.ts'
+import { elementCount } from '../../engine/tensor.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { ignoredFields } from '../../engine/train/config.ts'
 import type { ModelSize } from '../../engine/train/estimate.ts'
@@ -9,6 +11,7 @@ import { countAdapter } from '../../engine/train/trainable.ts'
 import { DatasetRegistry } from '../datasets/registry.ts'
 import { readModelFacts } from '../models/model-folder.ts'
 import { plannedAdapter } from './adapter-config.ts'
+import { methodOf } from './build-step.ts'
 import { memoryCapacity } from './memory.ts'
 import { weightScheme } from './packing.ts'
 import { type PreparedData, prepareData } from './prepare-data.ts'
@@ -50,14 +53,12 @@ function preview(
 function measureModel(folder: string, config: TrainTask['config']): ModelSize {
   const base = openBase(folder)
   try {
+    checkShiftAttention(config, base)
     const scheme = weightScheme(config, base)
     const linears = baseLinearModules(base)
     const { weightBytes } = readModelFacts(folder)
     const parameters = baseParameterCount(base)
-    const planned =
-      config.finetuning_type === 'full'
-        ? parameters
-        : countAdapter(plannedAdapter(config), linears, base.weights.entries.values())
+    const planned = countPlanned(config, base, linears)
     // The value head is one weight for each hidden unit and a bias.
     const trainableParameters = planned + (config.stage === 'rm' ? base.config.hiddenSize + 1 : 0)
     const packed = scheme ? { packedBytes: packedTotal(base, scheme, linears) } : {}
@@ -77,4 +78,23 @@ function packedTotal(
   const kept = [...weights.entries.values()].filter(({ name }) => !replaced.has(name))
   const bytes = kept.reduce((sum, { byteLength }) => sum + byteLength, 0)
   return quantization ? bytes : bytes + packedBytesOf(scheme, linears)
+}
+
+function countPlanned(
+  config: TrainTask['config'],
+  model: BaseModel,
+  linears: readonly LinearModule[],
+): number {
+  const tensors = [...model.weights.entries.values()]
+  const method = methodOf(config, model)
+  if (method.kind === 'lora') return countAdapter(plannedAdapter(config), linears, tensors)
+  const trained = tensors.filter(({ name }) => method.trains?.(name) ?? true)
+  return trained.reduce((sum, { shape }) => sum + elementCount(shape), 0)
+}
+
+/** Shifted attention is defined, and compared with LLaMA-Factory's, for plain causal attention. */
+function checkShiftAttention({ shift_attn: asked }: TrainTask['config'], { raw }: BaseModel): void {
+  if (!asked || raw.model_type === 'llama') return
+  const message = `shift_attn is for models of type llama; this one is ${raw.model_type}`
+  throw new EngineError('unsupported', 'shift_attn_unsupported', message, { param: 'shift_attn' })
 }

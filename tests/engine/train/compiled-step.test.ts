@@ -2,7 +2,11 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { initializeLora } from '../../../engine/adapter/initialize.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { collate } from '../../../engine/text/batch.ts'
-import { CompiledStep, type TrainingMethod } from '../../../engine/train/compiled-step.ts'
+import {
+  CompiledStep,
+  type CompiledStepOptions,
+  type TrainingMethod,
+} from '../../../engine/train/compiled-step.ts'
 import type { TokenBatch } from '../../../engine/train/step.ts'
 import { tinyLlama } from '../../src/engine-host/tiny-llama.ts'
 
@@ -10,8 +14,12 @@ const folder = tinyLlama()
 const lora = { kind: 'lora', rank: 2, scale: 2, dropout: 0, targets: 'all' } as const
 const opened: CompiledStep[] = []
 
-async function compile(method: TrainingMethod, initialize = initializeLora(1)): Promise<CompiledStep> {
-  const step = await CompiledStep.create(openModel(folder), { method, maxLength: 64, initialize })
+async function compile(
+  method: TrainingMethod,
+  initialize: CompiledStepOptions['initialize'] = initializeLora(1),
+  more: Partial<CompiledStepOptions> = {},
+): Promise<CompiledStep> {
+  const step = await CompiledStep.create(openModel(folder), { method, maxLength: 64, initialize, ...more })
   opened.push(step)
   return step
 }
@@ -109,6 +117,47 @@ describe('CompiledStep', () => {
       results.push(await step.run(batch, 1 / batch.labels.length, 5))
     }
     expect(results[1]).toEqual(results[0])
+  })
+
+  it('noise on the embeddings is fixed by its seed and off in evaluation; shifted attention too', async () => {
+    const batch = batchOf([16])
+    const weight = 1 / batch.labels.length
+    const plain = await compile(lora, stirred)
+    const usual = await plain.evaluate(batch, weight)
+    const noisy = await compile(lora, stirred, { neftuneAlpha: 5 })
+    const [first, again, other] = [
+      await noisy.run(batch, weight, 11),
+      await noisy.run(batch, weight, 11),
+      await noisy.run(batch, weight, 12),
+    ]
+    expect(again).toEqual(first)
+    expect(other.loss).not.toBe(first.loss)
+    expect(first.loss).not.toBe(usual.loss)
+    expect(await noisy.evaluate(batch, weight)).toEqual(usual)
+    const shifted = await compile(lora, stirred, { shiftAttention: true })
+    expect((await shifted.run(batchOf([13]), weight)).loss).not.toBeCloseTo(
+      (await plain.run(batchOf([13]), weight)).loss,
+      4,
+    )
+    expect(await shifted.evaluate(batch, weight)).toEqual(usual)
+  })
+
+  it('freezing trains only what it selects, with the gradients of full training', async () => {
+    const read = (name: string) => openModel(folder).weights.readFloat32(name)
+    const batch = batchOf([12])
+    const full = await compile({ kind: 'full' }, read)
+    const some = await compile({ kind: 'full', trains: (name) => name.includes('.mlp.') }, read)
+    const whole = await full.run(batch, 1)
+    const part = await some.run(batch, 1)
+    expect(some.parameters.length).toBeGreaterThan(0)
+    expect(some.parameters.length).toBeLessThan(full.parameters.length)
+    some.parameters.forEach(({ name }, index) => {
+      const place = full.parameters.findIndex((parameter) => parameter.name === name)
+      expect(name).toContain('.mlp.')
+      part.gradients[index]!.forEach((value, i) => {
+        expect(value).toBeCloseTo(whole.gradients[place]![i]!, 5)
+      })
+    })
   })
 
   it('a batch without a trained label costs nothing and moves nothing', async () => {

@@ -87,6 +87,23 @@ describe('a training configuration', () => {
     expect(parseTrainConfig({ ...MINIMAL, lora_target: ['all'] }).lora_target).toBe('all')
   })
 
+  it('reads expressions, numbered lists and JSON of the command line, and writes them as it reads them', () => {
+    const fields = {
+      lora_target: 'model\\.layers\\.(0|1)\\..*_proj',
+      lr_scheduler_type: 'cosine_with_min_lr',
+      lr_scheduler_kwargs: '{"min_lr": 1e-6}',
+      rank_pattern: '{"q_proj": 4}',
+    }
+    const config = parseTrainConfig({ ...MINIMAL, ...fields })
+    expect(config.lora_target).toBe(fields.lora_target)
+    expect(config.lr_scheduler_kwargs).toEqual({ min_lr: 1e-6 })
+    expect(parseTrainConfig(parse(toYaml(config)))).toEqual(config)
+    const layers = parseTrainConfig({ ...MINIMAL, layers_to_transform: '0, 2', lora_target: 'q_proj' })
+    expect(layers.layers_to_transform).toEqual([0, 2])
+    expect(parseTrainConfig(parse(toYaml(layers)))).toEqual(layers)
+    expect(toCommand(config)).toContain('rank_pattern=')
+  })
+
   it('takes `model` for `model_name_or_path`, but not two models', () => {
     expect(parseTrainConfig({ model: 'tiny', dataset: 'd' }).model_name_or_path).toBe('tiny')
     expect(refusal({ model: 'other' })).toMatchObject({ kind: 'invalid', param: 'model' })
@@ -187,16 +204,44 @@ describe('a wrong configuration', () => {
     [{ mixture_of_depths: 'convert' }, 'mixture_of_depths'],
     [{ quantization_method: 'hqq' }, 'quantization_method'],
     [{ stage: 'ppo' }, 'stage'],
-    [{ finetuning_type: 'freeze' }, 'finetuning_type'],
+    [{ finetuning_type: 'oft' }, 'finetuning_type'],
     [{ neat_packing: 'true' }, 'neat_packing'],
     [{ deepspeed: 'ds_z3.json' }, 'deepspeed'],
-    [{ optim: 'adafactor' }, 'optim'],
-    [{ lr_scheduler_type: 'polynomial' }, 'lr_scheduler_type'],
+    [{ optim: 'adamw_8bit' }, 'optim'],
+    [{ lr_scheduler_type: 'reduce_lr_on_plateau' }, 'lr_scheduler_type'],
     [{ report_to: 'wandb' }, 'report_to'],
   ])('%j is known, but not supported here', (fields, param) => {
     const error = refusal(fields)
     expect(error).toMatchObject({ kind: 'unsupported', code: 'unsupported_option', param })
     expect(error.message).toContain(`\`${param}\` = ${JSON.stringify(Object.values(fields)[0])}`)
+  })
+
+  it.each<[Record<string, unknown>, string, RegExp]>([
+    [{ finetuning_type: 'full', use_dora: true }, 'use_dora', /only valid for LoRA training/],
+    [{ finetuning_type: 'full', loraplus_lr_ratio: 16 }, 'loraplus_lr_ratio', /only valid for LoRA training/],
+    [
+      { finetuning_type: 'full', use_llama_pro: true },
+      'use_llama_pro',
+      /only valid for Freeze or LoRA training/,
+    ],
+    [{ use_galore: true }, 'use_galore', /Cannot use LoRA with GaLore, APOLLO or BAdam together/],
+    [{ use_badam: true }, 'use_badam', /Cannot use LoRA with GaLore, APOLLO or BAdam together/],
+    [
+      { finetuning_type: 'full', use_galore: true, use_muon: true },
+      'use_galore',
+      /`use_galore` and `use_muon`/,
+    ],
+    [{ use_muon: true, optim: 'sgd' }, 'use_muon', /leave `optim` out/],
+    [{ optim: 'sgd', optim_args: 'speed=1' }, 'optim_args', /speed=1.*momentum=VALUE/],
+    [{ optim: 'sgd', optim_args: 'nesterov=true' }, 'optim_args', /nesterov needs a momentum/],
+    [{ lr_scheduler_kwargs: { power: 2 } }, 'lr_scheduler_kwargs', /linear takes none, not power/],
+    [{ lr_scheduler_type: 'cosine_with_min_lr' }, 'lr_scheduler_kwargs', /needs min_lr or min_lr_rate/],
+    [{ freeze_trainable_layers: 0 }, 'freeze_trainable_layers', /must not be 0/],
+    [{ lora_target: '.*_proj', layers_to_transform: [1] }, 'layers_to_transform', /put the layers into it/],
+  ])('%j is refused by name', (fields, param, message) => {
+    const error = refusal(fields)
+    expect(error).toMatchObject({ kind: 'invalid', param })
+    expect(error.message).toMatch(message)
   })
 
   it('may even contain itself', () => {

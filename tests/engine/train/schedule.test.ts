@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import type { TrainConfig } from '../../../engine/train/config.ts'
 import { createSchedule, warmupSteps } from '../../../engine/train/schedule.ts'
+import more from '../../parity/optimizer-reference.json' with { type: 'json' }
 import reference from '../../parity/train-reference.json' with { type: 'json' }
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
 
@@ -15,6 +16,20 @@ describe('a schedule', () => {
         expect(Math.abs(rateAt(step) - rate)).toBeLessThan(1e-18)
     },
   )
+
+  it.each(more.schedules)('$lr_scheduler_type with $kwargs over $total steps: as transformers', (run) => {
+    const config = {
+      lr_scheduler_type: run.lr_scheduler_type as TrainConfig['lr_scheduler_type'],
+      lr_scheduler_kwargs: run.kwargs as unknown as Record<string, number>,
+      learning_rate: 3e-4,
+      warmup_steps: run.warmup_steps,
+      warmup_ratio: 0,
+    }
+    const rateAt = createSchedule(config, run.total)
+    for (const [step, rate] of run.rates.entries()) {
+      expect(Math.abs(rateAt(step) - rate)).toBeLessThan(1e-12) // the reference keeps nine digits
+    }
+  })
 
   it('rounds a fraction of warm-up steps up, and lets warmup_steps win over warmup_ratio', () => {
     expect(warmupSteps({ warmup_steps: 0, warmup_ratio: 0.1 }, 21)).toBe(3)

@@ -1,0 +1,106 @@
+import type { z } from 'zod'
+import type { trainConfigSchema } from './config-schema.ts'
+import { readOptimArgs } from './optimizers/optim-args.ts'
+import { scheduleKwargs } from './schedule.ts'
+
+type Parsed = z.output<typeof trainConfigSchema>
+
+/** What a method or an optimizer is asked for that it cannot do together: the field, and why. */
+export function methodContradictions(config: Parsed): { field: string; message: string }[] {
+  return [...methodProblems(config), ...optimizerProblems(config)].flatMap(([field, applies, message]) =>
+    applies ? [{ field, message }] : [],
+  )
+}
+
+type Rule = [field: string, applies: boolean, message: string]
+
+function methodProblems(config: Parsed): Rule[] {
+  const { finetuning_type: type } = config
+  const forLora = ['use_rslora', 'use_dora', 'loraplus_lr_ratio'] as const
+  return [
+    ...forLora.map((field): Rule => {
+      const asked = config[field] !== false && config[field] !== undefined
+      return [field, asked && type !== 'lora', `\`${field}\` is only valid for LoRA training.`]
+    }),
+    [
+      'use_llama_pro',
+      config.use_llama_pro && type === 'full',
+      '`use_llama_pro` is only valid for Freeze or LoRA training.',
+    ],
+    [
+      'use_llama_pro',
+      config.use_llama_pro && config.freeze_trainable_layers < 0,
+      '`use_llama_pro` needs a positive `freeze_trainable_layers`: the number of blocks that were put in.',
+    ],
+    [
+      'layers_to_transform',
+      config.layers_to_transform !== undefined && isExpression(config.lora_target),
+      '`layers_to_transform` narrows lists of names; with an expression in `lora_target`, put the layers into it.',
+    ],
+    [
+      'layers_pattern',
+      config.layers_pattern !== undefined && config.layers_to_transform === undefined,
+      '`layers_pattern` says where the numbers of `layers_to_transform` stand, which is not given.',
+    ],
+  ]
+}
+
+/** Whether lora_target is one expression for whole paths. */
+function isExpression(target: Parsed['lora_target']): boolean {
+  return typeof target === 'string' && target !== 'all'
+}
+
+function optimizerProblems(config: Parsed): Rule[] {
+  const {
+    finetuning_type: type,
+    optim,
+    use_galore,
+    use_badam,
+    use_muon,
+    lr_scheduler_kwargs: kwargs,
+  } = config
+  const special = Object.entries({ use_galore, use_badam, use_muon }).filter(([, on]) => on)
+  const [first] = special.map(([field]) => field)
+  const allowed = scheduleKwargs(config.lr_scheduler_type)
+  const unknown = Object.keys(kwargs ?? {}).filter((key) => !allowed.includes(key))
+  return [
+    [
+      use_galore ? 'use_galore' : 'use_badam',
+      type === 'lora' && (use_galore || use_badam),
+      'Cannot use LoRA with GaLore, APOLLO or BAdam together.',
+    ],
+    [
+      first ?? 'optim',
+      special.length > 1,
+      `Cannot use ${special.map(([field]) => `\`${field}\``).join(' and ')} together.`,
+    ],
+    [
+      first ?? 'optim',
+      special.length > 0 && !optim.startsWith('adamw'),
+      `\`${first}\` updates by AdamW inside: leave \`optim\` out.`,
+    ],
+    ['optim_args', ...optimArgsProblem(config)],
+    [
+      'lr_scheduler_kwargs',
+      unknown.length > 0,
+      `\`lr_scheduler_kwargs\`: ${config.lr_scheduler_type} takes ${allowed.join(', ') || 'none'}, not ${unknown.join(', ')}.`,
+    ],
+    [
+      'lr_scheduler_kwargs',
+      config.lr_scheduler_type === 'cosine_with_min_lr' &&
+        kwargs?.min_lr === undefined &&
+        kwargs?.min_lr_rate === undefined,
+      '`lr_scheduler_type` cosine_with_min_lr needs min_lr or min_lr_rate in `lr_scheduler_kwargs`.',
+    ],
+  ]
+}
+
+function optimArgsProblem({ optim, optim_args: text }: Parsed): [applies: boolean, message: string] {
+  try {
+    const { nesterov, momentum, dampening } = readOptimArgs(optim, text)
+    if (!nesterov || (Number(momentum) > 0 && !dampening)) return [false, '']
+    return [true, '`optim_args`: nesterov needs a momentum and no dampening.']
+  } catch (error) {
+    return [true, error instanceof Error ? error.message : String(error)]
+  }
+}
