@@ -59,6 +59,8 @@ const config: ConfigInput = {
     threads: 0,
     /** Base models that stay loaded at the same time. */
     loadedModels: 1,
+    /** Ids of models that are loaded at the start; /health answers 503 until they are. */
+    preload: [],
   },
 }
 

@@ -66,7 +66,7 @@ export function openApplication(
     models: new ModelRegistry(directories.models, queue),
     datasets: new DatasetRegistry({ directories: [directories.datasets] }),
     hosts,
-    metrics: new Metrics(queue),
+    metrics: new Metrics(queue, hosts),
     leases: new FolderLeases(),
     logger,
     closing: closing.signal,

@@ -46,8 +46,8 @@ export async function startServer(
     await takeOver(application)
     const server = createServer(application)
     const url = await listen(server, settings)
-    application.state.status = 'ok'
     application.supervisor.start()
+    void preload(application)
     logger.info({ url, saves: settings.directories.saves }, 'listening')
     const opened = application
     return { url, application, close: once(() => closeServer(opened, server).finally(() => lock.release())) }
@@ -56,6 +56,20 @@ export async function startServer(
     lock.release()
     throw error
   }
+}
+
+/** Loads the models that the config names; the server counts as starting until they are there. */
+async function preload({ settings, models, hosts, logger, state }: Application): Promise<void> {
+  for (const id of settings.chat.preload) {
+    try {
+      const { baseFolder } = await models.resolve(id)
+      await hosts.call(baseFolder, { kind: 'detokenize', tokens: [] })
+      logger.info({ model: id }, 'preloaded')
+    } catch (error) {
+      logger.error({ model: id, err: error }, 'cannot be preloaded')
+    }
+  }
+  if (state.status === 'starting') state.status = 'ok'
 }
 
 /** `anneal serve`: runs until SIGTERM or SIGINT, then drains; a second signal ends it at once. */

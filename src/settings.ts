@@ -72,6 +72,7 @@ export const configSchema = z.strictObject({
     .strictObject({
       threads: count.min(0).max(1024).default(0),
       loadedModels: count.min(1).max(64).default(1),
+      preload: z.array(z.string().min(1)).default([]),
     })
     .prefault({}),
   /** Where report_to sends a run's curves. Clients may only choose among what is set up here. */

@@ -48,6 +48,7 @@ export class Scheduler {
   /** Longest prompt plus answer: the model's context, or what the cache's budget holds. */
   readonly maxPositions: number
   readonly #decoder: BatchDecoder
+  readonly #kvBytes: number
   readonly #pool: KvPool
   readonly #prefixes: PrefixCache
   readonly #maxRunning: number
@@ -61,7 +62,8 @@ export class Scheduler {
 
   constructor(decoder: BatchDecoder, limits: SchedulerLimits = {}) {
     this.#decoder = decoder
-    this.#pool = new KvPool(decoder.cacheShape, limits.kvBytes ?? DEFAULT_KV_BYTES)
+    this.#kvBytes = limits.kvBytes ?? DEFAULT_KV_BYTES
+    this.#pool = new KvPool(decoder.cacheShape, this.#kvBytes)
     this.#prefixes = new PrefixCache(this.#pool, limits.prefixBytes ?? DEFAULT_PREFIX_BYTES)
     this.#maxRunning = limits.maxRunning ?? DEFAULT_MAX_RUNNING
     this.#maxQueue = limits.maxQueue ?? DEFAULT_MAX_QUEUE
@@ -76,6 +78,11 @@ export class Scheduler {
   /** Requests in the queue. */
   get waiting(): number {
     return this.#waiting.length
+  }
+
+  /** The part of the budget for running requests' keys and values that is allocated, 0 to 1. */
+  get cacheUsage(): number {
+    return this.#pool.allocatedBytes / this.#kvBytes
   }
 
   /** Bytes that the caches of running and of earlier requests occupy. */
@@ -134,6 +141,7 @@ export class Scheduler {
       if (!row) return
       this.#waiting.shift()
       this.#running.push(job)
+      job.sequence.joined()
       job.row = row
       const found = this.#prefixes.restore(row, adapterKey(job), job.tokens.subarray(0, job.known))
       if (job.known === request.prompt.length) job.sequence.cachedTokens = found

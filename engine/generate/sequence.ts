@@ -56,6 +56,8 @@ export type GenerationEvent =
       promptTokens: number
       completionTokens: number
       cachedTokens: number
+      /** Milliseconds until the request joined the batch; undefined where nobody queues. */
+      queuedMs?: number
     }
 
 /**
@@ -70,6 +72,8 @@ export class Sequence {
   readonly greedy: boolean
   /** Prompt tokens that the driver found in a prefix cache; told in the usage. */
   cachedTokens = 0
+  readonly #created = performance.now()
+  #queuedMs: number | undefined
   readonly #sampler: Sampler
   readonly #stop: StopMatcher
   readonly #eos: ReadonlySet<number>
@@ -103,6 +107,11 @@ export class Sequence {
   /** The token that was drawn last: the next one to feed. */
   get lastToken(): number {
     return this.#lastToken
+  }
+
+  /** The driver has begun with it; only the first time counts. */
+  joined(): void {
+    this.#queuedMs ??= performance.now() - this.#created
   }
 
   get startEvent(): GenerationEvent {
@@ -164,6 +173,7 @@ export class Sequence {
       promptTokens: this.request.prompt.length,
       completionTokens: this.#drawn,
       cachedTokens: this.cachedTokens,
+      queuedMs: this.#queuedMs,
     }
     return rest === '' && this.#unreported.length === 0 ? [finish] : [this.#textEvent(rest), finish]
   }

@@ -11,6 +11,14 @@ export const model = z
     root: z.string().openapi({ description: 'Id of the base model below it.' }),
     parent: z.string().nullable().openapi({ description: 'Id of the model it was made from.' }),
     kind: z.enum(['base', 'run', 'checkpoint', 'merge', 'export']),
+    state: z
+      .enum(['unloaded', 'loading', 'ready', 'closing'])
+      .openapi({ description: 'Of its base model, which is loaded by the first request.' }),
+    memory_bytes: z
+      .number()
+      .int()
+      .nullable()
+      .openapi({ description: "Resident memory of the loaded base's process." }),
     max_model_len: z.number().int().nullable().openapi({ description: 'Context length in tokens.' }),
   })
   .openapi('Model')

@@ -6,6 +6,7 @@ import type {
   AnswerEvent,
   CallKind,
   EngineLimits,
+  EngineLoad,
   GenerateRequest,
   ModelAnswers,
   ModelCall,
@@ -27,6 +28,7 @@ export interface LoadedEngine {
   /** Resident memory of the process as it last told; 0 while loading. */
   memoryBytes: number
   activeRequests: number
+  load: EngineLoad
   lastUsedAt: Date
 }
 
@@ -96,6 +98,7 @@ export class EngineHosts {
       pid: process.pid,
       memoryBytes: process.memoryBytes,
       activeRequests: process.activeRequests,
+      load: process.load,
       lastUsedAt,
     }))
   }

@@ -10,6 +10,7 @@ import {
   type AnswerEvent,
   type CallKind,
   type EngineLimits,
+  type EngineLoad,
   fromWireError,
   type GenerateRequest,
   type HostCommand,
@@ -58,6 +59,7 @@ export class EngineProcess {
   readonly #calls = new Map<number, PendingCall>()
   #state: 'loading' | 'ready' | 'closing' = 'loading'
   #memoryBytes = 0
+  #load: EngineLoad = { running: 0, waiting: 0, cacheUsage: 0 }
   #nextId = 1
   #stderr = ''
 
@@ -94,6 +96,11 @@ export class EngineProcess {
   /** Resident memory of the child as it last told. */
   get memoryBytes(): number {
     return this.#memoryBytes
+  }
+
+  /** What the child is at, as it last told; while it loads, everything waits. */
+  get load(): EngineLoad {
+    return this.#state === 'loading' ? { running: 0, waiting: this.#streams.size, cacheUsage: 0 } : this.#load
   }
 
   /** Requests that have not ended. */
@@ -163,6 +170,7 @@ export class EngineProcess {
       }
       case 'events':
         this.#memoryBytes = report.memoryBytes
+        this.#load = report.load ?? this.#load
         for (const item of report.events) {
           if ('error' in item) this.#end(item.id, fromWireError(item.error))
           else if ('answer' in item) this.#endCall(item.id, ({ resolve }) => resolve(item.answer))

@@ -11,6 +11,8 @@ import {
 } from './protocol.ts'
 
 let model: Promise<LoadedModel> | undefined
+/** The model once it is there. */
+let ready: LoadedModel | undefined
 const cancels = new Map<number, AbortController>()
 let outbox: HostEvent[] = []
 
@@ -25,14 +27,15 @@ function post(event: HostEvent): void {
 }
 
 function flush(): void {
-  send({ type: 'events', events: outbox, memoryBytes: process.memoryUsage.rss() })
+  const memoryBytes = process.memoryUsage.rss()
+  send({ type: 'events', events: outbox, memoryBytes, load: ready?.load })
   outbox = []
 }
 
 async function load(command: Extract<HostCommand, { type: 'load' }>): Promise<void> {
   model = LoadedModel.load(command.baseFolder, command.limits)
   try {
-    await model
+    ready = await model
     send({ type: 'ready', memoryBytes: process.memoryUsage.rss() })
   } catch (error) {
     send({ type: 'failed', error: toWireError(error) })
@@ -80,7 +83,8 @@ process.on('message', (command: HostCommand) => {
     case 'call':
       return void call(command.id, command.call)
     case 'cancel':
-      return cancels.get(command.id)?.abort()
+      cancels.get(command.id)?.abort()
+      return void setImmediate(flush) // the load has changed
     case 'unload':
       return void unload()
   }

@@ -3,7 +3,14 @@ import { Decoder } from '../../engine/generate/decoder.ts'
 import { Encoder } from '../../engine/generate/encoder.ts'
 import { Scheduler } from '../../engine/generate/scheduler.ts'
 import { ModelCalls } from './model-calls.ts'
-import type { AnswerEvent, EngineLimits, GenerateRequest, ModelAnswer, ModelCall } from './protocol.ts'
+import type {
+  AnswerEvent,
+  EngineLimits,
+  EngineLoad,
+  GenerateRequest,
+  ModelAnswer,
+  ModelCall,
+} from './protocol.ts'
 import { RequestReader } from './request-reader.ts'
 
 /** A base model that is ready to answer: decoder, tokenizer, templates, recent adapters and the requests in progress. */
@@ -29,6 +36,11 @@ export class LoadedModel {
     const reader = new RequestReader(folder) // first: it is quick, and finds a folder that is no model
     const decoder = await Decoder.load(folder, limits)
     return new LoadedModel(folder, decoder, reader, limits)
+  }
+
+  get load(): EngineLoad {
+    const { running, waiting, cacheUsage } = this.scheduler
+    return { running, waiting, cacheUsage }
   }
 
   /** Answers a request. @throws EngineError naming what is wrong in it, before the first event. */

@@ -134,11 +134,19 @@ export type HostEvent =
   | { id: number; answer: ModelAnswer }
   | { id: number; error: WireError }
 
+/** What a child is at, told with every message. */
+export interface EngineLoad {
+  running: number
+  waiting: number
+  /** The part of the cache's budget that is in use, 0 to 1. */
+  cacheUsage: number
+}
+
 /** From the child to the server. `failed` says that the model cannot be loaded; the server then ends the child. */
 export type HostReport =
   | { type: 'ready'; memoryBytes: number }
   | { type: 'failed'; error: WireError }
-  | { type: 'events'; events: HostEvent[]; memoryBytes: number }
+  | { type: 'events'; events: HostEvent[]; memoryBytes: number; load?: EngineLoad }
 
 /** An error in the form that crosses the border; what was not thrown on purpose is told in general terms only. */
 export function toWireError(error: unknown): WireError {

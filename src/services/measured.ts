@@ -11,22 +11,23 @@ export async function* measured(
   const start = performance.now()
   const label = { model_name: id }
   let lastPart: number | undefined
-  let running = true
-  const ended = () => {
-    if (running) metrics.chatsRunning.dec()
-    running = false
-  }
-  metrics.chatsRunning.inc()
+  let started = false
+  let finished = false
   try {
     for await (const event of events) {
       const now = performance.now()
       if (event.type === 'finish') {
-        ended() // a reader may not come back after the last event
+        finished = true
+        const reason = event.reason === 'length' ? 'length' : 'stop'
         metrics.promptTokens.inc(label, event.promptTokens)
         metrics.generationTokens.inc(label, event.completionTokens)
-        metrics.chatsSucceeded.inc({ ...label, finished_reason: event.reason })
-        metrics.chatLatency.observe(label, (now - start) / 1000)
-      } else if (event.type !== 'start') {
+        metrics.prefixQueries.inc(label, event.promptTokens)
+        metrics.prefixHits.inc(label, event.cachedTokens)
+        metrics.requestsSucceeded.inc({ ...label, finished_reason: reason })
+        metrics.requestLatency.observe(label, (now - start) / 1000)
+        if (event.queuedMs !== undefined) metrics.queueTime.observe(label, event.queuedMs / 1000)
+      } else if (event.type === 'start') started = true
+      else {
         if (lastPart === undefined) metrics.timeToFirstToken.observe(label, (now - start) / 1000)
         else metrics.interTokenLatency.observe(label, (now - lastPart) / 1000)
         lastPart = now
@@ -34,6 +35,7 @@ export async function* measured(
       yield event
     }
   } finally {
-    ended()
+    // As vLLM counts it: a request whose client has gone, or that failed on the way.
+    if (started && !finished) metrics.requestsSucceeded.inc({ ...label, finished_reason: 'abort' })
   }
 }

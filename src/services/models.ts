@@ -1,5 +1,7 @@
+import { resolve } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import type { Model, ModelService } from '../../routes/services.ts'
+import type { LoadedEngine } from '../engine-host/client.ts'
 import { ACTIVE_STATUSES } from '../jobs/types.ts'
 import { contextLength } from '../models/model-folder.ts'
 import type { ModelEntry } from '../models/registry.ts'
@@ -12,10 +14,10 @@ export function modelService(context: ServiceContext): ModelService {
   const { models, queue, hosts, leases, settings } = context
   return {
     async list() {
-      return (await models.list()).map(toWire)
+      return (await models.list()).map((entry) => toWire(entry, hosts.loaded()))
     },
     async get(id) {
-      return toWire(await models.resolve(id, 'id'))
+      return toWire(await models.resolve(id, 'id'), hosts.loaded())
     },
     async delete(id) {
       const entry = await models.resolve(id, 'id')
@@ -59,7 +61,8 @@ export async function checkUnused(
   }
 }
 
-function toWire(entry: ModelEntry): Model {
+function toWire(entry: ModelEntry, loaded: readonly LoadedEngine[]): Model {
+  const engine = loaded.find(({ baseFolder }) => baseFolder === resolve(entry.baseFolder))
   return {
     id: entry.id,
     object: 'model',
@@ -68,6 +71,8 @@ function toWire(entry: ModelEntry): Model {
     root: entry.root,
     parent: entry.parent,
     kind: entry.kind,
+    state: engine?.state ?? 'unloaded',
+    memory_bytes: engine?.memoryBytes || null,
     max_model_len: contextLength(entry.baseFolder),
   }
 }

@@ -12,6 +12,8 @@ export interface RealServer {
   url: string
   /** Base URL of OpenAI's clients. */
   baseURL: string
+  /** The process of the model that was loaded last. */
+  enginePid(): number
   close(): Promise<void>
 }
 
@@ -30,6 +32,7 @@ export async function startRealServer(change: (settings: Settings) => void = () 
   return {
     url: server.url,
     baseURL: `${server.url}/v1`,
+    enginePid: () => server.application.hosts.loaded().at(-1)!.pid!,
     async close() {
       await server.close()
       rmSync(saves, { recursive: true, force: true })

@@ -100,6 +100,8 @@ export const fakeModel = (id: string): Model => ({
   root: 'tiny',
   parent: null,
   kind: 'base',
+  state: 'unloaded',
+  memory_bytes: null,
   max_model_len: 512,
 })
 

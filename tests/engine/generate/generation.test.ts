@@ -9,7 +9,14 @@ describe('generate', () => {
       { type: 'start', promptTokens: 2 },
       { type: 'text', text: 'h', tokenIds: [104] },
       { type: 'text', text: 'i', tokenIds: [105] },
-      { type: 'finish', reason: 'stop', promptTokens: 2, completionTokens: 3, cachedTokens: 0 },
+      {
+        type: 'finish',
+        reason: 'stop',
+        promptTokens: 2,
+        completionTokens: 3,
+        cachedTokens: 0,
+        queuedMs: expect.any(Number),
+      },
     ])
   })
 
@@ -23,7 +30,12 @@ describe('generate', () => {
     const decoder = fakeDecoder({ a: 'hello' }, 5)
     const events = await collect(generate(decoder, fakeRequest('a>', { maxTokens: 100 })))
     expect(textOf(events)).toBe('hel')
-    expect(events.at(-1)).toMatchObject({ reason: 'length', completionTokens: 3, cachedTokens: 0 })
+    expect(events.at(-1)).toMatchObject({
+      reason: 'length',
+      completionTokens: 3,
+      cachedTokens: 0,
+      queuedMs: expect.any(Number),
+    })
   })
 
   it('goes on after the end-of-sequence token when told to ignore it', async () => {
@@ -84,6 +96,7 @@ describe('generate', () => {
       promptTokens: 2,
       completionTokens: 5,
       cachedTokens: 0,
+      queuedMs: expect.any(Number),
     })
   })
 
