@@ -10,11 +10,13 @@ import { embeddingRoutes } from './embeddings.ts'
 import { answerError, defaultHook, RouteError, toHttpError } from './errors.ts'
 import { evaluationRoutes } from './evaluations.ts'
 import { exportRoutes } from './exports.ts'
+import { fineTuningRoutes } from './fine-tuning.ts'
 import { hubRoutes } from './hub.ts'
 import { importRoutes } from './imports.ts'
 import { mergeRoutes } from './merges.ts'
 import { modelRoutes } from './models.ts'
 import { ollamaRoutes } from './ollama.ts'
+import { fileRoutes, filesPath } from './openai-files.ts'
 import { describeApi } from './openapi.ts'
 import { allowOrigins, authenticate, checkHost, checkOrigin, limitBody, protectBrowsers } from './security.ts'
 import type { AppOptions, Services } from './services.ts'
@@ -65,7 +67,7 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.use(checkOrigin(options.allowedOrigins))
   app.use(allowOrigins(options.allowedOrigins))
   app.use(authenticate(services.auth))
-  app.use(limitBody(options.maxJsonBytes, datasetsPath))
+  app.use(limitBody(options.maxJsonBytes, [datasetsPath, filesPath]))
 
   app.route('/', chatRoutes(services.chat, streams))
   app.route('/', completionRoutes(services.completions, streams))
@@ -76,6 +78,8 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.route('/', datasetRoutes(services.datasets, options.maxUploadBytes))
   app.route('/', mergeRoutes(services.merges, streams))
   app.route('/', exportRoutes(services.exports, streams))
+  app.route('/', fileRoutes(services.files, options.maxUploadBytes))
+  app.route('/', fineTuningRoutes(services.fineTuning))
   app.route('/', evaluationRoutes(services.evaluations, streams))
   app.route('/', importRoutes(services.imports, streams))
   app.route('/', hubRoutes(services.hub))

@@ -106,7 +106,7 @@ export function authenticate(auth: AuthService): MiddlewareHandler {
 }
 
 /** Caps every body but the streamed upload's, which counts its own bytes. */
-export function limitBody(maxBytes: number, streamedRoute: string): MiddlewareHandler {
+export function limitBody(maxBytes: number, streamedRoutes: readonly string[]): MiddlewareHandler {
   const limit = bodyLimit({
     maxSize: maxBytes,
     onError: () => {
@@ -116,7 +116,7 @@ export function limitBody(maxBytes: number, streamedRoute: string): MiddlewareHa
   })
   return (c, next) => {
     const isMultipart = (c.req.header('content-type') ?? '').toLowerCase().startsWith('multipart/')
-    return c.req.path === streamedRoute && isMultipart ? next() : limit(c, next)
+    return streamedRoutes.includes(c.req.path) && isMultipart ? next() : limit(c, next)
   }
 }
 

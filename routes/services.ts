@@ -11,10 +11,17 @@ import type {
   DatasetPreviewQuery,
 } from './schemas/datasets.ts'
 import type { Evaluation, EvaluationRequest } from './schemas/evaluations.ts'
+import type {
+  FineTuningCheckpoint,
+  FineTuningEvent,
+  FineTuningJob,
+  FineTuningRequest,
+} from './schemas/fine-tuning.ts'
 import type { ImportJob, ImportRequest } from './schemas/imports.ts'
 import type { JobEvent } from './schemas/jobs.ts'
 import type { Model } from './schemas/models.ts'
 import type { ImageManifest } from './schemas/ollama.ts'
+import type { FileObject, FilePurpose, FileQuery } from './schemas/openai-files.ts'
 import type { Checkpoint, TrainingPreview, TrainingRun } from './schemas/training.ts'
 
 /*
@@ -117,6 +124,31 @@ export interface ImportService extends Jobs<ImportJob> {
   create(request: ImportRequest): Promise<ImportJob>
 }
 
+export interface FileService {
+  /** Writes the stream to a temporary file as it arrives. When the stream or the disk fails, nothing stays behind. */
+  stage(fileName: string, content: Readable): Promise<StagedUpload>
+  /** Keeps the staged file; one for fine-tuning is checked line by line. */
+  create(purpose: FilePurpose, upload: StagedUpload): Promise<FileObject>
+  list(query: FileQuery): Promise<Page<FileObject>>
+  get(id: string): Promise<FileObject>
+  content(id: string): Promise<StoredBytes>
+  delete(id: string): Promise<void>
+}
+
+export interface FineTuningService {
+  /** Checks the request and its files and queues a training run. */
+  create(request: FineTuningRequest): Promise<FineTuningJob>
+  /** `metadata`: only jobs that carry all of it. */
+  list(query: PageQuery & { metadata: Record<string, string> }): Promise<Page<FineTuningJob>>
+  get(id: string): Promise<FineTuningJob>
+  /** A finished job: 'conflict'; so is one that is not paused, for `resume`. */
+  cancel(id: string): Promise<FineTuningJob>
+  pause(id: string): Promise<FineTuningJob>
+  resume(id: string): Promise<FineTuningJob>
+  events(id: string, query: PageQuery): Promise<Page<FineTuningEvent>>
+  checkpoints(id: string, query: PageQuery): Promise<Page<FineTuningCheckpoint>>
+}
+
 export interface EvaluationService extends Jobs<Evaluation> {
   /** Finds models and data, and queues the evaluation. */
   create(request: EvaluationRequest): Promise<Evaluation>
@@ -186,6 +218,8 @@ export interface Services {
   hub: HubService
   ollama: OllamaService
   evaluations: EvaluationService
+  files: FileService
+  fineTuning: FineTuningService
   models: ModelService
   chat: ChatService
   completions: CompletionService

@@ -9,6 +9,7 @@ import { DatasetRegistry } from './datasets/registry.ts'
 import { openDatabase } from './db/client.ts'
 import { JobQueries } from './db/queries.ts'
 import { EngineHosts } from './engine-host/client.ts'
+import { FileStore } from './files/store.ts'
 import { logFileOf } from './jobs/log-file.ts'
 import { identityOf } from './jobs/process-identity.ts'
 import { SqliteJobQueue } from './jobs/queue.ts'
@@ -65,6 +66,7 @@ export function openApplication(
     queue,
     models: new ModelRegistry(directories.models, queue),
     datasets: new DatasetRegistry({ directories: [directories.datasets] }),
+    files: new FileStore(directories.saves),
     hosts,
     metrics: new Metrics(queue, hosts),
     leases: new FolderLeases(),

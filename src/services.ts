@@ -5,11 +5,13 @@ import type { ServiceContext } from './services/context.ts'
 import { datasetService } from './services/datasets.ts'
 import { type Evaluations, evaluationService } from './services/evaluations.ts'
 import { type Exports, exportService } from './services/exports.ts'
+import { fineTuningService } from './services/fine-tuning.ts'
 import { hubService } from './services/hub.ts'
 import { type Imports, importService } from './services/imports.ts'
 import { type Merges, mergeService } from './services/merges.ts'
 import { modelService } from './services/models.ts'
 import { ollamaService } from './services/ollama.ts'
+import { fileService } from './services/openai-files.ts'
 import { authService, systemService } from './services/system.ts'
 import { embeddingService, textService } from './services/text.ts'
 import { type Training, trainingService } from './services/training.ts'
@@ -24,9 +26,10 @@ export interface AppServices extends Services {
 }
 
 export function createServices(context: ServiceContext, state: { status: Health['status'] }): AppServices {
+  const training = trainingService(context)
   return {
     auth: authService(context.settings.server.apiKeys),
-    training: trainingService(context),
+    training,
     datasets: datasetService(context),
     merges: mergeService(context),
     exports: exportService(context),
@@ -34,6 +37,8 @@ export function createServices(context: ServiceContext, state: { status: Health[
     hub: hubService(context),
     ollama: ollamaService(context),
     evaluations: evaluationService(context),
+    files: fileService(context),
+    fineTuning: fineTuningService(context, training),
     models: modelService(context),
     chat: chatService(context),
     completions: completionService(context),

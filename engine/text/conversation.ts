@@ -4,6 +4,8 @@ export type Role = 'user' | 'assistant' | 'system' | 'function' | 'observation'
 export interface Message {
   role: Role
   content: string
+  /** False for an answer that is shown but not learned (OpenAI's `weight: 0`). */
+  learned?: boolean
 }
 
 /**

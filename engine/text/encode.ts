@@ -43,9 +43,13 @@ export function encodeConversation(
     const inputIds = ids.slice(0, options.cutoffLength)
     return { inputIds, labels: inputIds.slice() }
   }
-  const turns = splitTurns(conversation, options.template, options.variables).map((turn) => ({
+  const split = splitTurns(conversation, options.template, options.variables)
+  // A template that rewrites its history leaves fewer turns than there are answers: the last ones.
+  const answers = conversation.messages.filter((_, index) => index % 2 === 1).slice(-split.length)
+  const turns = split.map((turn, index) => ({
     prompt: tokenizer.encode(turn.prompt),
     response: tokenizer.encode(turn.response),
+    learned: answers[index]?.learned !== false,
   }))
   return joinTurns(turns, options)
 }
@@ -77,6 +81,7 @@ export function inferTurnLengths(prompt: number, response: number, budget: numbe
 interface EncodedTurn {
   prompt: Int32Array
   response: Int32Array
+  learned: boolean
 }
 
 function joinTurns(turns: readonly EncodedTurn[], options: EncodeOptions): EncodedExample {
@@ -94,7 +99,10 @@ function joinTurns(turns: readonly EncodedTurn[], options: EncodeOptions): Encod
     total += promptLength + responseLength
     parts.push([
       { ids: turn.prompt.subarray(0, promptLength), learned: trainOnPrompt },
-      { ids: turn.response.subarray(0, responseLength), learned: !maskHistory || index === 0 },
+      {
+        ids: turn.response.subarray(0, responseLength),
+        learned: turn.learned && (!maskHistory || index === 0),
+      },
     ])
   }
   const inOrder = (maskHistory ? parts.toReversed() : parts).flat()

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
+import { modelIdOf } from '../fine-tuning/names.ts'
 import type { JobQueue } from '../jobs/queue.ts'
 import type { Job } from '../jobs/types.ts'
 import { findBases } from './bases.ts'
@@ -63,12 +64,13 @@ export class ModelRegistry {
    * @throws EngineError `not_found` with ids that look alike.
    */
   async resolve(id: string, param = 'model'): Promise<ModelEntry> {
-    const found = MODEL_ID.test(id) ? await this.#lookUp(id) : undefined
+    const found = MODEL_ID.test(modelIdOf(id) ?? id) ? await this.#lookUp(id) : undefined
     if (found) return found
     throw await this.#unknown(id, param)
   }
 
-  async #lookUp(id: string): Promise<ModelEntry | undefined> {
+  async #lookUp(name: string): Promise<ModelEntry | undefined> {
+    const id = modelIdOf(name) ?? name
     const base = findBases(this.#directories).get(id)
     if (base) return baseEntry(id, base)
     const [jobId = ''] = id.split(':')

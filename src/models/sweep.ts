@@ -16,7 +16,7 @@ export async function sweepTemporaries(
   for (const folder of [...models, join(saves, 'merges'), join(saves, 'exports'), ...outputDirs])
     sweepPartialFolders(folder)
   await rm(join(saves, TRASH), { recursive: true, force: true })
-  await sweepUploads(datasets)
+  for (const folder of [datasets, join(saves, 'files')]) await sweepUploads(folder)
 }
 
 async function sweepUploads(folder: string): Promise<void> {
@@ -25,6 +25,6 @@ async function sweepUploads(folder: string): Promise<void> {
     if (!name.startsWith('.upload-')) continue
     const file = join(folder, name)
     const { mtimeMs } = await stat(file)
-    if (Date.now() - mtimeMs > STALE_UPLOAD_MS) await rm(file, { force: true })
+    if (Date.now() - mtimeMs > STALE_UPLOAD_MS) await rm(file, { recursive: true, force: true })
   }
 }

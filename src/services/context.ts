@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import type { DatasetRegistry } from '../datasets/registry.ts'
 import type { EngineHosts } from '../engine-host/client.ts'
+import type { FileStore } from '../files/store.ts'
 import type { JobQueue } from '../jobs/queue.ts'
 import type { FolderLeases } from '../models/leases.ts'
 import type { ModelRegistry } from '../models/registry.ts'
@@ -13,6 +14,7 @@ export interface ServiceContext {
   queue: JobQueue
   models: ModelRegistry
   datasets: DatasetRegistry
+  files: FileStore
   hosts: EngineHosts
   metrics: Metrics
   /** Who downloads what this server has made. */

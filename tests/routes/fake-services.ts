@@ -254,6 +254,31 @@ class FakeOllama {
   }
 }
 
+const none = async (id: string): Promise<never> => {
+  throw notFound(id)
+}
+
+/** No files: what the routes do with them is tested over the real service. */
+const fakeFiles = (): Services['files'] => ({
+  stage: none,
+  create: none,
+  list: async () => ({ data: [], hasMore: false }),
+  get: none,
+  content: none,
+  delete: none,
+})
+
+const fakeFineTuning = (): Services['fineTuning'] => ({
+  create: ({ training_file }) => none(training_file),
+  list: async () => ({ data: [], hasMore: false }),
+  get: none,
+  cancel: none,
+  pause: none,
+  resume: none,
+  events: none,
+  checkpoints: none,
+})
+
 class FakeEvaluations extends FakeJobs<Evaluation> {
   readonly requests: unknown[] = []
 
@@ -489,6 +514,8 @@ export class FakeServices {
   readonly hub = new FakeHub(this.exports)
   readonly ollama = new FakeOllama(this.exports)
   readonly evaluations = new FakeEvaluations()
+  readonly files = fakeFiles()
+  readonly fineTuning = fakeFineTuning()
   readonly models = new FakeModels()
   readonly chat = new FakeChat()
   readonly completions = new FakeCompletions()

@@ -53,7 +53,8 @@ function readMessage(raw: RawMessage, tags: Tags, index: number): Message {
   if ((role === 'assistant' || role === 'function') && Array.isArray(calls) && calls.length > 0) {
     return { role: 'function', content: JSON.stringify(calls.map((call) => functionOf(call, index))) }
   }
-  return { role, content: contentOf(raw, tags, index) }
+  const content = contentOf(raw, tags, index)
+  return raw.weight === 0 ? { role, content, learned: false } : { role, content }
 }
 
 function functionOf(call: unknown, index: number): unknown {

@@ -53,6 +53,14 @@ describe('encodeConversation', () => {
       if (label !== IGNORE_INDEX) expect(label).toBe(inputIds[index])
   })
 
+  it('shows an answer that is not to be learned without learning it', () => {
+    const conversation = chat('q', 'a', 'r', 'b')
+    conversation.messages[1]!.learned = false
+    const example = encodeConversation(conversation, tokenizer, options)
+    expect(tokenizer.decode(example.inputIds)).toBe(template.render(conversation.messages))
+    expect(learnedText(example)).toBe('b<|im_end|>\n')
+  })
+
   it('learns everything with trainOnPrompt', () => {
     const example = encodeConversation(chat('q', 'a', 'r', 'b'), tokenizer, {
       ...options,

@@ -1,0 +1,91 @@
+import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { mkdir, open, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { EngineError } from '../../engine/errors.ts'
+import type { FineTuningRequest } from '../../routes/schemas/fine-tuning.ts'
+import { type FineTuningMethod, readTrainingFile } from './rows.ts'
+
+/** What a fine-tuning job was asked for and what became of `auto`. */
+export interface JobRecord {
+  request: FineTuningRequest
+  method: FineTuningMethod
+  hyperparameters: { n_epochs: number; batch_size: number; learning_rate_multiplier: number; beta?: number }
+}
+
+const RECORD = 'job.json'
+const PAUSED = 'paused'
+
+const TAGS = {
+  role_tag: 'role',
+  content_tag: 'content',
+  user_tag: 'user',
+  assistant_tag: 'assistant',
+  observation_tag: 'tool',
+  function_tag: 'function_call',
+  system_tag: 'system',
+}
+
+/** Writes a job's own copy of its files as a dataset directory, so that files may be deleted while it runs. */
+export async function writeDatasets(
+  folder: string,
+  files: { train: string; validation: string | undefined },
+): Promise<{ method: FineTuningMethod; rows: number }> {
+  await mkdir(folder, { recursive: true })
+  const train = await copyRows(files.train, join(folder, 'train.jsonl'))
+  const validation =
+    files.validation === undefined
+      ? undefined
+      : await copyRows(files.validation, join(folder, 'validation.jsonl'))
+  if (validation && validation.method !== train.method) {
+    throw new EngineError(
+      'invalid',
+      'invalid_validation_file',
+      `The validation file holds ${validation.method} examples and the training file ${train.method} ones.`,
+      { param: 'validation_file' },
+    )
+  }
+  const pairs = train.method === 'dpo' && { ranking: true }
+  const answers = train.method === 'dpo' && { chosen: 'chosen', rejected: 'rejected' }
+  const entry = (name: string) => ({
+    file_name: name,
+    formatting: 'openai',
+    ...pairs,
+    columns: { messages: 'messages', tools: 'tools', ...answers },
+    tags: TAGS,
+  })
+  const info = { train: entry('train.jsonl'), ...(validation && { validation: entry('validation.jsonl') }) }
+  await writeFile(join(folder, 'dataset_info.json'), JSON.stringify(info, null, 2))
+  return train
+}
+
+async function copyRows(source: string, target: string): Promise<{ method: FineTuningMethod; rows: number }> {
+  const handle = await open(target, 'w')
+  let rows = 0
+  let method: FineTuningMethod = 'supervised'
+  try {
+    for await (const read of readTrainingFile(source)) {
+      method = read.method
+      rows++
+      await handle.writeFile(`${JSON.stringify(read.row)}\n`)
+    }
+  } finally {
+    await handle.close()
+  }
+  return { method, rows }
+}
+
+export async function writeRecord(folder: string, record: JobRecord): Promise<void> {
+  await writeFile(join(folder, RECORD), JSON.stringify(record, null, 2))
+}
+
+/** The record of a training run that is a fine-tuning job; undefined for any other run. */
+export function readRecord(datasetDir: unknown, root: string): JobRecord | undefined {
+  if (typeof datasetDir !== 'string' || dirname(datasetDir) !== root) return undefined
+  const file = join(datasetDir, RECORD)
+  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as JobRecord) : undefined
+}
+
+/** A cancelled run that is to go on later carries a mark. */
+export const isPaused = (folder: string) => existsSync(join(folder, PAUSED))
+export const markPaused = (folder: string) => writeFile(join(folder, PAUSED), '')
+export const unmarkPaused = (folder: string) => rmSync(join(folder, PAUSED), { force: true })

@@ -1,0 +1,123 @@
+import { createReadStream } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { z } from 'zod'
+import { EngineError } from '../../engine/errors.ts'
+
+/** Longest line of a training file, in bytes of UTF-16 as it is held. */
+const MAX_LINE_CHARACTERS = 16 * 1024 * 1024
+
+const content = z.union([
+  z.string(),
+  z
+    .array(z.object({ type: z.literal('text'), text: z.string() }), 'only text parts can be learned')
+    .transform((parts) => parts.map(({ text }) => text).join('')),
+])
+const message = z.object({
+  role: z.enum(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
+  content: content.nullish(),
+  weight: z.union([z.literal(0), z.literal(1)]).nullish(),
+  tool_calls: z.array(z.unknown()).nullish(),
+})
+const messages = z.array(message).min(1)
+const chat = z.looseObject({ messages, tools: z.array(z.unknown()).nullish() })
+const input = z.object({ messages, tools: z.array(z.unknown()).nullish() })
+const answer = z.array(message).length(1, 'must hold one assistant message')
+const preference = z.union([
+  z.looseObject({ input, preferred_output: answer, non_preferred_output: answer }),
+  z.looseObject({ input, preferred_completion: answer, non_preferred_completion: answer }),
+])
+
+export type FineTuningMethod = 'supervised' | 'dpo'
+
+/** A row of the dataset that a training file becomes, in the form that dataset_info.json calls openai. */
+export type DatasetRow = Record<string, unknown>
+
+/**
+ * Reads a training file of OpenAI's form, line by line: chats (`messages`, with `weight` 0 on answers that are not to be
+ * learned) or preferences (`input`, `preferred_output`, `non_preferred_output`; `…_completion` is understood too).
+ *
+ * @throws EngineError `invalid_training_file` with the first line that is something else, or mixes the two forms.
+ */
+export async function* readTrainingFile(
+  path: string,
+): AsyncGenerator<{ method: FineTuningMethod; row: DatasetRow }> {
+  const lines = createInterface({
+    input: createReadStream(path, 'utf8'),
+    crlfDelay: Number.POSITIVE_INFINITY,
+  })
+  let number = 0
+  let first: FineTuningMethod | undefined
+  for await (const line of lines) {
+    number++
+    if (line.trim() === '') continue
+    const read = readLine(line, number)
+    first ??= read.method
+    if (read.method !== first) throw invalid(number, `it is a ${read.method} example among ${first} ones`)
+    yield read
+  }
+  if (first === undefined) throw invalid(number, 'the file has no examples')
+}
+
+function readLine(line: string, number: number): { method: FineTuningMethod; row: DatasetRow } {
+  if (line.length > MAX_LINE_CHARACTERS)
+    throw invalid(number, `it is longer than ${MAX_LINE_CHARACTERS} characters`)
+  let value: unknown
+  try {
+    value = JSON.parse(line.replace(/^\uFEFF/, ''))
+  } catch {
+    throw invalid(number, 'it is not JSON')
+  }
+  const isPreference = typeof value === 'object' && value !== null && 'input' in value
+  return isPreference
+    ? { method: 'dpo', row: preferenceRow(check(preference, value, number)) }
+    : { method: 'supervised', row: chatRow(check(chat, value, number)) }
+}
+
+function chatRow({ messages: list, tools }: z.infer<typeof chat>): DatasetRow {
+  return { messages: list.map(normalise), tools: toolsText(tools) }
+}
+
+function preferenceRow(row: z.infer<typeof preference>): DatasetRow {
+  const [chosen, rejected] =
+    'preferred_output' in row
+      ? [row.preferred_output, row.non_preferred_output]
+      : [row.preferred_completion, row.non_preferred_completion]
+  const { input: question } = row as { input: z.infer<typeof input> }
+  return {
+    messages: question.messages.map(normalise),
+    tools: toolsText(question.tools),
+    chosen: normalise((chosen as z.infer<typeof answer>)[0]!),
+    rejected: normalise((rejected as z.infer<typeof answer>)[0]!),
+  }
+}
+
+function normalise({ role, content: text, weight, tool_calls: calls }: z.infer<typeof message>): DatasetRow {
+  return {
+    role: role === 'developer' ? 'system' : role === 'function' ? 'tool' : role,
+    content: text ?? '',
+    ...(weight === 0 && { weight }),
+    ...(calls && calls.length > 0 && { tool_calls: calls }),
+  }
+}
+
+function toolsText(tools: unknown[] | null | undefined): string {
+  return tools && tools.length > 0 ? JSON.stringify(tools) : ''
+}
+
+function check<T extends z.ZodType>(schema: T, value: unknown, number: number): z.infer<T> {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  const place = issue?.path.join('.')
+  throw invalid(number, `${place ? `${place}: ` : ''}${issue?.message ?? 'it has another form'}`)
+}
+
+function invalid(line: number, reason: string): EngineError {
+  return new EngineError(
+    'invalid',
+    'invalid_training_file',
+    `Line ${line} of the file is no training example: ${reason}. A line is {"messages": [{"role", "content"}, …]}, or ` +
+      '{"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}.',
+    { param: 'file' },
+  )
+}
