@@ -15,7 +15,8 @@ export interface BaseTensor {
  * Counts what an adapter trains, without loading a weight: rank × (in + out) for each targeted module of the model (DoRA:
  * out more), and whole tensors of the base.
  *
- * @throws EngineError `invalid` for a target that matches nothing, or a rank above a matrix that it is for.
+ * @throws EngineError `invalid` for a target that matches nothing, or a rank above a matrix that it is for; `unsupported`
+ *   for what adapters on experts cannot have.
  */
 export function countAdapter(
   config: PeftConfig,
@@ -26,6 +27,7 @@ export function countAdapter(
   const missing = unmatchedTargets(linears, method.targets, method.layers)
   if (missing.length > 0) throw noSuchTarget(missing, linears)
   const targeted = targetedPaths(linears, method.targets, method.layers)
+  if (linears.some(({ path, expert }) => expert && targeted.has(path))) checkExpertAdapter(config)
   let count = 0
   for (const { path, inFeatures, outFeatures } of linears) {
     if (!targeted.has(path) || method.saves?.(`${path}.weight`)) continue
@@ -35,6 +37,19 @@ export function countAdapter(
   }
   for (const { name, shape } of tensors) if (method.saves?.(name)) count += elementCount(shape)
   return count
+}
+
+/** PEFT keeps experts in stacked tensors and loads neither dropout nor DoRA for those, so no run should end in such files. */
+function checkExpertAdapter({ lora_dropout, use_dora }: PeftConfig): void {
+  const field = lora_dropout > 0 ? 'lora_dropout' : use_dora ? 'use_dora' : null
+  if (field === null) return
+  throw new EngineError(
+    'unsupported',
+    'expert_adapter_unsupported',
+    `${field} does not work for adapters on experts, which PEFT would not load; ` +
+      'leave it out, or leave the experts out of lora_target',
+    { param: field },
+  )
 }
 
 /** Above the smaller side of a matrix, more rank can express nothing more. */

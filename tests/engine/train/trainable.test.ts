@@ -47,4 +47,11 @@ describe('countAdapter', () => {
       /lora_rank 17 is above what .*q_proj \[16,16\] can have; at most 16/,
     )
   })
+
+  it('refuses dropout and DoRA on experts, which PEFT would not load', () => {
+    const onExperts = { target_modules: ['q_proj', 'up_proj'] }
+    expect(() => count({ ...onExperts, lora_dropout: 0.1 })).toThrow(/lora_dropout does not work .* experts/)
+    expect(() => count({ ...onExperts, use_dora: true })).toThrow(/use_dora does not work .* experts/)
+    expect(count({ lora_dropout: 0.1, use_dora: true })).toBeGreaterThan(0)
+  })
 })
