@@ -1,0 +1,131 @@
+/**
+ * Just enough of WebAssembly's binary format (https://webassembly.github.io/spec/core/binary) to write small loops over
+ * SIMD lanes in it. Code is nested arrays of bytes; a name that begins with v, f or i is the instruction's in the spec.
+ */
+export type Code = readonly (number | Code)[]
+
+/** An unsigned number in LEB128. */
+function leb(value: number): number[] {
+  const bytes: number[] = []
+  let rest = value
+  do {
+    bytes.push((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0))
+    rest >>>= 7
+  } while (rest > 0)
+  return bytes
+}
+
+/** A signed number in LEB128, as constants are written. */
+function signedLeb(value: number): number[] {
+  const bytes: number[] = []
+  let rest = value
+  for (;;) {
+    const byte = rest & 0x7f
+    rest >>= 7
+    const isLast = (rest === 0 && !(byte & 0x40)) || (rest === -1 && byte & 0x40)
+    bytes.push(isLast ? byte : byte | 0x80)
+    if (isLast) return bytes
+  }
+}
+
+const simd = (opcode: number): Code => [0xfd, leb(opcode)]
+/** Loads and stores state an alignment (1: none is promised) and an offset. */
+const access = (opcode: number, offset: number): Code => [simd(opcode), 0, leb(offset)]
+
+export const get = (local: number): Code => [0x20, leb(local)]
+export const set = (local: number): Code => [0x21, leb(local)]
+export const i32Const = (value: number): Code => [0x41, signedLeb(value)]
+export const i32Add: Code = [0x6a]
+export const i32LessThan: Code = [0x49]
+export const v128Load = (offset = 0): Code => access(0, offset)
+export const v128LoadSplat = (offset = 0): Code => access(9, offset)
+export const v128Store = (offset = 0): Code => access(11, offset)
+export const i32x4Splat = simd(17)
+export const i32x4Equal = simd(55)
+export const v128And = simd(78)
+export const v128Or = simd(80)
+export const v128AnyTrue = simd(83)
+/** Two vectors of four numbers below 65,536 to one of eight. */
+export const i16x8Narrow = simd(134)
+export const i32x4ExtendLow = simd(169)
+export const i32x4ExtendHigh = simd(170)
+export const i32x4ShiftLeft = simd(171)
+export const i32x4ShiftRight = simd(173)
+export const i32x4Add = simd(174)
+export const f32x4Add = simd(228)
+export const f32x4Mul = simd(230)
+
+/** `local += amount` */
+export const advance = (local: number, amount: number): Code => [
+  get(local),
+  i32Const(amount),
+  i32Add,
+  set(local),
+]
+
+/** Repeats `body` as long as `local` is below `end` after it; the first time always. */
+export const repeatBelow = (local: number, end: number, body: Code): Code => [
+  [0x03, 0x40],
+  body,
+  [get(local), get(end), i32LessThan],
+  [0x0d, 0x00],
+  0x0b,
+]
+
+export interface WasmFunction {
+  name: string
+  /** Number of i32 parameters; they are locals 0, 1, … */
+  parameters: number
+  /** Whether it returns an i32. */
+  returns: boolean
+  /** Further locals, after the parameters: i32 first, then v128. */
+  integers: number
+  vectors: number
+  body: Code
+}
+
+const [I32, V128] = [0x7f, 0x7b]
+
+/** A module with one exported memory and these functions. */
+export function wasmModule(functions: readonly WasmFunction[]): Uint8Array<ArrayBuffer> {
+  const types = functions.map(({ parameters, returns }) => [
+    0x60,
+    list(Array.from({ length: parameters }, () => [I32])),
+    list(returns ? [[I32]] : []),
+  ])
+  const exports = [
+    [name('memory'), 0x02, 0],
+    ...functions.map((each, index) => [name(each.name), 0x00, leb(index)]),
+  ]
+  return Uint8Array.from(
+    flatten([
+      [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+      section(1, list(types)),
+      section(3, list(functions.map((_, index) => leb(index)))),
+      section(5, list([[0x00, 1]])),
+      section(7, list(exports)),
+      section(10, list(functions.map(codeOf))),
+    ]),
+  )
+}
+
+function codeOf({ integers, vectors, body }: WasmFunction): Code {
+  const locals = list([
+    [leb(integers), I32],
+    [leb(vectors), V128],
+  ])
+  return sized([locals, body, 0x0b])
+}
+
+const name = (text: string): Code => sized([...Buffer.from(text)])
+const list = (items: readonly Code[]): Code => [leb(items.length), ...items]
+const section = (id: number, content: Code): Code => [id, sized(content)]
+
+function sized(content: Code): Code {
+  const bytes = flatten(content)
+  return [leb(bytes.length), bytes]
+}
+
+function flatten(code: Code): number[] {
+  return code.flatMap((part) => (typeof part === 'number' ? [part] : flatten(part)))
+}
