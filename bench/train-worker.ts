@@ -9,6 +9,7 @@ import type { WeightScheme } from '../engine/quant/packed-layout.ts'
 import { openBase } from '../engine/quant/source.ts'
 import { clipGradients } from '../engine/train/clip.ts'
 import { CompiledStep } from '../engine/train/compiled-step.ts'
+import { lossChunks } from '../engine/train/estimate.ts'
 import { createAdamW } from '../engine/train/optimizers/adamw.ts'
 import type { TokenBatch } from '../engine/train/step.ts'
 
@@ -39,6 +40,7 @@ const scratch = mkdtempSync(join(tmpdir(), 'anneal-bench-packed-'))
 const scheme = values.scheme as WeightScheme | undefined
 const model = scheme ? await packBase(source, { scheme, folder: scratch }) : source
 const idLimit = Math.min(40_000, model.config.vocabSize)
+const batch = syntheticBatch()
 const step = await CompiledStep.create(model, {
   method:
     values.method === 'full'
@@ -46,10 +48,10 @@ const step = await CompiledStep.create(model, {
       : { kind: 'lora', rank: 8, scale: 2, dropout: 0, targets: 'all' },
   maxLength: length,
   checkpointing: values.checkpointing,
+  lossChunks: lossChunks(model.config, { stage: 'sft' }, { trained: batch.labels.length }),
   initialize: initializeLora(42, (name) => model.weights.readFloat32(name)),
   session: { threads, profilePrefix: values.profile },
 })
-const batch = syntheticBatch()
 const optimizer = createAdamW(step.parameters, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 })
 const seconds: number[] = []
 let firstLoss: number | undefined

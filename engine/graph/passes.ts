@@ -1,5 +1,6 @@
+import type { GraphBuilder } from './builder.ts'
 import type { Node } from './graph.ts'
-import { sameShape, type Value } from './values.ts'
+import { type Shape, sameShape, type Value } from './values.ts'
 
 /** Removes nodes whose results nobody uses. */
 export function removeDeadNodes(nodes: readonly Node[], outputs: readonly Value[]): Node[] {
@@ -11,6 +12,46 @@ export function removeDeadNodes(nodes: readonly Node[], outputs: readonly Value[
     kept.push(node)
   }
   return kept.reverse()
+}
+
+/**
+ * SoftmaxCrossEntropyLoss as LogSoftmax and a choice from it. onnxruntime has no kernel of its own for the operation, and
+ * the function that it puts in its place fails where there are no rows.
+ */
+export function lowerCrossEntropy(g: GraphBuilder, nodes: readonly Node[]): Node[] {
+  return nodes.flatMap((node) => {
+    if (node.op !== 'SoftmaxCrossEntropyLoss') return [node]
+    const [logits, labels] = node.inputs as readonly Value[]
+    const [loss, logProbabilities] = node.outputs
+    const rows = loss!.shape[0]!
+    const between = (name: string, { dtype }: Value, shape: Shape): Value => ({
+      name: `${loss!.name}/${name}`,
+      dtype,
+      shape,
+    })
+    const column = between('column', labels!, [rows, 1])
+    const chosen = between('chosen', logits!, [rows, 1])
+    const flat = between('flat', logits!, [rows])
+    const reshape = (from: Value, to: Value, target: number[]): Node<'Reshape'> => ({
+      op: 'Reshape',
+      inputs: [from, g.ints(target)],
+      outputs: [to],
+      attributes: { shape: to.shape, allowzero: 0 },
+    })
+    const lowered = [
+      { op: 'LogSoftmax', inputs: [logits!], outputs: [logProbabilities!], attributes: { axis: -1 } },
+      reshape(labels!, column, [0, 1]),
+      {
+        op: 'GatherElements',
+        inputs: [logProbabilities!, column],
+        outputs: [chosen],
+        attributes: { axis: 1 },
+      },
+      reshape(chosen, flat, [0]),
+      { op: 'Neg', inputs: [flat], outputs: [loss!], attributes: {} },
+    ]
+    return lowered as Node[]
+  })
 }
 
 /**
@@ -55,14 +96,15 @@ function fuseOne(
 /**
  * Orders nodes for memory. onnxruntime walks back from the leaves, highest node index first, so the leaves' places
  * in the file decide how long activations live: gradients of weights go to the end in forward order (the last layer's
- * then run first, beside the backward pass that frees their inputs), the loss after them.
+ * then run first, beside the backward pass that frees their inputs). The loss stands before them, so that it runs last:
+ * where it is a sum of parts, each part's logits are used up by its own backward pass before the next part's are made.
  */
 export function orderForMemory(nodes: readonly Node[], gradients: readonly Value[], loss: Value): Node[] {
   const producerOf = new Map(
     nodes.flatMap((node) => node.outputs.map((output) => [output.name, node] as const)),
   )
   const read = new Set(nodes.flatMap((node) => node.inputs).map((value) => value?.name))
-  const leaves = [...gradients, loss]
+  const leaves = [loss, ...gradients]
     .map((value) => producerOf.get(value.name))
     .filter((node): node is Node => node !== undefined)
     .filter((node) => node.outputs.every((output) => !read.has(output.name)))

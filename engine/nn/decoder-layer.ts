@@ -78,15 +78,20 @@ function decoderLayer(m: ModelBuilder, config: DecoderConfig, place: LayerPlace,
 
 /** Logits [rows, vocabulary] of the hidden states at the flat `rows` of [batch*seq, hidden]. */
 export function languageModelHead(m: ModelBuilder, config: DecoderConfig, hidden: Value, rows: Value): Value {
-  const { names, vocabSize, hiddenSize, logitSoftCap: cap } = config
   if (hidden.shape[0] !== TOKENS) throw new Error(`hidden states have ${hidden.shape[0]} rows, not ${TOKENS}`)
-  return m.g.scope('lm_head', () => {
-    const path = config.tieWordEmbeddings ? names.embedding : names.head
-    const stored = m.floatParameter(`${path}.weight`, [vocabSize, hiddenSize])
-    const weight = config.normalizeHead ? unitRows(m, stored, hiddenSize) : stored
-    const logits = m.g.Gemm(m.g.Gather(hidden, rows), weight, { transB: 1 })
+  return m.g.scope('lm_head', () => modelHead(m, config)(m.g.Gather(hidden, rows)))
+}
+
+/** The head as a function of hidden states [rows, hidden]; its weight is widened once, however often it is used. */
+export function modelHead(m: ModelBuilder, config: DecoderConfig): (hidden: Value) => Value {
+  const { names, vocabSize, hiddenSize, logitSoftCap: cap } = config
+  const path = config.tieWordEmbeddings ? names.embedding : names.head
+  const stored = m.floatParameter(`${path}.weight`, [vocabSize, hiddenSize])
+  const weight = config.normalizeHead ? unitRows(m, stored, hiddenSize) : stored
+  return (hidden) => {
+    const logits = m.g.Gemm(hidden, weight, { transB: 1 })
     return cap === null ? logits : softCap(m, m.g.Mul(logits, m.g.scalar(1 / cap)), cap)
-  })
+  }
 }
 
 /** w / ‖w‖ for each row: a norm with rms(w) = ‖w‖ / √width. */

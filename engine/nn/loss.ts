@@ -1,6 +1,6 @@
 import type { Value } from '../graph/values.ts'
 import type { DecoderConfig } from '../models/config.ts'
-import { languageModelHead } from './decoder-layer.ts'
+import { modelHead } from './decoder-layer.ts'
 import type { ModelBuilder } from './model-builder.ts'
 
 /** Extent of the graph's inputs `rows` and `labels`. */
@@ -8,15 +8,27 @@ export const TRAINED = 'trained'
 
 /**
  * -log softmax(logits)[label] of each trained position, [trained]: only these get logits. `hidden` is [batch*seq, width];
- * the inputs `rows` and `labels`, int64 [trained], name the positions in it and the tokens to predict there.
+ * the inputs `rows` and `labels`, int64 [trained], name the positions in it and the tokens to predict there. With more
+ * than one of the builder's `lossChunks` the input `chunk_sizes` cuts them into so many parts, and no two parts' logits
+ * need be in memory together.
  */
 export function tokenLosses(m: ModelBuilder, config: DecoderConfig, hidden: Value): Value {
   const { g } = m
   const rows = g.input('rows', 'int64', [TRAINED])
   const labels = g.input('labels', 'int64', [TRAINED])
   g.bindDim(TRAINED, rows, 0)
-  const logits = languageModelHead(m, config, hidden, rows)
-  return g.scope('loss', () => g.SoftmaxCrossEntropyLoss(logits, labels)[0])
+  const head = g.scope('lm_head', () => modelHead(m, config))
+  const lossesOf = (states: Value, targets: Value) => {
+    const logits = g.scope('lm_head', () => head(states))
+    return g.scope('loss', () => g.SoftmaxCrossEntropyLoss(logits, targets)[0])
+  }
+  const states = g.Gather(hidden, rows)
+  if (m.lossChunks === 1) return lossesOf(states, labels)
+  const sizes = Array.from({ length: m.lossChunks }, (_, chunk) => `trained(${chunk})`)
+  const found = g.input('chunk_sizes', 'int64', [m.lossChunks])
+  const [stateParts, labelParts] = [g.Split(states, 0, sizes, found), g.Split(labels, 0, sizes, found)]
+  const losses = stateParts.map((part, chunk) => lossesOf(part, labelParts[chunk]!))
+  return g.Concat(losses, 0, TRAINED)
 }
 
 /**

@@ -34,6 +34,8 @@ export interface ModelBuilderOptions {
   readonly stackedLora?: 'plain' | 'scaled' | undefined
   /** Compute projections of one input in one product, where they have no adapters. */
   readonly joinProjections?: boolean
+  /** Parts into which the loss is cut, so that fewer logits are in memory at a time; 1 when left out. */
+  readonly lossChunks?: number
 }
 
 /** A trainable input of the graph, with the name that its file will use. */
@@ -56,6 +58,7 @@ export class ModelBuilder {
   readonly linears: LinearModule[] = []
   /** The adapters of a run, where the options ask for them. */
   readonly stacked: StackedLora | undefined
+  readonly lossChunks: number
   private readonly folder: WeightFolder
   private readonly packed: PackedLayout | undefined
   private readonly options: ModelBuilderOptions
@@ -64,6 +67,7 @@ export class ModelBuilder {
   private dropoutWidth = 0
 
   constructor(folder: WeightFolder, options: ModelBuilderOptions) {
+    this.lossChunks = options.lossChunks ?? 1
     this.folder = folder
     this.packed = packedLayout(folder)
     this.options = options

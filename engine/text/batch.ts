@@ -46,6 +46,16 @@ export function labelFeeds({ trainedPositions, labels }: TokenBatch): Record<str
   }
 }
 
+/** Sizes of equal parts of the trained positions, for a loss in parts; the last ones may be shorter or empty. */
+export function chunkFeed({ labels }: TokenBatch, chunks: number): Record<string, Tensor> {
+  if (chunks === 1) return {}
+  const size = Math.ceil(labels.length / chunks)
+  const sizes = Array.from({ length: chunks }, (_, i) =>
+    Math.max(0, Math.min(size, labels.length - i * size)),
+  )
+  return { chunk_sizes: intTensor(BigInt64Array.from(sizes, BigInt), [chunks]) }
+}
+
 /** How many labels of an example are trained: those that are not ignored and have a token before them. */
 export function trainedTokenCount(example: EncodedExample): number {
   let count = 0

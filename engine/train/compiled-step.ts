@@ -8,13 +8,14 @@ import {
 import { backward } from '../autodiff/backward.ts'
 import { EngineError } from '../errors.ts'
 import type { Graph } from '../graph/graph.ts'
-import { fuseAddIntoGemm, orderForMemory, removeDeadNodes } from '../graph/passes.ts'
+import { fuseAddIntoGemm, lowerCrossEntropy, orderForMemory, removeDeadNodes } from '../graph/passes.ts'
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
 import { causalMask, consecutivePositions, shiftedMask } from '../nn/masks.ts'
 import { type LinearModule, type LoraTarget, ModelBuilder } from '../nn/model-builder.ts'
 import { Session, type SessionOptions } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import { chunkFeed } from '../text/batch.ts'
 import { dropoutPool, embeddingNoise } from './noise.ts'
 import { languageModel } from './objectives/language-model.ts'
 import type { Feeds, Objective, Values } from './objectives/objective.ts'
@@ -58,6 +59,8 @@ export interface CompiledStepOptions {
   readonly shiftAttention?: boolean
   /** Compute each layer's forward pass again for its backward pass instead of keeping its results. */
   readonly checkpointing?: boolean
+  /** Parts into which the loss is cut, so that fewer logits are in memory at a time; 1 when left out. */
+  readonly lossChunks?: number
   /** Start value of a trainable tensor; its array is kept and updated by the optimizer. */
   readonly initialize: (name: string, shape: readonly number[]) => Float32Array
   readonly session?: Pick<SessionOptions, 'threads' | 'prepack' | 'profilePrefix'>
@@ -186,6 +189,7 @@ export class CompiledStep implements TrainStep {
       position_ids: consecutivePositions(rows, length),
       attention_mask: this.maskFor(length),
       weight: floatTensor(Float32Array.of(weight), []),
+      ...chunkFeed(batch, this.options.lossChunks ?? 1),
       ...this.objective.feeds(batch),
     }
   }
@@ -232,6 +236,7 @@ function buildStepGraph(
   const builder = new ModelBuilder(model.weights, {
     trains: trainedTensors(method),
     embeddingNoise: training && Boolean(options.neftuneAlpha),
+    lossChunks: options.lossChunks ?? 1,
     ...(method.kind === 'lora' ? { lora: adapterOf(method, training) } : {}),
   })
   const { g } = builder
@@ -244,7 +249,8 @@ function buildStepGraph(
   const recompute = checkpointing ? g.segments : []
   const gradients = training ? g.scope('backward', () => backward(g, loss, trained, { recompute })) : []
   const outputs = [...gradients, ...Object.values(values), loss]
-  const fused = fuseAddIntoGemm(removeDeadNodes(g.nodes, outputs), outputs)
+  const lowered = lowerCrossEntropy(g, removeDeadNodes(g.nodes, outputs))
+  const fused = fuseAddIntoGemm(lowered, outputs)
   return {
     graph: g.finish(outputs, orderForMemory(fused, gradients, loss)),
     builder,

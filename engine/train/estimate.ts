@@ -50,6 +50,9 @@ const RUNTIME_BYTES = 170e6
 const ALLOCATOR_SLACK = 1.25
 /** Logits, log-probabilities and their gradient. */
 const LOGIT_COPIES = 3
+/** Small beside the rest, and still some hundred rows: products over fewer are slower. */
+const LOGIT_BYTES = 64e6
+const MOST_CHUNKS = 64
 /** A layer's results once more as gradients, a part of them at a time. */
 const LAYER_COPIES = 1.5
 /** Scores, masked scores, probabilities and two gradients. */
@@ -64,7 +67,7 @@ const SCORE_COPIES = 4
  */
 export function estimateMemory(
   model: ModelSize,
-  config: Pick<TrainConfig, 'gradient_accumulation_steps'>,
+  config: Pick<TrainConfig, 'gradient_accumulation_steps' | 'stage'>,
   batch: BatchSize,
   checkpointing: boolean,
 ): MemoryEstimate {
@@ -83,7 +86,7 @@ export function estimateMemory(
     activations: FLOAT * ALLOCATOR_SLACK * tokens * kept.width,
     attention: FLOAT * ALLOCATOR_SLACK * kept.scores,
     working: Math.max(
-      headBytes(model, batch, frozen),
+      headBytes(model, config, batch, frozen),
       layerBytes(model, tokens, layer, frozen, checkpointing),
     ),
   }
@@ -97,10 +100,29 @@ function layerWidth({ heads, keyValueHeads, headDim, hiddenSize, intermediateSiz
   return 4 * hiddenSize + 5 * heads * headDim + 5 * keyValueHeads * headDim + 4 * intermediateSize
 }
 
-/** The head while it works: its weight, widened, and the logits. */
-function headBytes(model: ModelSize, { trained }: BatchSize, frozen: number): number {
+/** The head while it works: its weight, widened, and the logits of one part of the loss. */
+function headBytes(
+  model: ModelSize,
+  config: Pick<TrainConfig, 'stage'>,
+  batch: BatchSize,
+  frozen: number,
+): number {
   const widened = isWidened(model) ? frozen * model.vocabSize * model.hiddenSize : 0
-  return FLOAT * (widened + LOGIT_COPIES * trained * model.vocabSize)
+  const rows = batch.trained / lossChunks(model, config, batch)
+  return FLOAT * (widened + LOGIT_COPIES * rows * model.vocabSize)
+}
+
+/**
+ * Parts into which the loss of a batch is cut, so that the logits of each stay below LOGIT_BYTES. A preference's gradient
+ * needs the sums over all of its tokens first, so there cutting would free nothing.
+ */
+export function lossChunks(
+  { vocabSize }: Pick<ModelSize, 'vocabSize'>,
+  { stage }: Pick<TrainConfig, 'stage'>,
+  { trained }: Pick<BatchSize, 'trained'>,
+): number {
+  if (stage !== 'sft' && stage !== 'pt') return 1
+  return Math.min(MOST_CHUNKS, Math.max(1, Math.ceil((FLOAT * trained * vocabSize) / LOGIT_BYTES)))
 }
 
 /** One layer while it works: its weights, widened, its gradients, and with checkpointing what it makes again. */
@@ -127,18 +149,22 @@ function isWidened(model: ModelSize): boolean {
 }
 
 /**
- * Decides whether layers are computed again for the backward pass: as the configuration says, or where keeping their
- * results would need more than `availableBytes`.
+ * Decides how a step saves memory. Layers are computed again for the backward pass as the configuration says, or where
+ * keeping their results would need more than `availableBytes`.
  */
-export function chooseCheckpointing(
+export function chooseSavings(
   model: ModelSize,
-  config: Pick<TrainConfig, 'gradient_accumulation_steps' | 'gradient_checkpointing'>,
+  config: Pick<TrainConfig, 'gradient_accumulation_steps' | 'gradient_checkpointing' | 'stage'>,
   batch: BatchSize,
   availableBytes = Number.POSITIVE_INFINITY,
-): { checkpointing: boolean; memory: MemoryEstimate } {
+): { checkpointing: boolean; lossChunks: number; memory: MemoryEstimate } {
   const keeping = estimateMemory(model, config, batch, false)
   const checkpointing = config.gradient_checkpointing ?? keeping.total > availableBytes
-  return { checkpointing, memory: checkpointing ? estimateMemory(model, config, batch, true) : keeping }
+  return {
+    checkpointing,
+    lossChunks: lossChunks(model, config, batch),
+    memory: checkpointing ? estimateMemory(model, config, batch, true) : keeping,
+  }
 }
 
 /**

@@ -1,7 +1,7 @@
 import { trainedTokenCount } from '../text/batch.ts'
 import { type EncodedExample, sequencesOf, type TrainExample } from '../text/conversation.ts'
 import { type TrainConfig, toCommand, toYaml } from './config.ts'
-import { type BatchSize, chooseCheckpointing, type MemoryEstimate, type ModelSize } from './estimate.ts'
+import { type BatchSize, chooseSavings, type MemoryEstimate, type ModelSize } from './estimate.ts'
 import { type Plan, planSteps } from './plan.ts'
 import { warmupSteps } from './schedule.ts'
 
@@ -37,6 +37,8 @@ export interface TrainingPreview extends Plan {
   memory: MemoryEstimate
   /** Whether layers are computed again for the backward pass. */
   checkpointing: boolean
+  /** Parts into which the loss of a batch is cut. */
+  lossChunks: number
   warnings: PreviewWarning[]
 }
 
@@ -64,7 +66,7 @@ export function previewTraining(config: TrainConfig, facts: PreviewFacts): Train
     trainedTokensPerEpoch: sum(trained),
     parameters: model.parameters,
     trainableParameters: model.trainableParameters,
-    ...chooseCheckpointing(model, config, largestBatch(config, sequences, trained), facts.availableBytes),
+    ...chooseSavings(model, config, largestBatch(config, sequences, trained), facts.availableBytes),
     warnings: warningsOf(config, plan, facts),
   }
 }

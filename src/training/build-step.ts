@@ -23,7 +23,7 @@ export function methodOf(config: TrainConfig, model: OpenModel): TrainingMethod 
 export function buildStep(
   model: OpenModel,
   config: TrainConfig,
-  { objective, checkpointing }: { objective: Objective; checkpointing: boolean },
+  { objective, ...savings }: { objective: Objective; checkpointing: boolean; lossChunks: number },
   examples: readonly TrainExample[],
 ): Promise<CompiledStep> {
   const lengths = examples.flatMap(sequencesOf).map(({ inputIds }) => inputIds.length)
@@ -36,7 +36,7 @@ export function buildStep(
     method: methodOf(config, model),
     objective,
     maxLength,
-    checkpointing,
+    ...savings,
     neftuneAlpha: config.neftune_noise_alpha,
     shiftAttention: config.shift_attn,
     initialize,

@@ -29,7 +29,8 @@ export const trainTask: Task = async (context) => {
   const tokenizer = loadTokenizer(source.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets, signal })
-  const { warnings, memory, checkpointing, parameters } = previewPrepared(task, data, memoryAvailable())
+  const preview = previewPrepared(task, data, memoryAvailable())
+  const { warnings, memory, checkpointing, lossChunks, parameters } = preview
   for (const { code, message } of warnings) report('warning', message, { code })
   checkFits(memory, memoryAvailable())
   const onProgress = (done: number, total: number) =>
@@ -38,7 +39,7 @@ export const trainTask: Task = async (context) => {
   const objective = objectiveOf(config)
   let step: CompiledStep | undefined
   try {
-    step = await buildStep(base, config, { objective, checkpointing }, [
+    step = await buildStep(base, config, { objective, checkpointing, lossChunks }, [
       ...data.examples,
       ...data.evalExamples,
     ])

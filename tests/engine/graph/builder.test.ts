@@ -86,7 +86,7 @@ describe('passes', () => {
     expect(removeDeadNodes(g.nodes, [kept])).toHaveLength(1)
   })
 
-  it('gradient leaves move to the end in their order and the loss after them', () => {
+  it('gradient leaves move to the end in their order and the loss before them', () => {
     const g = new GraphBuilder()
     const a = g.input('a', 'float32', [2])
     const loss = g.ReduceSum(a, [0], 0)
@@ -95,7 +95,7 @@ describe('passes', () => {
     const second = g.Neg(middle)
     const ordered = orderForMemory(g.nodes, [first, second], loss)
     expect(ordered.map((node) => node.outputs[0]!.name)).toEqual(
-      [middle, first, second, loss].map((value) => value.name),
+      [middle, loss, first, second].map((value) => value.name),
     )
   })
 })

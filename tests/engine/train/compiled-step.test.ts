@@ -160,6 +160,25 @@ describe('CompiledStep', () => {
     })
   })
 
+  it.each([2, 3, 40])(
+    'a loss in %d chunks is the whole one, also where chunks are empty',
+    async (lossChunks) => {
+      const batch = batchOf([16, 11])
+      const weight = 1 / batch.labels.length
+      const whole = await (await compile(lora, stirred)).run(batch, weight)
+      const options = { method: lora, maxLength: 64, initialize: stirred, lossChunks }
+      const step = await CompiledStep.create(openModel(folder), options)
+      opened.push(step)
+      const { loss, gradients } = await step.run(batch, weight)
+      expect(loss).toBeCloseTo(whole.loss, 5)
+      for (const [index, gradient] of gradients.entries()) {
+        gradient.forEach((value, i) => {
+          expect(value).toBeCloseTo(whole.gradients[index]![i]!, 5)
+        })
+      }
+    },
+  )
+
   it('a batch without a trained label costs nothing and moves nothing', async () => {
     const step = await compile(lora)
     const batch = batchOf([2])

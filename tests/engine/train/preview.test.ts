@@ -1,11 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
-import {
-  checkFits,
-  chooseCheckpointing,
-  estimateMemory,
-  type ModelSize,
-} from '../../../engine/train/estimate.ts'
+import { checkFits, chooseSavings, estimateMemory, type ModelSize } from '../../../engine/train/estimate.ts'
 import { previewTraining } from '../../../engine/train/preview.ts'
 import { randomExamples } from './bigram-step.ts'
 
@@ -59,7 +54,7 @@ describe('the memory estimate', () => {
     const batch = { rows: 2, length: 512, trained: 512 }
     const keeping = estimateMemory(smol, parse(), batch, false).total
     const choose = (fields: Record<string, unknown>, available: number) =>
-      chooseCheckpointing(smol, parse(fields), batch, available)
+      chooseSavings(smol, parse(fields), batch, available)
     expect(choose({}, keeping)).toMatchObject({ checkpointing: false, memory: { total: keeping } })
     const again = choose({}, keeping - 1)
     expect(again.checkpointing).toBe(true)
