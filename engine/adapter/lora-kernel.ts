@@ -29,6 +29,7 @@ import {
 /** Rows and columns of one step of the product: eight accumulators, which is what the registers hold. */
 const ROWS = 4
 const PANEL = 8
+const PAGE_BYTES = 65_536
 
 /** bfloat16 bits at `source` become float32 at `target`, eight at a time, until `source` reaches `end`. */
 const widen: WasmFunction = {
@@ -154,24 +155,28 @@ export const fitsKernel = (columns: number): boolean => columns % PANEL === 0
  * products, and one rounding to bfloat16 at the end. About as fast as the memory that the rows come from.
  */
 export class LoraKernel {
-  readonly #columns: number
-  readonly #rank: number
   readonly #exports: Exports
+  #columns = 0
+  #rank = 0
   /** Byte offsets in the kernel's memory. */
-  readonly #at: { a: number; b: number; float: number; half: number }
+  #at = { a: 0, b: 0, float: 0, half: 0 }
 
-  /** @param a [rank, columns], row-major; columns fit the kernel. */
-  constructor(a: Float32Array, rank: number, columns: number) {
+  constructor() {
     compiled ??= new Module(wasmModule([widen, narrow, addProduct]))
-    this.#columns = columns
-    this.#rank = rank
     this.#exports = new Instance(compiled).exports as Exports
+  }
+
+  /** Takes another A, [rank, columns], row-major; columns must fit the kernel. */
+  load(a: Float32Array, rank: number, columns: number): void {
     const b = a.byteLength
     const float = b + ROWS * rank * 4
     const half = float + ROWS * columns * 4
+    this.#columns = columns
+    this.#rank = rank
     this.#at = { a: 0, b, float, half }
     const { memory } = this.#exports
-    memory.grow(Math.ceil((half + ROWS * columns * 2) / 65_536))
+    const missing = half + ROWS * columns * 2 - memory.buffer.byteLength
+    if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES))
     packPanels(a, rank, columns, new Float32Array(memory.buffer, 0, a.length))
   }
 

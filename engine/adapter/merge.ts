@@ -1,8 +1,9 @@
 import { EngineError } from '../errors.ts'
 import { readModelConfig } from '../weights/model-files.ts'
-import { type Adjust, type ByteProgress, writeModel } from '../weights/model-writer.ts'
+import { type Adjust, type ByteProgress, type RowAdjust, writeModel } from '../weights/model-writer.ts'
 import { WeightFolder } from '../weights/safetensors.ts'
 import { requireFit } from './fit.ts'
+import { fitsKernel, LoraKernel } from './lora-kernel.ts'
 import { type LoraAdapter, type LoraModule, readAdapter } from './peft.ts'
 
 export interface MergeOptions {
@@ -21,8 +22,8 @@ export interface MergeOptions {
 
 /**
  * Adds an adapter to its base, W' = W + scale · B·A (DoRA: its rows brought to their magnitudes), puts whole weights that
- * it holds in place of the base's, computed in float32 or better and written in the base's dtype. One tensor at a time
- * is in memory, and the output folder appears whole or not at all.
+ * it holds in place of the base's, computed in float32 or better and written in the base's dtype. A few rows at a
+ * time are in memory, and the output folder appears whole or not at all.
  *
  * @returns the bytes of the merged weights.
  * @throws EngineError `invalid` listing every module that the base doesn't have or that has another shape, or naming a
@@ -33,8 +34,9 @@ export async function mergeAdapter(options: MergeOptions): Promise<number> {
   const adapter = adapterFolder === undefined ? undefined : readAdapter(adapterFolder)
   if (adapter) checkFits(baseFolder, adapter)
   const adjust = new Map<string, Adjust>()
+  const kernel = new ModuleKernel()
   for (const [modulePath, module] of adapter?.modules ?? []) {
-    adjust.set(`${modulePath}.weight`, (values) => mergeInto(values, module))
+    adjust.set(`${modulePath}.weight`, mergeOf(module, kernel))
   }
   for (const [name, { data }] of adapter?.saved ?? []) adjust.set(name, (values) => values.set(data))
   return writeModel({ modelFolder: baseFolder, adjust, ...rest })
@@ -68,12 +70,36 @@ export function rowNorms(weight: Float32Array, columns: number): Float64Array {
   })
 }
 
+/** One kernel for all modules, which come one after the other. */
+class ModuleKernel {
+  readonly #kernel = new LoraKernel()
+  #loaded: LoraModule | undefined
+
+  add(module: LoraModule, bits: Uint16Array, firstRow: number): boolean {
+    const { a, b, aShape, scale } = module
+    const [rank, columns] = aShape
+    if (this.#loaded !== module) this.#kernel.load(a, rank, columns)
+    this.#loaded = module
+    return this.#kernel.add(bits, b.subarray(firstRow * rank), scale) === undefined
+  }
+}
+
 /** What an adapter makes of a weight [out, in]: W + s·B·A, and for DoRA m / ‖W + s·B·A‖ times that, row by row. */
-function mergeInto(weight: Float32Array, module: LoraModule): void {
-  addProduct(weight, module)
-  const { magnitude, aShape } = module
-  if (!magnitude) return
-  const columns = aShape[1]
+function mergeOf(module: LoraModule, kernel: ModuleKernel): RowAdjust {
+  const { b, aShape, magnitude } = module
+  const [rank, columns] = aShape
+  return {
+    rows(weight, firstRow) {
+      addProduct(weight, { ...module, b: b.subarray(firstRow * rank) })
+      if (magnitude) scaleRows(weight, magnitude.subarray(firstRow), columns)
+    },
+    ...(magnitude || !fitsKernel(columns)
+      ? {}
+      : { bfloat16Rows: (bits: Uint16Array, firstRow: number) => kernel.add(module, bits, firstRow) }),
+  }
+}
+
+function scaleRows(weight: Float32Array, magnitude: Float32Array, columns: number): void {
   const norms = rowNorms(weight, columns)
   for (let i = 0; i < weight.length; i++) {
     const row = Math.floor(i / columns)

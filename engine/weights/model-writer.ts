@@ -1,13 +1,15 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import { checkCancelled, checkFreeSpace, checkVacant, commitFolder } from './atomic-folder.ts'
-import { checkRange, decodeFloat32, encodeFloat32, type WeightDType } from './dtypes.ts'
+import { type Adjust, copyTensors, type OutputTensor } from './copy-tensors.ts'
+import type { WeightDType } from './dtypes.ts'
 import { carriedFiles, carryFiles, readModelConfig } from './model-files.ts'
-import { type PlannedTensor, SAFETENSORS_NAMES, SafetensorsWriter, WeightFolder } from './safetensors.ts'
+import { SAFETENSORS_NAMES, SafetensorsWriter, WeightFolder } from './safetensors.ts'
 import { tensorBytes } from './safetensors-header.ts'
 import { DEFAULT_SHARD_BYTES, planShards, shardFileName, writeIndex } from './shards.ts'
+
+export type { Adjust, RowAdjust } from './copy-tensors.ts'
 
 /** How far a long job on files is. */
 export interface ByteProgress {
@@ -16,9 +18,6 @@ export interface ByteProgress {
   unit: 'bytes'
   message?: string
 }
-
-/** Changes a tensor's values in place on their way from one model folder to another. */
-export type Adjust = (values: Float32Array) => void
 
 export interface ModelWriteOptions {
   modelFolder: string
@@ -37,7 +36,7 @@ export interface ModelWriteOptions {
 }
 
 /**
- * Writes a model folder anew, tensor by tensor (memory: the largest one, a few times), as one file or as shards with an
+ * Writes a model folder anew, a few rows of a tensor at a time, as one file or as shards with an
  * index in Hugging Face's layout, and carries its config and tokenizer files over. The folder appears whole or not at all.
  *
  * @returns the bytes of the new weights.
@@ -69,12 +68,6 @@ export async function writeModel(options: ModelWriteOptions): Promise<number> {
   }
 }
 
-interface OutputTensor extends PlannedTensor {
-  byteLength: number
-  /** Element type in the source and in the output; undefined for integers, which are copied. */
-  cast: { from: WeightDType; to: WeightDType } | undefined
-}
-
 function planTensors(source: WeightFolder, dtype: WeightDType | undefined): OutputTensor[] {
   const inReadingOrder = [...source.entries.values()].sort((a, b) =>
     a.file === b.file ? a.offset - b.offset : a.file < b.file ? -1 : 1,
@@ -99,13 +92,11 @@ async function writeShards(
   for (const [shard, tensors] of shards.entries()) {
     const writer = new SafetensorsWriter(join(folder, shardFileName(shard, shards.length)), tensors)
     try {
-      for (const tensor of tensors) {
-        checkCancelled(signal)
-        writer.write(tensor.name, convert(source, tensor, adjust?.get(tensor.name)))
-        done += tensor.byteLength
-        onProgress?.({ done, total, unit: 'bytes', message: tensor.name })
-        await setImmediate() // lets a cancellation in
+      const onBytes = (bytes: number, tensor: string) => {
+        done += bytes
+        onProgress?.({ done, total, unit: 'bytes', message: tensor })
       }
+      await copyTensors(source, writer, tensors, adjust, onBytes, signal)
       writer.finish()
     } catch (error) {
       writer.abort()
@@ -113,18 +104,6 @@ async function writeShards(
     }
   }
   writeIndex(folder, shards, total)
-}
-
-const NOT_FINITE = 'the adapter or the base holds numbers that are not finite or far too large'
-
-/** A tensor's bytes for the output. */
-function convert(source: WeightFolder, { name, cast }: OutputTensor, adjust: Adjust | undefined): Uint8Array {
-  const raw = source.readRaw(name)
-  if (!cast || (cast.from === cast.to && !adjust)) return raw
-  const values = decodeFloat32(raw, cast.from)
-  adjust?.(values)
-  checkRange(name, values, cast.to, adjust ? { mustBeFinite: NOT_FINITE } : {})
-  return encodeFloat32(values, cast.to)
 }
 
 function checkNotQuantized(modelFolder: string): void {

@@ -1,8 +1,11 @@
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, write, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { promisify } from 'node:util'
 import { EngineError } from '../errors.ts'
 import { diskError } from './atomic-folder.ts'
 import { type SafetensorsDType, tensorBytes } from './safetensors-header.ts'
+
+const writeAsync = promisify(write)
 
 /** What the header says of a tensor before its data is there. */
 export interface PlannedTensor {
@@ -50,12 +53,33 @@ export class SafetensorsWriter {
 
   /** Writes the next part of a tensor, for those that are too large to be in memory as a whole. */
   append(name: string, bytes: Uint8Array): void {
+    this.#write(bytes, this.#claim(name, bytes.length))
+  }
+
+  /** `append` that does not block the thread; `bytes` must stay as they are until then. */
+  async appendAsync(name: string, bytes: Uint8Array): Promise<void> {
+    const offset = this.#claim(name, bytes.length)
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesWritten } = await writeAsync(
+        this.#descriptor!,
+        bytes,
+        done,
+        bytes.length - done,
+        offset + done,
+      )
+      done += bytesWritten
+    }
+  }
+
+  /** Where the next part of a tensor goes; it counts as written. */
+  #claim(name: string, length: number): number {
     const place = this.#missing.get(name)
-    if (!place || bytes.length > place.byteLength) throw this.#wrongSize(name, bytes.length, place)
-    this.#write(bytes, place.offset)
-    place.offset += bytes.length
-    place.byteLength -= bytes.length
+    if (!place || length > place.byteLength) throw this.#wrongSize(name, length, place)
+    const { offset } = place
+    place.offset += length
+    place.byteLength -= length
     if (place.byteLength === 0) this.#missing.delete(name)
+    return offset
   }
 
   /** Makes the file durable and gives it its name. */

@@ -1,5 +1,6 @@
-import { closeSync, existsSync, readFileSync, statSync } from 'node:fs'
+import { closeSync, existsSync, read, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { z } from 'zod'
 import { EngineError } from '../errors.ts'
 import { decodeFloat32, type WeightDType } from './dtypes.ts'
@@ -11,6 +12,8 @@ import {
   type SafetensorsDType,
   type TensorEntry,
 } from './safetensors-header.ts'
+
+const readAsync = promisify(read)
 
 export const WEIGHTS_FILE = 'model.safetensors'
 export const INDEX_FILE = 'model.safetensors.index.json'
@@ -93,12 +96,39 @@ export class WeightFolder {
     return decodeFloat32(this.readRaw(name), dtype)
   }
 
+  /** Fills `target` with a tensor's bytes from byte `start` on, without blocking the thread; returns it. */
+  async readPart(name: string, start: number, target: Uint8Array): Promise<Uint8Array> {
+    const { file, offset } = this.#place(name, start, target.length)
+    const descriptor = this.#descriptor(file)
+    for (let done = 0; done < target.length; ) {
+      const { bytesRead } = await readAsync(descriptor, target, done, target.length - done, offset + done)
+      if (bytesRead === 0) throw new Error(`${join(this.folder, file)} became shorter while it was read`)
+      done += bytesRead
+    }
+    return target
+  }
+
+  /** `length` bytes of a tensor from byte `start` on, in memory of their own. */
+  readPartSync(name: string, start: number, length: number): Uint8Array {
+    const { file, offset } = this.#place(name, start, length)
+    return readBytes(this.#descriptor(file), offset, length, join(this.folder, file))
+  }
+
   /** A tensor's bytes as they stand in the file, in memory of their own. */
   readRaw(name: string): Uint8Array {
+    return this.readPartSync(name, 0, this.entry(name).byteLength)
+  }
+
+  #place(name: string, start: number, length: number): { file: string; offset: number } {
     const { file, offset, byteLength } = this.entry(name)
+    if (start + length > byteLength) throw new Error(`${name} has only ${byteLength} bytes`)
+    return { file, offset: offset + start }
+  }
+
+  #descriptor(file: string): number {
     const descriptor = this.#files.get(file)
     if (descriptor === undefined) throw new Error(`${this.folder} is closed`)
-    return readBytes(descriptor, offset, byteLength, join(this.folder, file))
+    return descriptor
   }
 
   close(): void {

@@ -26,6 +26,14 @@ function expected(
   )
 }
 
+// One for all tests, since it is made to be loaded again.
+const kernel = new LoraKernel()
+
+function kernelOf(a: Float32Array, rank: number, columns: number): LoraKernel {
+  kernel.load(a, rank, columns)
+  return kernel
+}
+
 describe('LoraKernel', () => {
   it.each([
     [1, 1, 8],
@@ -37,7 +45,7 @@ describe('LoraKernel', () => {
     const rows = float32ToBfloat16(gaussian(count * columns, 1))
     const [a, b] = [gaussian(rank * columns, 2), gaussian(count * rank, 3)]
     const wanted = expected(rows, a, b, rank, columns, 0.37)
-    expect(new LoraKernel(a, rank, columns).add(rows, b, 0.37)).toBeUndefined()
+    expect(kernelOf(a, rank, columns).add(rows, b, 0.37)).toBeUndefined()
     expect(rows).toEqual(wanted)
   })
 
@@ -45,7 +53,7 @@ describe('LoraKernel', () => {
     // 1 + 2^-8 lies between 1 and 1 + 2^-7; 1 + 3 · 2^-8 between 1 + 2^-7 and 1 + 2^-6.
     const rows = float32ToBfloat16(new Float32Array(8).fill(1))
     const a = Float32Array.of(2 ** -8, 3 * 2 ** -8, -(2 ** -9), 0, 0, 0, 0, 0)
-    new LoraKernel(a, 1, 8).add(rows, Float32Array.of(1), 1)
+    kernelOf(a, 1, 8).add(rows, Float32Array.of(1), 1)
     expect([...bfloat16ToFloat32(rows).subarray(0, 3)]).toEqual([1, 1 + 2 ** -6, 1])
   })
 
@@ -62,7 +70,7 @@ describe('LoraKernel', () => {
     const a = new Float32Array(8)
     a[5] = value
     if (Number.isNaN(value) || value === Number.POSITIVE_INFINITY) b.fill(0, 0, 4)
-    const where = new LoraKernel(a, 1, 8).add(rows, b, 1)
+    const where = kernelOf(a, 1, 8).add(rows, b, 1)
     expect(where).toBe(Number.isFinite(value) ? 4 : 0) // 0 · infinity is NaN in every row
     expect(rows.subarray(where! * 8)).toEqual(before.subarray(where! * 8))
   })
