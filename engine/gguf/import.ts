@@ -51,10 +51,8 @@ export async function importGguf(options: GgufImportOptions): Promise<number> {
     const { tensors, dtype, texts } = planImport(file, options.dtype)
     const shards = planShards(tensors, options.shardBytes ?? DEFAULT_SHARD_BYTES)
     const bytes = shards.flat().reduce((sum, tensor) => sum + tensor.byteLength, 0)
-    checkFreeSpace(
-      outputFolder,
-      bytes + texts.reduce((sum, [, text]) => sum + Buffer.byteLength(text), 1_000_000),
-    )
+    const needed = bytes + texts.reduce((sum, [, text]) => sum + Buffer.byteLength(text), 1_000_000)
+    checkFreeSpace(outputFolder, needed)
     await commitFolder(
       outputFolder,
       async (partial) => {
@@ -62,6 +60,7 @@ export async function importGguf(options: GgufImportOptions): Promise<number> {
         for (const [name, text] of texts) writeFileDurably(join(partial, name), text)
       },
       signal,
+      needed,
     )
     return bytes
   } finally {

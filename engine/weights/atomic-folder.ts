@@ -24,12 +24,14 @@ const active = new Set<string>()
  * Makes a folder appear whole or not at all: `fill` writes into a hidden sibling, whose files are made durable before it
  * gets its name. When `fill` throws or `signal` is aborted, nothing is left.
  *
+ * @param neededBytes what the folder will hold, for the message when the disk is full.
  * @throws EngineError `conflict` when `folder` has contents, `cancelled`, `too_large` when the disk is full.
  */
 export async function commitFolder<T>(
   folder: string,
   fill: (partial: string) => Promise<T>,
   signal?: AbortSignal,
+  neededBytes?: number,
 ): Promise<T> {
   const target = resolve(folder)
   checkVacant(target)
@@ -47,8 +49,9 @@ export async function commitFolder<T>(
     rename(partial, target)
     return result
   } catch (error) {
+    const failure = diskError(error, parent, neededBytes) // first: removing the folder frees what it took
     rmSync(partial, { recursive: true, force: true })
-    throw diskError(error, parent)
+    throw failure
   } finally {
     active.delete(partial)
   }
@@ -92,8 +95,7 @@ export function checkVacant(folder: string): void {
 export function checkFreeSpace(folder: string, bytes: number): void {
   let existing = resolve(folder)
   while (!existsSync(existing)) existing = dirname(existing)
-  const { bavail, bsize } = statfsSync(existing)
-  const free = bavail * bsize
+  const free = freeBytes(existing)
   if (bytes <= free) return
   throw new EngineError(
     'too_large',
@@ -168,11 +170,23 @@ function isAlive(processId: number): boolean {
   }
 }
 
-/** The EngineError for a full or forbidden disk under `folder`; any other error as it is. */
-export function diskError(error: unknown, folder: string): unknown {
+/** Bytes that may still be written to the disk of a folder that exists. */
+function freeBytes(folder: string): number {
+  const { bavail, bsize } = statfsSync(folder)
+  return bavail * bsize
+}
+
+/**
+ * The EngineError for a full or forbidden disk under `folder`; any other error as it is.
+ *
+ * @param neededBytes what was to be written in all, where that is known.
+ */
+export function diskError(error: unknown, folder: string, neededBytes?: number): unknown {
   const code = errorCode(error)
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new EngineError('too_large', 'disk_full', `the disk of ${folder} is full`, { cause: error })
+  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'disk_full') {
+    const needed = neededBytes === undefined ? '' : `: ${neededBytes} bytes are needed in all`
+    const message = `the disk of ${folder} is full${needed}, and ${freeBytes(folder)} are free now`
+    return new EngineError('too_large', 'disk_full', message, { cause: error })
   }
   if (code === 'EACCES' || code === 'EROFS') {
     return new EngineError('invalid', 'output_not_writable', `${folder} cannot be written to`, {

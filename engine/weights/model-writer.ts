@@ -52,7 +52,8 @@ export async function writeModel(options: ModelWriteOptions): Promise<number> {
   try {
     const shards = planShards(planTensors(source, options.dtype), options.shardBytes ?? DEFAULT_SHARD_BYTES)
     const bytes = shards.flat().reduce((sum, tensor) => sum + tensor.byteLength, 0)
-    checkFreeSpace(outputFolder, bytes + smallBytes(modelFolder, shards.flat().length))
+    const needed = bytes + smallBytes(modelFolder, shards.flat().length)
+    checkFreeSpace(outputFolder, needed)
     await commitFolder(
       outputFolder,
       async (partial) => {
@@ -61,6 +62,7 @@ export async function writeModel(options: ModelWriteOptions): Promise<number> {
         await options.finish?.(partial)
       },
       signal,
+      needed,
     )
     return bytes
   } finally {

@@ -1,11 +1,8 @@
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, write, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { promisify } from 'node:util'
 import { EngineError } from '../errors.ts'
 import { diskError } from './atomic-folder.ts'
 import { type SafetensorsDType, tensorBytes } from './safetensors-header.ts'
-
-const writeAsync = promisify(write)
 
 /** What the header says of a tensor before its data is there. */
 export interface PlannedTensor {
@@ -60,14 +57,7 @@ export class SafetensorsWriter {
   async appendAsync(name: string, bytes: Uint8Array): Promise<void> {
     const offset = this.#claim(name, bytes.length)
     for (let done = 0; done < bytes.length; ) {
-      const { bytesWritten } = await writeAsync(
-        this.#descriptor!,
-        bytes,
-        done,
-        bytes.length - done,
-        offset + done,
-      )
-      done += bytesWritten
+      done += await writeAsync(this.#descriptor!, bytes, done, offset + done)
     }
   }
 
@@ -131,6 +121,15 @@ export function writeSafetensors(
     writer?.abort()
     throw diskError(error, dirname(path))
   }
+}
+
+/** Writes bytes from `start` on at a position of the file; resolves to how many. */
+function writeAsync(descriptor: number, bytes: Uint8Array, start: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    write(descriptor, bytes, start, bytes.length - start, position, (error, written) =>
+      error ? reject(error) : resolve(written),
+    )
+  })
 }
 
 /** Where what is still missing of a tensor goes. */
