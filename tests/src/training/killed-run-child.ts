@@ -51,7 +51,7 @@ const examples = randomExamples(20, 5)
 const step = await buildStep(
   model,
   config,
-  { objective: objectiveOf(config), checkpointing: false },
+  { objective: objectiveOf(config), checkpointing: false, lossChunks: 1 },
   examples,
 )
 const write = createModelWriter(config, step, baseFolder)
