@@ -13,6 +13,7 @@ import { exportRoutes } from './exports.ts'
 import { fineTuningRoutes } from './fine-tuning.ts'
 import { hubRoutes } from './hub.ts'
 import { importRoutes } from './imports.ts'
+import { checkJson } from './json-body.ts'
 import { mergeRoutes } from './merges.ts'
 import { modelRoutes } from './models.ts'
 import { ollamaRoutes } from './ollama.ts'
@@ -68,6 +69,7 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.use(allowOrigins(options.allowedOrigins))
   app.use(authenticate(services.auth))
   app.use(limitBody(options.maxJsonBytes, [datasetsPath, filesPath]))
+  app.use(checkJson(options.jsonLimits))
 
   app.route('/', chatRoutes(services.chat, streams))
   app.route('/', completionRoutes(services.completions, streams))

@@ -22,6 +22,7 @@ export class RouteError extends Error implements Failure {
     | 'not_found'
     | 'payload_too_large'
     | 'unsupported_media'
+    | 'request_timeout'
   readonly code: string
   readonly param: string | undefined
 
@@ -34,7 +35,7 @@ export class RouteError extends Error implements Failure {
 }
 
 interface HttpError {
-  status: 400 | 401 | 403 | 404 | 409 | 413 | 415 | 500 | 503
+  status: 400 | 401 | 403 | 404 | 408 | 409 | 413 | 415 | 500 | 503
   body: ErrorEnvelope
   headers: Record<string, string>
   /** False for what nobody threw on purpose: its cause belongs in the log, not in the answer. */
@@ -57,6 +58,7 @@ const byKind: Record<
   not_found: { status: 404, type: 'invalid_request_error' },
   conflict: { status: 409, type: 'conflict_error', headers: { 'x-should-retry': 'false' } },
   cancelled: { status: 409, type: 'conflict_error', headers: { 'x-should-retry': 'false' } },
+  request_timeout: { status: 408, type: 'invalid_request_error', headers: { connection: 'close' } },
   payload_too_large: { status: 413, type: 'invalid_request_error' },
   unsupported_media: { status: 415, type: 'invalid_request_error' },
   unavailable: {

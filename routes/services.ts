@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream'
 import type { z } from '@hono/zod-openapi'
 import type { ChatService, CompletionService, EmbeddingService, TextService } from './generation-services.ts'
+import type { JsonLimits } from './json-body.ts'
 import type { ExportFile, ExportJob, ExportRequest, Merge, MergeRequest } from './schemas/artifacts.ts'
 import type { PageQuery } from './schemas/common.ts'
 import type {
@@ -237,6 +238,8 @@ export interface AppOptions {
   allowedOrigins: string[]
   maxJsonBytes: number
   maxUploadBytes: number
+  /** How deep and how slow a JSON body may be; the defaults are routes/json-body.ts's. */
+  jsonLimits?: JsonLimits
   /** Pause between keep-alive comments on event streams. */
   keepAliveMs: number
   /** Called for each answer, for logs and metrics; `route` is the pattern, never the path. `cause` is an unknown error. */

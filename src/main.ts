@@ -111,7 +111,8 @@ function createServer({ services, settings, version, metrics, logger }: Applicat
     onStreamError: ({ requestId, cause }) => logger.error({ requestId, err: cause }, 'stream failed'),
     schemas: { trainConfig: trainConfigSchema },
   })
-  const serverOptions = { requestTimeout: REQUEST_TIMEOUT_MS }
+  // Probes find peers that have vanished without a word.
+  const serverOptions = { requestTimeout: REQUEST_TIMEOUT_MS, keepAlive: true, keepAliveInitialDelay: 60_000 }
   return createHttpServer(
     serverOptions,
     getRequestListener(app.fetch, { errorHandler: answerUnreadableRequest }),

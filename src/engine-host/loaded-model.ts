@@ -26,9 +26,11 @@ export class LoadedModel {
     this.#decoder = decoder
     this.#reader = reader
     this.#adapters = new AdapterCache(decoder)
-    this.#encoder = new Encoder(folder, { threads: limits.threads, maxTokens: decoder.maxPositions })
-    this.#calls = new ModelCalls(reader, this.#encoder, decoder.maxPositions)
     this.scheduler = new Scheduler(decoder, { maxQueue: limits.maxQueue })
+    const { maxPositions } = this.scheduler
+    reader.maxTokens = maxPositions
+    this.#encoder = new Encoder(folder, { threads: limits.threads, maxTokens: maxPositions })
+    this.#calls = new ModelCalls(reader, this.#encoder, maxPositions)
   }
 
   /** Loads a Hugging Face folder. @throws EngineError as the tokenizer's and the decoder's loaders do. */

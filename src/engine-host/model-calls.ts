@@ -1,4 +1,6 @@
+import { EngineError } from '../../engine/errors.ts'
 import type { Encoder } from '../../engine/generate/encoder.ts'
+import { MAX_TEXT_CHARACTERS } from '../../engine/text/encode-prompt.ts'
 import { showLogprobs } from './answer-stream.ts'
 import type { ModelAnswer, ModelAnswers, ModelCall } from './protocol.ts'
 import type { RequestReader } from './request-reader.ts'
@@ -34,6 +36,10 @@ export class ModelCalls {
 
   #tokenize({ text, addSpecialTokens }: Question<'tokenize'>): ModelAnswers['tokenize'] {
     const { tokenizer } = this.#reader
+    if (text.length > MAX_TEXT_CHARACTERS) {
+      const message = `The text has ${text.length} characters; at most ${MAX_TEXT_CHARACTERS} are tokenized at once.`
+      throw new EngineError('too_large', 'text_too_long', message, { param: 'prompt' })
+    }
     const tokens = [...tokenizer.encode(text, { addSpecialTokens })]
     const texts = tokens.map((id) => Buffer.from(tokenizer.tokenBytes(id)).toString('utf8'))
     return { tokens, texts, maxPositions: this.#maxPositions }

@@ -8,6 +8,7 @@ import type { GenerationRequest } from '../../engine/generate/sequence.ts'
 import { adaptConversation } from '../../engine/text/chat-input.ts'
 import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'
 import { createDetokenizer } from '../../engine/text/detokenizer.ts'
+import { encodePrompt } from '../../engine/text/encode-prompt.ts'
 import { OutputParser } from '../../engine/text/output-parser.ts'
 import { type ReasoningStart, reasoningStart, THINK_CLOSE, THINK_OPEN } from '../../engine/text/reasoning.ts'
 import { withTimeLimit } from '../../engine/text/time-limit.ts'
@@ -39,6 +40,8 @@ const RENDER_LIMIT_MS = 1_000
 /** The text side of a loaded model: templates, tokens, defaults. It computes nothing of the model itself. */
 export class RequestReader {
   readonly tokenizer: ModelTokenizer
+  /** The longest prompt worth tokenizing to its end; the loaded model sets it. */
+  maxTokens = Number.POSITIVE_INFINITY
   readonly #defaults: SamplingParams
   readonly #folder: string
   #grammars: Grammars | undefined
@@ -55,7 +58,9 @@ export class RequestReader {
   async read(request: GenerateRequest): Promise<ReadRequest> {
     const { seed, stop = [], maxTokens, minTokens, ignoreEos, logprobs } = request
     const chat = request.prompt === undefined ? this.render(request) : undefined
-    const prompt = chat ? this.tokenizer.encode(chat.text) : this.encode(request.prompt!, 'prompt')
+    const prompt = chat
+      ? this.#encodeText(chat.text, false, 'messages')
+      : this.encode(request.prompt!, 'prompt')
     const grammar = chat && request.prompt === undefined ? await this.#startGrammar(request, chat) : undefined
     const markers = chat ? [...chat.format.markers, THINK_OPEN, THINK_CLOSE] : []
     return {
@@ -97,9 +102,13 @@ export class RequestReader {
 
   /** Text with the special tokens that plain text gets; token ids are checked. `param` names the field in errors. */
   encode(prompt: string | readonly number[], param: string): Int32Array {
-    if (typeof prompt === 'string') return this.tokenizer.encode(prompt, { addSpecialTokens: true })
+    if (typeof prompt === 'string') return this.#encodeText(prompt, true, param)
     for (const id of prompt) this.#checkId(id, param)
     return Int32Array.from(prompt)
+  }
+
+  #encodeText(text: string, addSpecialTokens: boolean, param: string): Int32Array {
+    return encodePrompt(this.tokenizer, text, { addSpecialTokens, maxTokens: this.maxTokens, param })
   }
 
   #parser(request: GenerateRequest, chat: RenderedChat | undefined): OutputParser {

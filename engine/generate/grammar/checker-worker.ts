@@ -3,17 +3,21 @@ import { parentPort, workerData } from 'node:worker_threads'
 import type { GrammarFormat } from './format.ts'
 import { GrammarLibrary, type GrammarVocabulary } from './xgrammar.ts'
 
-const library = await GrammarLibrary.load(workerData as GrammarVocabulary)
+const vocabulary = workerData as GrammarVocabulary
+const library = await GrammarLibrary.load(vocabulary)
 const port = parentPort!
 
 port.on('message', async (format: GrammarFormat) => {
   try {
     const grammar = await library.compile(format)
     const matcher = await grammar.start()
-    matcher.mask()
+    const mask = matcher.mask()!
+    const isPossible = vocabulary.texts.some((_, id) => {
+      return ((mask[id >> 5]! >>> (id & 31)) & 1) === 1 && !vocabulary.stopIds.includes(id)
+    })
     matcher.dispose()
     grammar.dispose()
-    port.postMessage('fine')
+    port.postMessage(isPossible ? 'fine' : 'refused')
   } catch {
     port.postMessage('refused')
   }

@@ -60,7 +60,7 @@ export class GrammarChecker {
       'invalid_schema',
       said === 'late'
         ? `The schema takes more than ${this.#limitMs} ms to compile; make it smaller or simpler.`
-        : 'The schema cannot be turned into a grammar; it is contradictory or uses what is not supported.',
+        : 'The schema cannot be turned into a grammar: nothing fits it, or it uses what is not supported.',
     )
   }
 

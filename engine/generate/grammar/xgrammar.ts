@@ -111,7 +111,8 @@ export class GrammarLibrary {
             mask.delete()
             forbid(words, controlIds)
             if (blanks >= MAX_BLANKS) forbid(words, blankIds)
-            return words
+            // Some schemas lead to a place from which nothing fits: then the answer ends.
+            return words.some((word) => word !== 0) ? words : onlyStops(words, stopIds)
           },
           accept(token) {
             blanks = isBlank.has(token) ? blanks + 1 : 0

@@ -166,6 +166,12 @@ describe('Grammars', () => {
     expect(['true', 'false']).toContain((await babble(fine, 1)).trim())
   })
 
+  it('refuses a schema that nothing fits', async () => {
+    const circle = { $ref: '#/$defs/a', $defs: { a: { $ref: '#/$defs/b' }, b: { $ref: '#/$defs/a' } } }
+    const format = { type: 'json_schema', json_schema: circle } as const
+    await expect(grammars.start(format)).rejects.toMatchObject({ code: 'invalid_schema' })
+  })
+
   it('gives a schema up that takes too long', async () => {
     const vocabulary = {
       texts: ['a', '"', 'b'],
