@@ -55,13 +55,21 @@ function masksByWindow(full: Value, narrow: (window: number) => Value): (window:
   }
 }
 
-/** A mask [1, 1|kvHeads, 1|group, seq, seq] of the tokens of this run, by window: places apart are positions apart. */
+/** What a mask differs for. */
+export interface MaskForm {
+  /** [kvHeads, group] where each head has a mask of its own. */
+  readonly heads?: readonly [number, number] | undefined
+  /** Each row of the batch has a mask of its own. */
+  readonly perRow?: boolean
+}
+
+/** A mask [1|batch, 1|kvHeads, 1|group, seq, seq] of the tokens of this run, by window: places apart are positions apart. */
 function newTokenMasks(
   m: ModelBuilder,
-  heads: readonly [number, number] = [1, 1],
+  { heads = [1, 1], perRow = false }: MaskForm = {},
 ): (window: number | null) => Value {
   const { g } = m
-  const full = g.input('attention_mask', 'float32', [1, ...heads, 'seq', 'seq'])
+  const full = g.input('attention_mask', 'float32', [perRow ? 'batch' : 1, ...heads, 'seq', 'seq'])
   return masksByWindow(full, (window) => {
     const places = g.Range('seq')
     return narrowed(
@@ -79,10 +87,10 @@ function newTokenMasks(
  * large negative number elsewhere; windows are the graph's own. Right padding needs no mask of its own: no real row
  * looks to its right.
  *
- * @param heads [kvHeads, group] where each head has a mask of its own
+ * Packed rows and shifted attention have masks of another form.
  */
-export function sequenceAttention(m: ModelBuilder, heads?: readonly [number, number]): AttentionForm {
-  const maskFor = newTokenMasks(m, heads)
+export function sequenceAttention(m: ModelBuilder, form?: MaskForm): AttentionForm {
+  const maskFor = newTokenMasks(m, form)
   return {
     attend(builder, config, { query, key, value, window }) {
       const raw = scores(builder, config, query, key)

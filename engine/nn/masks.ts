@@ -40,3 +40,41 @@ export function consecutivePositions(rows: number, length: number, start = 0): T
   const data = BigInt64Array.from({ length: rows * length }, (_, index) => BigInt(start + (index % length)))
   return intTensor(data, [rows, length])
 }
+
+/**
+ * float32 [rows, 1, 1, length, length] for rows that hold several sequences one after another, of the given lengths: a
+ * place sees its own sequence up to itself. What is left of a row (padding) counts as one more sequence.
+ */
+export function blockMask(lengths: readonly (readonly number[])[], length: number): Tensor {
+  const data = new Float32Array(lengths.length * length * length).fill(MASKED)
+  for (const [row, parts] of lengths.entries()) {
+    for (const [start, end] of spans(parts, length)) {
+      for (let place = start; place < end; place++) {
+        const first = (row * length + place) * length
+        data.fill(0, first + start, first + place + 1)
+      }
+    }
+  }
+  return floatTensor(data, [lengths.length, 1, 1, length, length])
+}
+
+/** int64 [rows, length]: positions that begin at 0 with every sequence of a row. */
+export function blockPositions(lengths: readonly (readonly number[])[], length: number): Tensor {
+  const data = new BigInt64Array(lengths.length * length)
+  for (const [row, parts] of lengths.entries()) {
+    for (const [start, end] of spans(parts, length)) {
+      for (let place = start; place < end; place++) data[row * length + place] = BigInt(place - start)
+    }
+  }
+  return intTensor(data, [lengths.length, length])
+}
+
+function spans(parts: readonly number[], length: number): [start: number, end: number][] {
+  const result: [number, number][] = []
+  let start = 0
+  for (const part of parts) {
+    result.push([start, start + part])
+    start += part
+  }
+  return start < length ? [...result, [start, length]] : result
+}

@@ -35,6 +35,9 @@ export function collate(examples: readonly EncodedExample[], padId: number): Tok
     trainedPositions: BigInt64Array.from(positions),
     labels: BigInt64Array.from(labels),
     tokens,
+    ...(examples.some(({ packed }) => packed)
+      ? { packed: examples.map(({ packed, inputIds: ids }) => packed ?? [ids.length]) }
+      : {}),
   }
 }
 

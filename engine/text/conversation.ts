@@ -52,6 +52,8 @@ export interface EncodedExample {
   labels: Int32Array
   /** The dataset rows that it was made of. */
   places?: readonly string[]
+  /** Lengths of the examples that were packed into it and must not see each other. */
+  packed?: readonly number[]
 }
 
 /** Two answers to the same question. */

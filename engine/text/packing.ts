@@ -1,27 +1,18 @@
 import { EngineError } from '../errors.ts'
-import type { EncodedExample } from './conversation.ts'
+import { type EncodedExample, IGNORE_INDEX } from './conversation.ts'
 import { encodeText } from './encode.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
 
 /**
  * Packs chat examples into sequences of at most cutoffLength - 1 tokens, each time taking the longest example that still
- * fits (LLaMA-Factory's greedy knapsack, plain packing: later examples of a sequence see the earlier ones). Sequences are
- * not padded here; longer examples are left out and counted.
- *
- * @throws EngineError `unsupported_option` for neatPacking.
+ * fits (LLaMA-Factory's greedy knapsack). Sequences are not padded here; longer examples are left out and counted. In
+ * plain packing later examples of a sequence see the earlier ones; with `neatPacking` each is trained as if it were
+ * alone: it notes its examples' lengths, and no example's first token is learned from the one before.
  */
 export function packExamples(
   examples: readonly EncodedExample[],
   options: { cutoffLength: number; neatPacking?: boolean },
 ): { packed: EncodedExample[]; dropped: number } {
-  if (options.neatPacking) {
-    throw new EngineError(
-      'unsupported',
-      'unsupported_option',
-      '`neat_packing` is not supported yet; use `packing`, or neither.',
-      { param: 'neat_packing' },
-    )
-  }
   const fitting = examples.filter(({ inputIds }) => inputIds.length < options.cutoffLength)
   /** Examples by their length, so that the longest that fits is found by counting down. */
   const byLength: EncodedExample[][] = []
@@ -45,7 +36,7 @@ export function packExamples(
       room -= length
     }
     left -= members.length
-    packed.push(concatenate(members))
+    packed.push(options.neatPacking ? apart(members) : concatenate(members))
   }
   return { packed, dropped: examples.length - fitting.length }
 }
@@ -102,4 +93,13 @@ function concatenate(examples: readonly EncodedExample[]): EncodedExample {
     offset += example.inputIds.length
   }
   return { inputIds, labels, places: examples.flatMap(({ places = [] }) => places) }
+}
+
+function apart(examples: readonly EncodedExample[]): EncodedExample {
+  const alone = examples.map((example) => {
+    const labels = example.labels.slice()
+    labels[0] = IGNORE_INDEX
+    return { ...example, labels }
+  })
+  return { ...concatenate(alone), packed: examples.map(({ inputIds }) => inputIds.length) }
 }

@@ -11,7 +11,7 @@ import type { Graph } from '../graph/graph.ts'
 import { fuseAddIntoGemm, lowerCrossEntropy, orderForMemory, removeDeadNodes } from '../graph/passes.ts'
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
-import { causalMask, consecutivePositions, shiftedMask } from '../nn/masks.ts'
+import { shiftedMask } from '../nn/masks.ts'
 import { type LinearModule, type LoraTarget, ModelBuilder } from '../nn/model-builder.ts'
 import { Session, type SessionOptions } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
@@ -20,6 +20,7 @@ import { dropoutPool, embeddingNoise } from './noise.ts'
 import { languageModel } from './objectives/language-model.ts'
 import type { Feeds, Objective, Values } from './objectives/objective.ts'
 import { padBatch } from './pad-batch.ts'
+import { createPlaceFeeds } from './place-feeds.ts'
 import type { Evaluation, Parameter, TokenBatch, TrainStep } from './step.ts'
 
 /** LoRA as a run asks for it. */
@@ -57,6 +58,8 @@ export interface CompiledStepOptions {
   readonly neftuneAlpha?: number | undefined
   /** Train with LongLoRA's shifted sparse attention. */
   readonly shiftAttention?: boolean
+  /** Examples that are packed into one row do not see each other. */
+  readonly packedApart?: boolean
   /** Compute each layer's forward pass again for its backward pass instead of keeping its results. */
   readonly checkpointing?: boolean
   /** Parts into which the loss is cut, so that fewer logits are in memory at a time; 1 when left out. */
@@ -90,7 +93,7 @@ export class CompiledStep implements TrainStep {
   private readonly parameterFeeds: Feeds
   /** The parameters as a new run starts, where the objective compares with them: with LoRA that is the adapter off. */
   private readonly startFeeds: Feeds | undefined
-  private readonly shapeFeeds = new Map<number, Tensor>()
+  private readonly placeFeeds: (batch: TokenBatch) => Feeds
   private forwardOnly: { graph: StepGraph; session: Session } | undefined
 
   private constructor(model: OpenModel, options: CompiledStepOptions, step: StepGraph, session: Session) {
@@ -103,6 +106,7 @@ export class CompiledStep implements TrainStep {
       return { name, shape, data: options.initialize(name, shape) }
     })
     this.parameterFeeds = feedsOf(this.parameters)
+    this.placeFeeds = createPlaceFeeds(options.packedApart ?? false)
     if (this.objective.comparesWithStart) {
       this.startFeeds = feedsOf(this.parameters.map(({ data, ...rest }) => ({ ...rest, data: data.slice() })))
     }
@@ -186,8 +190,7 @@ export class CompiledStep implements TrainStep {
     }
     return {
       input_ids: intTensor(batch.inputIds, [rows, length]),
-      position_ids: consecutivePositions(rows, length),
-      attention_mask: this.maskFor(length),
+      ...this.placeFeeds(batch),
       weight: floatTensor(Float32Array.of(weight), []),
       ...chunkFeed(batch, this.options.lossChunks ?? 1),
       ...this.objective.feeds(batch),
@@ -205,15 +208,6 @@ export class CompiledStep implements TrainStep {
       ...(neftuneAlpha ? { embedding_noise: embeddingNoise(batch, hiddenSize, neftuneAlpha, seed) } : {}),
       ...this.dropoutFeed(batch, seed),
     }
-  }
-
-  private maskFor(length: number): Tensor {
-    const known = this.shapeFeeds.get(length)
-    if (known) return known
-    if (this.shapeFeeds.size >= 16) this.shapeFeeds.clear()
-    const mask = causalMask(length)
-    this.shapeFeeds.set(length, mask)
-    return mask
   }
 
   private dropoutFeed(batch: TokenBatch, seed: number): Record<string, Tensor> {
@@ -240,7 +234,10 @@ function buildStepGraph(
     ...(method.kind === 'lora' ? { lora: adapterOf(method, training) } : {}),
   })
   const { g } = builder
-  const attention = sequenceAttention(builder, shifted ? [keyValueHeads, heads / keyValueHeads] : undefined)
+  const attention = sequenceAttention(builder, {
+    perRow: options.packedApart ?? false,
+    heads: shifted ? [keyValueHeads, heads / keyValueHeads] : undefined,
+  })
   const form = { attention, positions: longest(options) }
   const hidden = model.family.build(builder, model.config, form)
   const weight = g.input('weight', 'float32', [])

@@ -53,7 +53,6 @@ export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = 
   use_swanlab: [false],
   label_smoothing_factor: [0],
   data_seed: [],
-  group_by_length: [false],
   dataloader_drop_last: [false],
   auto_find_batch_size: [false],
   eval_delay: [0],
@@ -116,7 +115,6 @@ export const UNSUPPORTED_VALUES: Readonly<Record<string, readonly unknown[]>> = 
   pref_loss: ['kto_pair'],
   finetuning_type: ['oft'],
   quantization_method: ['gptq', 'awq', 'aqlm', 'quanto', 'eetq', 'hqq', 'mxfp4', 'fp8'],
-  neat_packing: [true],
   lr_scheduler_type: ['reduce_lr_on_plateau', 'cosine_warmup_with_min_lr', 'warmup_stable_decay'],
   optim: [
     'adamw_torch_xla',

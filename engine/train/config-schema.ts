@@ -36,7 +36,14 @@ export const trainConfigSchema = z.object({
   train_on_prompt: z.boolean().default(false).describe('Learn the prompts too.'),
   mask_history: z.boolean().default(false).describe('Learn only the last answer of a conversation.'),
   packing: z.boolean().optional().describe('Join examples up to cutoff_len tokens; on for stage pt.'),
-  neat_packing: z.literal(false).default(false).describe('Packing with attention masks: not supported yet.'),
+  neat_packing: z
+    .boolean()
+    .default(false)
+    .describe('Packing in which examples do not see each other; switches packing on.'),
+  group_by_length: z
+    .boolean()
+    .default(false)
+    .describe('Batches of examples of about the same length, so that less is padded.'),
   val_size: z
     .number()
     .min(0)

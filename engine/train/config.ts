@@ -225,6 +225,14 @@ function memoryContradictions(config: z.output<typeof trainConfigSchema>): Probl
   if (config.quantization_bit !== undefined && config.finetuning_type !== 'lora') {
     problems.push(invalid('quantization_bit', 'Quantization is only compatible with the LoRA method.'))
   }
+  if (config.neat_packing && config.stage !== 'sft') {
+    problems.push(invalid('neat_packing', '`neat_packing` is only valid for stage sft.'))
+  }
+  if (config.neat_packing && config.shift_attn) {
+    problems.push(
+      invalid('neat_packing', '`neat_packing` and `shift_attn` need different masks; choose one.'),
+    )
+  }
   const { gradient_checkpointing: on, disable_gradient_checkpointing: off } = config
   if (on !== undefined && on === off) {
     const both = '`gradient_checkpointing` and `disable_gradient_checkpointing` say the opposite; give one.'
@@ -242,7 +250,7 @@ function resolve(config: z.output<typeof trainConfigSchema>): TrainConfig {
   return {
     ...config,
     lora_alpha: config.lora_alpha ?? 2 * config.lora_rank,
-    packing: config.packing ?? config.stage === 'pt',
+    packing: config.neat_packing || (config.packing ?? config.stage === 'pt'),
     gradient_checkpointing: config.gradient_checkpointing ?? opposite(config.disable_gradient_checkpointing),
     disable_gradient_checkpointing: undefined,
     max_steps: config.max_steps > 0 ? config.max_steps : -1,

@@ -1,4 +1,4 @@
-import type { TrainExample } from '../text/conversation.ts'
+import { sequencesOf, type TrainExample } from '../text/conversation.ts'
 import type { TrainConfig } from './config.ts'
 import { epochOrder } from './random.ts'
 
@@ -9,6 +9,7 @@ export type PlanConfig = Pick<
   | 'per_device_train_batch_size'
   | 'gradient_accumulation_steps'
   | 'disable_shuffling'
+  | 'group_by_length'
   | 'seed'
 >
 
@@ -49,15 +50,33 @@ export function createBatchPicker(
   return (step) => {
     const epoch = Math.floor(step / plan.stepsPerEpoch)
     if (order?.epoch !== epoch) {
-      const indices = config.disable_shuffling
+      const shuffled = config.disable_shuffling
         ? Uint32Array.from(examples.keys())
         : epochOrder(config.seed, epoch, examples.length)
+      const indices = config.group_by_length ? groupByLength(shuffled, examples, stepSize) : shuffled
       order = { epoch, indices }
     }
     const first = (step % plan.stepsPerEpoch) * stepSize
     const picked = Array.from(order.indices.subarray(first, first + stepSize), (index) => examples[index]!)
     return cut(picked, batchSize)
   }
+}
+
+/** Steps whose examples are sorted together. */
+const STEPS_A_GROUP = 50
+
+/**
+ * Sorts runs of an order by length, longest first, as transformers' LengthGroupedSampler does: batches hold examples of
+ * about the same length, and which ones meet is still up to chance.
+ */
+function groupByLength(order: Uint32Array, examples: readonly TrainExample[], stepSize: number): Uint32Array {
+  const lengthOf = (index: number) =>
+    Math.max(...sequencesOf(examples[index]!).map(({ inputIds }) => inputIds.length))
+  return Uint32Array.from(
+    cut([...order], STEPS_A_GROUP * stepSize).flatMap((group) => {
+      return group.sort((a, b) => lengthOf(b) - lengthOf(a))
+    }),
+  )
 }
 
 /** Cuts a list into pieces of `size`; the last one may be shorter. */

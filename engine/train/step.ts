@@ -12,6 +12,8 @@ export interface TokenBatch {
   labels: BigInt64Array
   /** Tokens that are not padding, for throughput. */
   tokens: number
+  /** Lengths of the examples that each row holds, where they are packed. */
+  packed?: readonly (readonly number[])[]
 }
 
 /** A trainable tensor. The optimizer writes `data` in place; the next step feeds it without a copy. */

@@ -39,6 +39,7 @@ export function buildStep(
     ...savings,
     neftuneAlpha: config.neftune_noise_alpha,
     shiftAttention: config.shift_attn,
+    packedApart: config.neat_packing,
     initialize,
   })
 }

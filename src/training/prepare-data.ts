@@ -153,7 +153,10 @@ async function encode(
   )
   warnAbout(warnings, 'nothing_to_learn', encoded.length - learned.length, 'have no token to learn')
   if (!config.packing) return { examples: learned, truncated, learnedFrom }
-  const { packed } = packExamples(learned.flatMap(sequencesOf), { cutoffLength })
+  const { packed } = packExamples(learned.flatMap(sequencesOf), {
+    cutoffLength,
+    neatPacking: config.neat_packing,
+  })
   return { examples: packed, truncated, learnedFrom }
 }
 

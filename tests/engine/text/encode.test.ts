@@ -220,8 +220,11 @@ describe('packExamples', () => {
     )
   })
 
-  it('refuses neat packing for now', () => {
-    expect(() => packExamples([], { cutoffLength: 8, neatPacking: true })).toThrow(/neat_packing/)
+  it('neat packing notes where examples end and learns no first token from the example before', () => {
+    const { packed } = packExamples([example(3), example(2)], { cutoffLength: 8, neatPacking: true })
+    expect(packed).toHaveLength(1)
+    expect(packed[0]!.packed).toEqual([3, 2])
+    expect([packed[0]!.labels[0], packed[0]!.labels[3]]).toEqual([-100, -100])
   })
 })
 

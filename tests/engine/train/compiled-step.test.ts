@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { initializeLora } from '../../../engine/adapter/initialize.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { collate } from '../../../engine/text/batch.ts'
+import { packExamples } from '../../../engine/text/packing.ts'
 import {
   CompiledStep,
   type CompiledStepOptions,
@@ -178,6 +179,29 @@ describe('CompiledStep', () => {
       }
     },
   )
+
+  it('examples that are packed apart train as if each were alone', async () => {
+    const alone = [7, 12, 5, 9].map((length, row) => {
+      const inputIds = Int32Array.from({ length }, (_, i) => 97 + ((i * 5 + row) % 26))
+      return { inputIds, labels: inputIds.slice() }
+    })
+    const { packed } = packExamples(alone, { cutoffLength: 20, neatPacking: true })
+    expect(packed.map((sequence) => sequence.packed)).toEqual([
+      [12, 7],
+      [9, 5],
+    ])
+    const separate = await (await compile(lora, stirred)).run(collate(alone, 0), 1 / 29)
+    const step = await compile(lora, stirred, { packedApart: true })
+    const together = await step.run(collate(packed, 0), 1 / 29)
+    expect(together.loss).toBeCloseTo(separate.loss, 5)
+    for (const [index, gradient] of together.gradients.entries()) {
+      gradient.forEach((value, i) => {
+        expect(value).toBeCloseTo(separate.gradients[index]![i]!, 5)
+      })
+    }
+    const mixed = await (await compile(lora, stirred)).run(collate(packed, 0), 1 / 29)
+    expect(mixed.loss).not.toBeCloseTo(separate.loss, 4)
+  })
 
   it('a batch without a trained label costs nothing and moves nothing', async () => {
     const step = await compile(lora)

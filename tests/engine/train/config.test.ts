@@ -205,7 +205,6 @@ describe('a wrong configuration', () => {
     [{ quantization_method: 'hqq' }, 'quantization_method'],
     [{ stage: 'ppo' }, 'stage'],
     [{ finetuning_type: 'oft' }, 'finetuning_type'],
-    [{ neat_packing: 'true' }, 'neat_packing'],
     [{ deepspeed: 'ds_z3.json' }, 'deepspeed'],
     [{ optim: 'adamw_8bit' }, 'optim'],
     [{ lr_scheduler_type: 'reduce_lr_on_plateau' }, 'lr_scheduler_type'],
