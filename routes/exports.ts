@@ -78,6 +78,7 @@ export function exportRoutes(service: ExportService, streams: StreamSettings): O
         archiveDownload(
           id,
           archiveOf(id, entries, (path) => service.file(id, path)),
+          () => service.hold(id),
         ),
       )
     })

@@ -1,5 +1,3 @@
-import { Readable } from 'node:stream'
-import type { ReadableStream as NodeReadableStream } from 'node:stream/web'
 import type { Context } from 'hono'
 import type { StatusCode } from 'hono/utils/http-status'
 import type { StoredBytes, StoredFile } from './services.ts'
@@ -28,7 +26,12 @@ export const fileDownload = (file: StoredFile): Download => ({
 })
 
 /** The archive of one export. Its validator digests what it is made of, since its own digest would need reading it. */
-export const archiveDownload = (id: string, archive: StoredBytes & { digest: string }): Download => ({
+export const archiveDownload = (
+  id: string,
+  archive: StoredBytes & { digest: string },
+  hold: () => Promise<() => void>,
+): Download => ({
+  hold,
   size: archive.size,
   read: (start, end) => archive.read(start, end),
   fileName: `${id}.tar`,
@@ -89,20 +92,51 @@ function headersOf(download: Download): Record<string, string> {
   }
 }
 
-/** Passes on exactly `length` bytes; a file that turns out shorter breaks the connection and never looks complete. */
-async function* exactly(source: Readable, length: number): AsyncGenerator<Uint8Array> {
+/**
+ * The bytes of a range as a response's body, read as fast as the client takes them. A file that turns out shorter breaks
+ * the connection and never looks complete. `release` is called once, whether the body ends, fails or is left.
+ */
+async function openBody(
+  bytes: StoredBytes,
+  { start, end }: ByteRange,
+  release = () => {},
+): Promise<ReadableStream<Uint8Array>> {
+  const length = end - start + 1
+  const source = await bytes.read(start, end)
+  const chunks = source[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>
   let seen = 0
-  for await (const chunk of source as AsyncIterable<Uint8Array>) {
-    seen += chunk.length
-    yield chunk
+  const leave = async () => {
+    source.destroy()
+    release()
   }
-  if (seen !== length) throw new Error(`${length} bytes were promised, ${seen} were read`)
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        const { done, value } = await chunks.next()
+        if (!done) {
+          seen += value.length
+          return controller.enqueue(value)
+        }
+        if (seen !== length) throw new Error(`${length} bytes were promised, ${seen} were read`)
+        controller.close()
+        release()
+      } catch (error) {
+        controller.error(error)
+        await leave()
+      }
+    },
+    cancel: leave,
+  })
 }
 
-async function openBody(bytes: StoredBytes, { start, end }: ByteRange): Promise<ReadableStream<Uint8Array>> {
-  const source = await bytes.read(start, end)
-  const counted = Readable.from(exactly(source, end - start + 1), { objectMode: false })
-  return Readable.toWeb(counted) as NodeReadableStream<Uint8Array> as ReadableStream<Uint8Array>
+async function openHeld(download: Download, part: ByteRange): Promise<ReadableStream<Uint8Array>> {
+  const release = await download.hold?.()
+  try {
+    return await openBody(download, part, release)
+  } catch (error) {
+    release?.()
+    throw error
+  }
 }
 
 /** hono types a body and no body as two calls. */
@@ -129,7 +163,7 @@ export async function sendDownload(c: Context, download: Download): Promise<Resp
   }
   const part = range ?? { start: 0, end: size - 1 }
   const length = part.end - part.start + 1
-  const body = isHead || size === 0 ? null : await openBody(download, part)
+  const body = isHead || size === 0 ? null : await openHeld(download, part)
   const all = { ...headers, 'content-length': String(length) }
   if (!range) return respond(c, body, 200, all)
   return respond(c, body, 206, { ...all, 'content-range': `bytes ${part.start}-${part.end}/${size}` })

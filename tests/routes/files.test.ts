@@ -220,6 +220,18 @@ describe('GET /v1/exports/{id}/archive.tar', () => {
     }
   })
 
+  it('keeps the export from being deleted until it has gone out, or its reader has gone', async () => {
+    const { get, services } = setup()
+    const whole = await get(archivePath)
+    expect(services.exports.held).toBe(1)
+    await whole.arrayBuffer()
+    expect(services.exports.held).toBe(0)
+    const left = await get(archivePath)
+    await left.body!.cancel()
+    await get(archivePath, {}, 'HEAD')
+    expect(services.exports.held).toBe(0)
+  })
+
   it('has the same bytes and validator each time, and another validator for other content', async () => {
     const { get, services } = setup()
     const [first, second] = [await get(archivePath), await get(archivePath)]
