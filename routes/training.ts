@@ -1,5 +1,6 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
+import { parse as parseYaml } from 'yaml'
 import { defaultHook, RouteError } from './errors.ts'
 import { sendText } from './files.ts'
 import { jobRoutes } from './jobs.ts'
@@ -111,21 +112,38 @@ const remove = createRoute({
   responses: { 200: json(deleted, 'It is gone.'), ...errors, ...missing, ...conflict },
 })
 
-/** The body as a JSON object; what its fields mean is the application's to say. */
+/** Deep nesting and repeated aliases have no place in a configuration, and make YAML expensive. */
+const MAX_YAML_ALIASES = 20
+
+const PARSERS = [
+  { name: 'JSON', type: /^application\/json\s*(;|$)/i, parse: (text: string) => JSON.parse(text) as unknown },
+  {
+    name: 'YAML',
+    type: /^(application|text)\/(x-)?yaml\s*(;|$)/i,
+    parse: (text: string) => parseYaml(text, { maxAliasCount: MAX_YAML_ALIASES }) as unknown,
+  },
+]
+
+/** The body, JSON or YAML, as an object; what its fields mean is the application's to say. */
 async function readConfig(c: Context): Promise<Record<string, unknown>> {
   const type = c.req.header('content-type') ?? ''
-  if (!/^application\/json\s*(;|$)/i.test(type)) {
-    const message = 'Send the configuration with the header `Content-Type: application/json`.'
+  const parser = PARSERS.find((candidate) => candidate.type.test(type))
+  if (!parser) {
+    const message =
+      'Send the configuration with the header `Content-Type: application/json`, or `application/yaml`.'
     throw new RouteError('unsupported_media', 'unsupported_media_type', message)
   }
   let body: unknown
   try {
-    body = JSON.parse(await c.req.text())
-  } catch {
-    throw new RouteError('invalid', 'invalid_json', 'The request body is not valid JSON.')
+    body = parser.parse(await c.req.text())
+  } catch (cause) {
+    const [reason] = cause instanceof Error ? cause.message.split('\n') : []
+    const detail = parser.name === 'YAML' ? `: ${reason}` : ''
+    const code = `invalid_${parser.name.toLowerCase()}`
+    throw new RouteError('invalid', code, `The request body is not valid ${parser.name}${detail}.`)
   }
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw new RouteError('invalid', 'invalid_value', 'The request body must be a JSON object.')
+    throw new RouteError('invalid', 'invalid_value', `The request body must be a ${parser.name} object.`)
   }
   return body as Record<string, unknown>
 }

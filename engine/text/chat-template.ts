@@ -1,5 +1,6 @@
 import { Template } from '@huggingface/jinja'
 import { EngineError } from '../errors.ts'
+import { FORMATS, formatSource } from './named-templates.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
 
 /** A message as chat templates read it: OpenAI's form, with tool-call arguments as an object. */
@@ -34,15 +35,24 @@ export const TEMPLATE_VARIABLES = [
 ] as const
 
 /** The names that the config field `template` takes besides null. */
-export const TEMPLATE_NAMES = ['default', 'auto', 'tokenizer', 'chatml', 'empty'] as const
+export const TEMPLATE_NAMES: readonly string[] = [
+  'default',
+  'auto',
+  'tokenizer',
+  'chatml',
+  'empty',
+  ...Object.keys(FORMATS),
+]
 
 export interface ChatTemplate {
   /** Where the template comes from: the model folder, one of the built-in ones, or the fallback of a folder without one. */
-  readonly origin: 'tokenizer' | 'chatml' | 'empty' | 'fallback'
+  readonly origin: 'tokenizer' | 'chatml' | 'empty' | 'fallback' | 'named'
   /** What the user should know, when the model folder has no template. */
   readonly warning: string | undefined
   /** The template itself. */
   readonly source: string
+  /** Tokens that end an answer in this format, besides the model's own end tokens. */
+  readonly endTokenIds: readonly number[]
   /** Whether the template shows a list of tools, assistant tool calls, and messages of the role `tool`. */
   readonly knows: { readonly tools: boolean; readonly toolCalls: boolean; readonly toolRole: boolean }
   /**
@@ -77,7 +87,8 @@ const FALLBACK_WARNING =
 
 /**
  * The chat template that a config's `template` names: null, `default`, `auto` and `tokenizer` are the model folder's own
- * (plain "Human:/Assistant:" lines, with a warning, when it has none); `chatml` and `empty` are built in.
+ * (plain "Human:/Assistant:" lines, with a warning, when it has none); `chatml`, `empty` and the formats of model families
+ * (`llama3`, `qwen`, …) are built in.
  *
  * @throws EngineError `unknown_template`, or `malformed_chat_template` when the folder's template does not parse.
  */
@@ -93,13 +104,16 @@ export function resolveChatTemplate(tokenizer: ModelTokenizer, name?: string | n
       return compile(CHATML, 'chatml', tokenizer)
     case 'empty':
       return compile(EMPTY, 'empty', tokenizer)
-    default:
+    default: {
+      const format = Object.hasOwn(FORMATS, name!) ? FORMATS[name!] : undefined
+      if (format) return compile(formatSource(format), 'named', tokenizer, undefined, format.stops)
       throw new EngineError(
         'invalid',
         'unknown_template',
         `Template ${name} does not exist. Known: ${TEMPLATE_NAMES.join(', ')}; default is the model's own.`,
         { param: 'template' },
       )
+    }
   }
 }
 
@@ -108,6 +122,7 @@ function compile(
   origin: ChatTemplate['origin'],
   tokenizer: ModelTokenizer,
   warning?: string,
+  stops: readonly string[] = [],
 ): ChatTemplate {
   let template: Template
   try {
@@ -126,6 +141,7 @@ function compile(
     origin,
     warning,
     source,
+    endTokenIds: stops.flatMap((stop) => endToken(tokenizer, stop)),
     knows: {
       tools: /\btools\b/.test(source),
       toolCalls: /\btool_calls\b/.test(source),
@@ -133,6 +149,12 @@ function compile(
     },
     render: (messages, options = {}) => render(template, tokens, messages, options),
   }
+}
+
+/** The token of a stop mark; a model that splits the mark into several has none. */
+function endToken(tokenizer: ModelTokenizer, mark: string): number[] {
+  const ids = [...tokenizer.encode(mark)]
+  return ids.length === 1 ? ids : []
 }
 
 function render(

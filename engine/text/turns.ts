@@ -62,7 +62,8 @@ export function checkEndOfTurn(template: ChatTemplate, tokenizer: ModelTokenizer
     { role: 'assistant', content: 'Hello' },
   ]
   const response = splitTurns({ kind: 'chat', messages }, template).at(-1)?.response ?? ''
-  if (tokenizer.encode(response).some((id) => tokenizer.eosTokenIds.includes(id))) return undefined
+  const known = [...tokenizer.eosTokenIds, ...template.endTokenIds]
+  if (tokenizer.encode(response).some((id) => known.includes(id))) return undefined
   const ends = tokenizer.eosTokenIds.map((id) => JSON.stringify(tokenizer.decode([id]))).join(', ')
   return (
     `An answer ends with ${JSON.stringify(response.slice(-24))} in this template, which holds none of the model's end ` +

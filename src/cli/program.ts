@@ -3,12 +3,14 @@ import { join } from 'node:path'
 import { Command } from 'commander'
 import { packageRoot } from '../settings.ts'
 import { chatCommand } from './chat.ts'
+import { completionCommand } from './completion.ts'
 import { datasetsCommand } from './datasets.ts'
 import { demoCommand } from './demo.ts'
 import { doctorCommand } from './doctor.ts'
 import { evalCommand } from './eval.ts'
 import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
+import { cancelCommand, logsCommand, psCommand, rmCommand } from './jobs.ts'
 import { mergeCommand } from './merge.ts'
 import { modelsCommand } from './models.ts'
 import { previewCommand } from './preview.ts'
@@ -47,7 +49,12 @@ export function buildProgram(): Command {
     pullCommand(),
     importCommand(),
     modelsCommand(),
+    psCommand(),
+    logsCommand(),
+    cancelCommand(),
+    rmCommand(),
     doctorCommand(),
+    completionCommand(),
     demoCommand(),
   ]
   for (const command of commands) adopt(program, command)

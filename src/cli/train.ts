@@ -11,9 +11,10 @@ import { formatSeconds, formatTable } from './support/format.ts'
 import { trainingPoint } from './support/progress.ts'
 import { jobFolder, runJob } from './support/run-job.ts'
 import { note, print, printJson, shownPath } from './support/terminal.ts'
-import { CONFIG_ARGUMENT, readTrainInput } from './support/train-input.ts'
+import { CONFIG_ARGUMENT, readRepeated, readTrainInput } from './support/train-input.ts'
 
 interface TrainOptions {
+  from?: string
   preview?: boolean
   json?: boolean
 }
@@ -22,11 +23,16 @@ interface TrainOptions {
 export function trainCommand(): Command {
   return new Command('train')
     .description('Fine-tune a model. Ctrl-C stops with a checkpoint; the same output_dir goes on from there.')
-    .argument('<config...>', CONFIG_ARGUMENT)
+    .argument('[config...]', CONFIG_ARGUMENT)
+    .option('--from <file>', 'repeat a run by the training_args.yaml of its folder, into a new folder')
     .option('--preview', 'show what would run, and do not run it')
     .option('--json', 'print the finished run as JSON')
-    .action(async (words: string[], { preview, json }: TrainOptions) => {
-      const input = await readTrainInput(words)
+    .addHelpText('after', '\nExample:\n  anneal train my-run.yaml num_train_epochs=20')
+    .action(async (words: string[], { from, preview, json }: TrainOptions) => {
+      const input = {
+        ...(from === undefined ? {} : await readRepeated(from)),
+        ...(await readTrainInput(words)),
+      }
       await withApplication(async (application) => {
         if (preview) return showPreview(application, input, json)
         const finished = await train(application, input)

@@ -76,7 +76,9 @@ export class RequestReader {
         logprobs,
         grammar,
         logitBias: this.#readBias(request.logitBias ?? {}),
-        eosTokenIds: this.tokenizer.eosTokenIds,
+        eosTokenIds: chat
+          ? [...this.tokenizer.eosTokenIds, ...chat.template.endTokenIds]
+          : this.tokenizer.eosTokenIds,
         text: createDetokenizer(showing(this.tokenizer, markers)),
       },
       stream: new AnswerStream(this.#parser(request, chat), this.tokenizer),

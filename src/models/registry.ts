@@ -40,6 +40,9 @@ interface JobLineage {
 /** Letters, digits and . _ - with an optional checkpoint; nothing in it can lead out of a folder. */
 const MODEL_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(:ckpt-step-\d{1,12})?$/
 
+/** Who made a model, in its name on a hub; a folder here is named without it. */
+const HUB_ORGANIZATION = /^[A-Za-z0-9][A-Za-z0-9._-]{0,95}\//
+
 const NEAR_MATCHES = 3
 
 /** Finds models by id among the base folders and what jobs have made. */
@@ -64,13 +67,13 @@ export class ModelRegistry {
    * @throws EngineError `not_found` with ids that look alike.
    */
   async resolve(id: string, param = 'model'): Promise<ModelEntry> {
-    const found = MODEL_ID.test(modelIdOf(id) ?? id) ? await this.#lookUp(id) : undefined
+    const plain = modelIdOf(id) ?? id.replace(HUB_ORGANIZATION, '')
+    const found = MODEL_ID.test(plain) ? await this.#lookUp(plain) : undefined
     if (found) return found
     throw await this.#unknown(id, param)
   }
 
-  async #lookUp(name: string): Promise<ModelEntry | undefined> {
-    const id = modelIdOf(name) ?? name
+  async #lookUp(id: string): Promise<ModelEntry | undefined> {
     const base = findBases(this.#directories).get(id)
     if (base) return baseEntry(id, base)
     const [jobId = ''] = id.split(':')

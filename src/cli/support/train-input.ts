@@ -26,6 +26,12 @@ export async function readTrainInput(words: readonly string[]): Promise<Record<s
   return Object.fromEntries([...Object.entries(fromFile), ...pairs])
 }
 
+/** A run's own configuration without its folder, so that repeating it neither resumes nor overwrites it. */
+export async function readRepeated(file: string): Promise<Record<string, unknown>> {
+  const { output_dir: _, overwrite_output_dir: _overwrite, ...config } = await readConfigFile(file)
+  return { ...config, resume_from_checkpoint: null }
+}
+
 function isPair(word: string): boolean {
   return /^[A-Za-z_]\w*=/.test(word)
 }

@@ -205,7 +205,7 @@ describe('a wrong configuration', () => {
     [{ quantization_method: 'hqq' }, 'quantization_method'],
     [{ stage: 'ppo' }, 'stage'],
     [{ finetuning_type: 'oft' }, 'finetuning_type'],
-    [{ deepspeed: 'ds_z3.json' }, 'deepspeed'],
+    [{ push_to_hub: true }, 'push_to_hub'],
     [{ optim: 'adamw_8bit' }, 'optim'],
     [{ lr_scheduler_type: 'reduce_lr_on_plateau' }, 'lr_scheduler_type'],
     [{ report_to: 'wandb' }, 'report_to'],
