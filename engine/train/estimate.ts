@@ -1,6 +1,7 @@
 import { EngineError } from '../errors.ts'
 import type { DecoderConfig } from '../models/config.ts'
 import type { TrainConfig } from './config.ts'
+import { comparesWithStart } from './objectives/compares-with-start.ts'
 
 /** What the estimate needs to know of a model. */
 export interface ModelSize
@@ -32,7 +33,10 @@ export interface MemoryEstimate {
   runtime: number
   /** Frozen weights as they lie in their files. */
   mappedWeights: number
-  /** Trainable weights, their gradients (in the runtime and copied out) and AdamW's two moments. */
+  /**
+   * Trainable weights, their gradients (in the runtime and copied out), AdamW's two moments, and the weights that the run
+   * began with where the stage compares with them.
+   */
   trainable: number
   /** What the layers keep of each token for the backward pass. */
   activations: number
@@ -67,13 +71,14 @@ const SCORE_COPIES = 4
  */
 export function estimateMemory(
   model: ModelSize,
-  config: Pick<TrainConfig, 'gradient_accumulation_steps' | 'stage'>,
+  config: Pick<TrainConfig, 'gradient_accumulation_steps' | 'stage'> &
+    Partial<Pick<TrainConfig, 'pref_loss'>>,
   batch: BatchSize,
   checkpointing: boolean,
 ): MemoryEstimate {
   // An adapter stands beside the weights, which all stay frozen; full training freezes none.
   const frozen = model.trainableParameters >= model.parameters ? 0 : 1
-  const copies = config.gradient_accumulation_steps > 1 ? 6 : 5
+  const copies = (config.gradient_accumulation_steps > 1 ? 6 : 5) + (comparesWithStart(config) ? 1 : 0)
   const tokens = batch.rows * batch.length
   const layer = { width: layerWidth(model), scores: model.heads * batch.rows * batch.length ** 2 }
   const kept = checkpointing

@@ -5,6 +5,7 @@ import { floatTensor } from '../../tensor.ts'
 import { labelFeeds } from '../../text/batch.ts'
 import type { PairExample } from '../../text/conversation.ts'
 import type { TrainConfig } from '../config.ts'
+import { comparesWithStart } from './compares-with-start.ts'
 import { tally } from './metrics.ts'
 import type { Feeds, Objective, Values } from './objective.ts'
 import { collatePairs, type PairBatch, sequenceWeights, trainedLengths } from './pairs.ts'
@@ -17,8 +18,6 @@ export type PreferenceConfig = Pick<
 const PAIRS = 'pairs'
 /** Losses of mean log-probabilities per token instead of their sums. */
 const AVERAGED: ReadonlySet<string> = new Set(['ipo', 'orpo', 'simpo'])
-/** Losses that compare with no other model. */
-const REFERENCE_FREE: ReadonlySet<string> = new Set(['orpo', 'simpo'])
 
 /** log p of both answers of each pair under the policy and under the model that the run began with, all [pairs]. */
 interface PairLogProbabilities {
@@ -35,9 +34,9 @@ interface PairLogProbabilities {
 export function preference(config: PreferenceConfig): Objective<PairExample, PairBatch> {
   const { pref_loss: kind, pref_beta: beta } = config
   const averaged = AVERAGED.has(kind)
-  const comparesWithStart = !REFERENCE_FREE.has(kind)
+  const compares = comparesWithStart({ stage: 'dpo', pref_loss: kind })
   return {
-    comparesWithStart,
+    comparesWithStart: compares,
     weigh: () => 1,
     collate: collatePairs,
     build(m, modelConfig, hidden, weight) {
@@ -49,7 +48,7 @@ export function preference(config: PreferenceConfig): Objective<PairExample, Pai
       const chosen = sequenceLogProbabilities(m, losses, chosenWeights)
       const rejected = sequenceLogProbabilities(m, losses, rejectedWeights)
       const share = g.input('chosen_share', 'float32', [PAIRS])
-      const start = comparesWithStart
+      const start = compares
         ? {
             startChosen: g.input('start_chosen', 'float32', [PAIRS]),
             startRejected: g.input('start_rejected', 'float32', [PAIRS]),
@@ -71,11 +70,11 @@ export function preference(config: PreferenceConfig): Objective<PairExample, Pai
         chosen_weights: sequenceWeights(batch, 0, pairs, averaged),
         rejected_weights: sequenceWeights(batch, pairs, pairs, averaged),
         chosen_share: floatTensor(share, [pairs]),
-        ...(comparesWithStart ? { start_chosen: zeros, start_rejected: zeros } : {}),
+        ...(compares ? { start_chosen: zeros, start_rejected: zeros } : {}),
       }
     },
     async prepare(batch, forward): Promise<Feeds> {
-      if (!comparesWithStart) return {}
+      if (!compares) return {}
       const { chosen, rejected } = await forward(batch, 'start')
       return {
         start_chosen: floatTensor(chosen!, [batch.pairs]),

@@ -56,4 +56,21 @@ describe('prepareData', () => {
     const { warnings } = await prepare([3], {}, endless)
     expect(warnings.find(({ code }) => code === 'no_end_of_turn')?.message).toContain('may not stop')
   })
+
+  it('names each dataset that has no token to learn within the cutoff', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'anneal-prepare-'))
+    const write = (name: string, content: unknown) =>
+      writeFileSync(join(folder, name), JSON.stringify(content))
+    write('long.json', [{ instruction: 'go', output: 'x'.repeat(200) }])
+    // Of four tokens the short answer's share, by length, is none.
+    write('short.json', [{ instruction: 'go', output: 'x' }])
+    write('dataset_info.json', { long: { file_name: 'long.json' }, short: { file_name: 'short.json' } })
+    const datasets = new DatasetRegistry({ directories: [folder] })
+    const tokenizer = loadTokenizer(byteTokenizerFolder())
+    const config = parseTrainConfig({ model: 'tiny', dataset: 'long,short', cutoff_len: 4 })
+    await expect(prepareData({ config, tokenizer, datasets })).rejects.toMatchObject({
+      code: 'no_valid_samples',
+      message: expect.stringContaining('Dataset short: no example has a token to learn'),
+    })
+  })
 })
