@@ -29,16 +29,16 @@ export function checkExport(subject: PolicySubject, bits: number, policy: Policy
       'model',
     )
   }
-  if (bits === FULL_WIDTH) return
-  checkBits(bits, policy)
   if (subject.isQuantized) {
     throw refused(
       'already_quantized',
-      `${subject.id} is quantized already. Quantizing it again would add the errors of both; export the ` +
+      `${subject.id} is quantized already. Exporting it anew would keep the errors it has and may add others; export the ` +
         'full-width model that it was made from.',
       'model',
     )
   }
+  if (bits === FULL_WIDTH) return
+  checkBits(bits, policy)
   if (subject.parameters < policy.minQuantizeParameters) {
     throw refused(
       'model_too_small',
@@ -49,6 +49,18 @@ export function checkExport(subject: PolicySubject, bits: number, policy: Policy
       'bits',
     )
   }
+}
+
+/** Decides whether a model may be exported as an adapter. @throws EngineError `invalid` for a whole model. */
+export function checkAdapterExport(subject: PolicySubject): void {
+  if (subject.isAdapter) return
+  throw new EngineError(
+    'invalid',
+    'not_an_adapter',
+    `${subject.id} is a whole model and has no adapter of its own. Name a run or one of its checkpoints, or choose ` +
+      'another format.',
+    { param: 'model' },
+  )
 }
 
 /**

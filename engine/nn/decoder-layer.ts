@@ -52,7 +52,7 @@ function refuseUnread(m: ModelBuilder, { names, modelType }: DecoderConfig): voi
  * x + attention(x), then + mlp(·), each with a norm before, after or both. Without one after, the residual rides in
  * the last product.
  */
-function decoderLayer(m: ModelBuilder, config: DecoderConfig, place: LayerPlace, x: Value): Value {
+export function decoderLayer(m: ModelBuilder, config: DecoderConfig, place: LayerPlace, x: Value): Value {
   const { hiddenSize, names, experts } = config
   const { norms } = names
   const path = `${names.layers}.${place.layer}`

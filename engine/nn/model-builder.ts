@@ -1,4 +1,3 @@
-import { EngineError } from '../errors.ts'
 import { GraphBuilder } from '../graph/builder.ts'
 import type { Dim, Value } from '../graph/values.ts'
 import { type PackedLayout, packedLayout } from '../quant/packed-layout.ts'
@@ -59,6 +58,8 @@ export class ModelBuilder {
   /** The adapters of a run, where the options ask for them. */
   readonly stacked: StackedLora | undefined
   readonly lossChunks: number
+  /** What each linear module reads, [rows, inFeatures], by path. */
+  readonly linearInputs = new Map<string, Value>()
   private readonly folder: WeightFolder
   private readonly packed: PackedLayout | undefined
   private readonly options: ModelBuilderOptions
@@ -92,15 +93,8 @@ export class ModelBuilder {
   parameter(name: string, shape: readonly number[]): Value {
     const known = this.loaded.get(name)
     if (known) return known
-    const entry = this.folder.entry(name)
+    const entry = this.folder.expectShape(name, shape)
     const dtype = this.folder.weightDType(name)
-    if (entry.shape.join() !== shape.join()) {
-      throw new EngineError(
-        'invalid',
-        'weight_mismatch',
-        `${entry.file}: ${name} has shape [${entry.shape}], but the config asks for [${shape}]`,
-      )
-    }
     const value = this.options.trains?.(name)
       ? this.trainable(name, shape)
       : this.g.weight(name, dtype, shape, {
@@ -174,6 +168,7 @@ export class ModelBuilder {
     const { g } = this
     const { path, inFeatures, outFeatures } = module
     this.linears.push(module)
+    this.linearInputs.set(path, x)
     return g.scope(path, () => {
       const weight = this.floatParameter(`${path}.weight`, [outFeatures, inFeatures])
       const bias = options.bias ? this.floatParameter(`${path}.bias`, [outFeatures]) : undefined

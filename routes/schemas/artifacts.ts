@@ -43,17 +43,62 @@ export const merge = z
   })
   .openapi('Merge')
 
-export const exportFormat = z.enum(['safetensors', 'gguf', 'gptq', 'onnx'])
+export const exportFormat = z.enum([
+  'safetensors',
+  'gptq',
+  'gguf',
+  'onnx',
+  'ollama',
+  'adapter',
+  'adapter-gguf',
+])
+
+/** How a quantized export rounds, and on which data; LLaMA-Factory's names where it has one. */
+const quantizationFields = {
+  method: z.enum(['rtn', 'gptq']).optional().openapi({
+    description: "Round to nearest, or GPTQ with calibration data; the format's usual one by default.",
+  }),
+  group_size: z
+    .union([z.literal(32), z.literal(64), z.literal(128)])
+    .default(128)
+    .openapi({ description: 'Inputs that share a scale (formats gptq and onnx).' }),
+  sym: z.boolean().default(true).openapi({ description: 'Zero stays in the middle of the codes.' }),
+  desc_act: z.boolean().default(false).openapi({ description: 'GPTQ: the largest activations first.' }),
+  damp_percent: z.number().positive().max(1).default(0.05).openapi({ description: 'GPTQ: damping.' }),
+  gguf_type: z.enum(['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q4_K_M']).optional().openapi({
+    description: 'Formats gguf and ollama: the file type; Q8_0 and Q4_K_M by default.',
+  }),
+  export_quantization_dataset: z.string().min(1).max(64).optional().openapi({
+    description: 'Calibration text, by the name of a dataset; GPTQ needs it.',
+    example: 'c4_demo',
+  }),
+  export_quantization_nsamples: z.int().min(1).max(4096).default(128),
+  export_quantization_maxlen: z.int().min(8).max(8192).default(1024).openapi({
+    description: 'Tokens of each calibration window; only longer rows give windows.',
+  }),
+  seed: z.int().min(0).max(4_294_967_295).default(42),
+  report_dataset: z.string().min(1).max(64).optional().openapi({
+    description: 'Text on which the report measures; the calibration dataset by default.',
+  }),
+  report_tokens: z.int().min(16).max(1_000_000).default(4096),
+  max_kld: z.number().positive().optional().openapi({
+    description: 'Fails the export, keeping its report, when the mean KL divergence is larger.',
+  }),
+}
 
 export const exportRequest = z
   .strictObject({
-    model: modelId.openapi({ description: 'A base model or a merge.', example: 'merge-91be04d2aa3c' }),
+    model: modelId.openapi({
+      description: 'A base model or a merge; a run or checkpoint for the adapter formats.',
+      example: 'merge-91be04d2aa3c',
+    }),
     bits: z.int().min(1).max(32).default(16).openapi({ description: '16, or what the policy allows.' }),
     format: exportFormat.default('safetensors'),
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional().openapi({
       description: "Of a 16-bit (or wider) export; the model's own by default.",
     }),
     export_size: z.number().positive().max(1000).default(5).openapi({ description: 'GB in one shard.' }),
+    ...quantizationFields,
   })
   .openapi('ExportRequest')
 
@@ -67,6 +112,7 @@ export const exportJob = z
     bits: z.number().int(),
     format: exportFormat,
     dtype: z.string().nullable(),
+    method: z.string().nullable().openapi({ description: 'How weights were rounded; null at full width.' }),
     progress: taskProgress.nullable(),
     bytes: z.number().int().nullable(),
     ...jobFields,

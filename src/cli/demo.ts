@@ -1,6 +1,7 @@
 import { cp } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Command } from 'commander'
+import { exportRequest } from '../../routes/schemas/artifacts.ts'
 import type { TrainingRun } from '../../routes/services.ts'
 import type { Application } from '../application.ts'
 import { packageRoot } from '../settings.ts'
@@ -124,7 +125,7 @@ async function mergeRun(application: Application, run: TrainingRun): Promise<str
 
 async function exportModel(application: Application, model: string): Promise<string> {
   const { services, self } = application
-  const request = { model, bits: 16, format: 'safetensors', export_size: 5 } as const
+  const request = exportRequest.parse({ model })
   const { id } = await services.exports.create(request, { owner: self })
   await runJob(application, services.exports, id, taskPoint)
   print(`   ${id} in ${shownPath(await jobFolder(application, id))}`)

@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { EXPORT_FORMATS } from '../../engine/export/formats.ts'
 import { exportRequest } from '../../routes/schemas/artifacts.ts'
 import { withApplication } from './support/application.ts'
 import { checkOutput, copyResult } from './support/copy-result.ts'
@@ -10,23 +11,34 @@ import { jobFolder, runJob } from './support/run-job.ts'
 import { note, print, printJson, shownPath } from './support/terminal.ts'
 
 interface ExportOptions {
-  bits: string
-  format: string
-  dtype?: string
   exportSize: string
   output?: string
   json?: boolean
+  [field: string]: string | boolean | undefined
 }
 
-/** `anneal export`: writes a whole model for other programs, with a checksum for each file. */
+/** `anneal export`: writes a model for other programs, with a checksum for each file. */
 export function exportCommand(): Command {
   return new Command('export')
-    .description('Export a base model or a merge in the Hugging Face layout.')
-    .argument('<model>', 'id or folder of a whole model; merge an adapter first')
-    .option('--bits <number>', 'width of the weights', '16')
-    .option('--format <name>', 'safetensors', 'safetensors')
+    .description('Export a base model, a merge or an adapter for other programs.')
+    .argument('<model>', 'id or folder of a whole model, or of an adapter for the adapter formats')
+    .option('--bits <number>', 'width of the weights: 16, 8 or 4', '16')
+    .option('--format <name>', EXPORT_FORMATS.join(', '), 'safetensors')
     .option('--dtype <name>', "bfloat16, float16 or float32 (default: the model's own)")
     .option('--export-size <gigabytes>', 'largest shard', '5')
+    .option('--gguf-type <name>', 'file type of a GGUF: Q8_0, Q4_0, Q4_1, Q4_K_M, …')
+    .option('--method <name>', 'rtn or gptq')
+    .option('--group-size <number>', 'inputs that share a scale: 32, 64 or 128')
+    .option('--asym', 'asymmetric codes')
+    .option('--desc-act', 'GPTQ: the largest activations first')
+    .option('--damp-percent <number>', 'GPTQ: damping')
+    .option('--export-quantization-dataset <name>', 'calibration text')
+    .option('--export-quantization-nsamples <number>', 'calibration windows')
+    .option('--export-quantization-maxlen <number>', 'tokens of each window')
+    .option('--seed <number>', 'of the calibration windows')
+    .option('--report-dataset <name>', 'text that the report measures on')
+    .option('--report-tokens <number>', 'how much of it')
+    .option('--max-kld <number>', 'fail when the mean KL divergence is larger')
     .option('--output <folder>', 'also copy the export here')
     .option('--json', 'print the finished export as JSON')
     .action(exportModel)
@@ -48,15 +60,31 @@ async function exportModel(word: string, options: ExportOptions): Promise<void> 
   }, target.widen)
 }
 
-function readRequest(model: string, { bits, format, dtype, exportSize }: ExportOptions) {
+/** Options whose values are numbers in the request. */
+const NUMBERS = new Set([
+  'bits',
+  'export_size',
+  'group_size',
+  'damp_percent',
+  'export_quantization_nsamples',
+  'export_quantization_maxlen',
+  'seed',
+  'report_tokens',
+  'max_kld',
+])
+
+/** The request that the options spell, each under the field's own name. */
+function readRequest(model: string, { output: _, json: __, asym, ...options }: ExportOptions) {
+  const fields = Object.entries(options).map(([option, value]) => {
+    const field = option.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+    return [field, NUMBERS.has(field) ? Number(value) : value]
+  })
   const parsed = exportRequest.safeParse({
     model,
-    bits: Number(bits),
-    format,
-    dtype,
-    export_size: Number(exportSize),
+    ...Object.fromEntries(fields),
+    ...(asym ? { sym: false } : {}),
   })
   if (parsed.success) return parsed.data
   const [issue] = parsed.error.issues
-  throw new UsageError(`--${String(issue?.path[0]).replace('_', '-')}: ${issue?.message}`)
+  throw new UsageError(`--${String(issue?.path[0]).replaceAll('_', '-')}: ${issue?.message}`)
 }

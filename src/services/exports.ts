@@ -1,24 +1,16 @@
-import { EngineError } from '../../engine/errors.ts'
+import { FORMAT_RULES } from '../../engine/export/formats.ts'
 import { checkFreeSpace } from '../../engine/weights/atomic-folder.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
 import type { ExportJob, ExportRequest, ExportService } from '../../routes/services.ts'
 import type { Job } from '../jobs/types.ts'
-import { checkExport } from '../policy.ts'
-import { artifactFolder, bytesOf, inspect, type SourceModel, sourceOf, taskProgressOf } from './artifacts.ts'
+import type { ModelFacts } from '../models/model-folder.ts'
+import { checkAdapterExport, checkExport } from '../policy.ts'
+import { artifactFolder, bytesOf, inspect, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
+import { type ExportTask, planExport } from './export-plan.ts'
 import { checkQueueSpace, findJob, jobFieldsOf, jobService, newJobId } from './jobs.ts'
 import { fileOf, filesOf } from './published.ts'
 import type { SubmitOptions } from './submit.ts'
-
-/** What tasks/export.ts gets. */
-export interface ExportTask {
-  model: SourceModel
-  bits: number
-  format: ExportRequest['format']
-  dtype: WeightDType
-  /** Bytes in one shard at most. */
-  shardBytes: number
-}
 
 export interface Exports extends ExportService {
   create(request: ExportRequest, options?: SubmitOptions): Promise<ExportJob>
@@ -35,20 +27,13 @@ export function exportService(context: ServiceContext): Exports {
     async create(request, { owner } = {}) {
       const model = await context.models.resolve(request.model)
       const { facts, subject } = inspect(model)
-      checkExport(subject, request.bits, settings.policy)
-      checkSupported(request)
-      // LLaMA-Factory's choice: the model's own 16-bit type, and bfloat16 for a wider one.
-      const dtype = request.dtype ?? (facts.dtype === 'F16' ? 'float16' : 'bfloat16')
-      checkFreeSpace(settings.directories.saves, facts.parameters * ELEMENT_BYTES[dtype])
+      if (FORMAT_RULES[request.format].adapter) checkAdapterExport(subject)
+      else checkExport(subject, request.bits, settings.policy)
+      const { datasets } = settings.directories
+      const resolved = await planExport(request, model, facts, context.datasets, datasets)
+      checkFreeSpace(settings.directories.saves, spaceFor(resolved, facts))
       await checkQueueSpace(context, 'export')
       const id = newJobId('export')
-      const resolved: ExportTask = {
-        model: sourceOf(model),
-        bits: request.bits,
-        format: request.format,
-        dtype,
-        shardBytes: Math.floor(request.export_size * 1e9),
-      }
       const outputDir = artifactFolder(settings.directories.saves, 'exports', id)
       const job = {
         id,
@@ -72,28 +57,17 @@ export function exportService(context: ServiceContext): Exports {
   }
 }
 
-/** Widths and formats that the policy allows but no writer makes yet. */
-function checkSupported({ bits, format }: ExportRequest): void {
-  if (bits !== 16) {
-    throw new EngineError(
-      'unsupported',
-      'bits_not_supported',
-      `Exports of ${bits} bits are not written yet. 16 bits are.`,
-      { param: 'bits' },
-    )
-  }
-  if (format !== 'safetensors') {
-    throw new EngineError(
-      'unsupported',
-      'format_not_supported',
-      `The format ${format} is not written yet. safetensors is.`,
-      { param: 'format' },
-    )
-  }
+/** Bytes that an export needs at most: finished layers wait beside the files that they become. */
+function spaceFor(
+  { adapterFolder, bits, dtype }: ExportTask,
+  { parameters, weightBytes }: ModelFacts,
+): number {
+  if (adapterFolder !== undefined) return 0
+  return bits === 16 ? parameters * ELEMENT_BYTES[dtype] : weightBytes + parameters * (bits / 8)
 }
 
 function toWire(job: Job): ExportJob {
-  const { model, bits, format, dtype } = job.resolved as unknown as ExportTask
+  const { model, bits, format, dtype, method } = job.resolved as unknown as ExportTask
   return {
     id: job.id,
     object: 'export',
@@ -101,6 +75,7 @@ function toWire(job: Job): ExportJob {
     bits,
     format,
     dtype,
+    method: method ?? null,
     progress: taskProgressOf(job),
     bytes: bytesOf(job),
     ...jobFieldsOf(job),

@@ -62,6 +62,7 @@ export const fakeExport = (id: string): ExportJob => ({
   bits: 16,
   format: 'safetensors',
   dtype: null,
+  method: null,
   progress: null,
   bytes: null,
   ...idle,

@@ -1,22 +1,58 @@
-import { existsSync } from 'node:fs'
-import { readManifest } from '../../../engine/export/manifest.ts'
+import { existsSync, rmSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { EngineError } from '../../../engine/errors.ts'
+import { exportAdapter } from '../../../engine/export/adapter.ts'
+import { exportModel, type ModelExport } from '../../../engine/export/export-model.ts'
+import { type Manifest, readManifest } from '../../../engine/export/manifest.ts'
+import { readReport } from '../../../engine/export/report.ts'
 import { exportSafetensors } from '../../../engine/export/safetensors.ts'
-import type { ExportTask } from '../../services/exports.ts'
-import type { Task } from '../protocol.ts'
+import type { ExportTask } from '../../services/export-plan.ts'
+import type { Task, TaskContext } from '../protocol.ts'
 import { byteProgressReporter } from './byte-progress.ts'
+import { calibrationText, reportText } from './export-texts.ts'
 
 /** Exports a model. The output folder appears whole, so one that is there is an earlier start's work. */
-export const exportTask: Task = async ({ job, signal, report }) => {
-  const { model, dtype, shardBytes } = job.resolved as unknown as ExportTask
-  const { files } = existsSync(job.outputDir)
-    ? readManifest(job.outputDir)
-    : await exportSafetensors({
-        modelFolder: model.baseFolder,
-        outputFolder: job.outputDir,
-        dtype,
-        shardBytes,
-        onProgress: byteProgressReporter(report),
-        signal,
-      })
-  return { bytes: files.reduce((sum, file) => sum + file.bytes, 0), files }
+export const exportTask: Task = async (context) => {
+  const { job } = context
+  const task = job.resolved as unknown as ExportTask
+  const { files } = existsSync(job.outputDir) ? readManifest(job.outputDir) : await runExport(context, task)
+  const report = readReport(job.outputDir)
+  return { bytes: files.reduce((sum, file) => sum + file.bytes, 0), files, ...(report ? { report } : {}) }
+}
+
+async function runExport({ job, report, signal }: TaskContext, task: ExportTask): Promise<Manifest> {
+  const { model, format, dtype, shardBytes } = task
+  const onProgress = byteProgressReporter(report)
+  const folders = { modelFolder: model.baseFolder, outputFolder: job.outputDir }
+  if (format === 'safetensors')
+    return exportSafetensors({ ...folders, dtype, shardBytes, onProgress, signal })
+  if (format === 'adapter' || format === 'adapter-gguf') {
+    return exportAdapter({ ...folders, adapterFolder: task.adapterFolder!, format, dtype, signal })
+  }
+  const workFolder = workFolderOf(job.outputDir)
+  try {
+    return await exportModel({
+      ...task,
+      ...folders,
+      model: model.id,
+      workFolder,
+      format,
+      bits: task.bits as ModelExport['bits'],
+      calibration: await calibrationText(task),
+      text: await reportText(task),
+      onProgress: ({ fraction, message }) => onProgress({ done: fraction, total: 1, unit: 'bytes', message }),
+      signal,
+    })
+  } catch (error) {
+    // What a stopped job has finished, its next start goes on from; a failed one has none.
+    if (!(error instanceof EngineError && error.kind === 'cancelled')) {
+      rmSync(workFolder, { recursive: true, force: true })
+    }
+    throw error
+  }
+}
+
+/** Finished layers of an export that is not done yet. */
+export function workFolderOf(outputDir: string): string {
+  return join(dirname(outputDir), `.${basename(outputDir)}.layers`)
 }

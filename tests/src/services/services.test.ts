@@ -3,6 +3,7 @@ import { cpSync, mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
+import { exportRequest } from '../../../routes/schemas/artifacts.ts'
 import { type Application, openApplication } from '../../../src/application.ts'
 import { authService } from '../../../src/services/system.ts'
 import { configSchema, type Settings } from '../../../src/settings.ts'
@@ -29,7 +30,8 @@ function open(
   return application
 }
 
-const REQUEST = { model: 'tiny', bits: 4, format: 'safetensors', export_size: 5 } as const
+const REQUEST = exportRequest.parse({ model: 'tiny', bits: 4, format: 'gptq' })
+const PLAIN = exportRequest.parse({ model: 'tiny' })
 
 describe('exports', () => {
   it('refuse a small model at 4 bits by policy', async () => {
@@ -39,30 +41,41 @@ describe('exports', () => {
     })
   })
 
-  it('say that 4 bits are not written yet where the operator lifted the limit', async () => {
+  it.each([
+    ['bits', { format: 'safetensors', bits: 4 }],
+    ['bits', { format: 'gptq', bits: 16 }],
+    ['method', { format: 'gguf', bits: 4, method: 'gptq' }],
+    ['method', { format: 'safetensors', bits: 16, method: 'rtn' }],
+    ['gguf_type', { format: 'gguf', bits: 8, gguf_type: 'Q4_0' }],
+    ['gguf_type', { format: 'gptq', bits: 4, method: 'rtn', gguf_type: 'Q4_0' }],
+    ['desc_act', { format: 'gptq', bits: 4, method: 'rtn', report_dataset: 'rows', desc_act: true }],
+    ['max_kld', { format: 'gguf', bits: 16, max_kld: 0.1 }],
+    ['export_quantization_dataset', { format: 'gptq', bits: 4, method: 'gptq' }],
+    ['report_dataset', { format: 'gptq', bits: 4, method: 'rtn' }],
+    ['model', { format: 'adapter' }],
+  ])('name %s when %o does not go together', async (param, fields) => {
     const { services } = open({ minQuantizeParameters: 0 })
-    await expect(services.exports.create(REQUEST)).rejects.toMatchObject({
-      kind: 'unsupported',
-      code: 'bits_not_supported',
-    })
+    const request = exportRequest.parse({ model: 'tiny', ...fields })
+    await expect(services.exports.create(request)).rejects.toMatchObject({ kind: 'invalid', param })
   })
 
-  it('say which formats are not written yet', async () => {
-    const request = { ...REQUEST, bits: 16, format: 'gguf' } as const
-    await expect(open().services.exports.create(request)).rejects.toMatchObject({ param: 'format' })
+  it('know only datasets that exist', async () => {
+    const { services } = open({ minQuantizeParameters: 0 })
+    const request = { ...REQUEST, export_quantization_dataset: 'nowhere' }
+    await expect(services.exports.create(request)).rejects.toMatchObject({ code: 'unknown_dataset' })
   })
 
   it('hand out no file before they have succeeded', async () => {
     const { services } = open()
-    const { id } = await services.exports.create({ ...REQUEST, bits: 16 })
+    const { id } = await services.exports.create(PLAIN)
     await expect(services.exports.files(id)).rejects.toMatchObject({ kind: 'conflict' })
     await expect(services.merges.get(id)).rejects.toMatchObject({ kind: 'not_found' })
   })
 
   it('refuse more jobs than may wait', async () => {
     const { services } = open({}, { queuedJobs: 1 })
-    await services.exports.create({ ...REQUEST, bits: 16 })
-    await expect(services.exports.create({ ...REQUEST, bits: 16 })).rejects.toMatchObject({
+    await services.exports.create(PLAIN)
+    await expect(services.exports.create(PLAIN)).rejects.toMatchObject({
       kind: 'unavailable',
       code: 'queue_full',
     })
@@ -81,7 +94,7 @@ describe('lists of jobs', () => {
   it('come newest first, in pages', async () => {
     const { services } = open()
     const ids: string[] = []
-    for (let n = 0; n < 3; n++) ids.push((await services.exports.create({ ...REQUEST, bits: 16 })).id)
+    for (let n = 0; n < 3; n++) ids.push((await services.exports.create(PLAIN)).id)
     const first = await services.exports.list({ limit: 2 })
     expect(first.data.map(({ id }) => id)).toEqual([ids[2], ids[1]])
     expect(first.hasMore).toBe(true)
@@ -104,7 +117,7 @@ describe('models', () => {
     await queue.submit({ ...merge, resolved: { model } })
     await queue.claim('merge', { pid: 1, startedAt: '' })
     await queue.settle(merge.id, { status: 'succeeded', result: {} })
-    const { id } = await services.exports.create({ ...REQUEST, model: merge.id, bits: 16 })
+    const { id } = await services.exports.create({ ...PLAIN, model: merge.id })
     await expect(services.models.delete(merge.id)).rejects.toMatchObject({ code: 'model_in_use' })
     await services.exports.cancel(id)
     await services.models.delete(merge.id)

@@ -1,0 +1,133 @@
+import { setImmediate } from 'node:timers/promises'
+import { addLogits, emptySums } from '../metrics/divergence.ts'
+import type { OpenModel } from '../models/index.ts'
+import { embed, HeadGraph, LayerGraphs } from '../quant/layer-graph.ts'
+import type { WeightSource } from '../quant/weight-source.ts'
+import type { Tensor } from '../tensor.ts'
+import { checkCancelled } from '../weights/atomic-folder.ts'
+
+export interface CompareOptions {
+  model: OpenModel
+  /** The exported weights, as a reader of the export gets them. */
+  exported: WeightSource
+  /** Token windows of equal length. */
+  windows: readonly Int32Array[]
+  threads?: number
+  onProgress?: (fraction: number) => void
+  signal?: AbortSignal
+}
+
+/** What an export lost, measured on a text. */
+export interface Comparison {
+  /** Predicted tokens. */
+  tokens: number
+  perplexity: { before: number; after: number }
+  /** Mean Kullback-Leibler divergence of the next-token distributions, in nats: KL(before ‖ after). */
+  meanKld: number
+  /** Part of the positions with the same most likely token. */
+  sameTop: number
+  /** |W − Ŵ| / |W| of each matrix that changed, the worst first. */
+  matrices: { name: string; error: number }[]
+  /** |h − ĥ| / |h| of the hidden states after each layer. */
+  layers: { layer: number; error: number }[]
+}
+
+/** Rows whose logits are in memory at a time. */
+const HEAD_ROWS = 128
+
+/**
+ * Runs checkpoint and export side by side over the same windows, one layer at a time, so that memory holds two layers
+ * whatever the model's size.
+ *
+ * @throws EngineError `cancelled`.
+ */
+export async function compareModels(options: CompareOptions): Promise<Comparison> {
+  const { model, exported, windows, threads, onProgress, signal } = options
+  const { weights, config } = model
+  const length = windows[0]!.length
+  const graphs = new LayerGraphs(model, length, threads)
+  const before = windows.map((window) => embed(model, weights, window))
+  const after = windows.map((window) => embed(model, exported, window))
+  const matrices: Comparison['matrices'] = []
+  const layers: Comparison['layers'] = []
+  try {
+    for (let layer = 0; layer < config.layers; layer++) {
+      const original = await graphs.load(layer, weights)
+      const changed = await graphs.load(layer, exported)
+      matrices.push(...matrixErrors(original, changed))
+      for (let i = 0; i < windows.length; i++) {
+        checkCancelled(signal)
+        before[i] = await graphs.forward(layer, original, before[i]!, 1)
+        after[i] = await graphs.forward(layer, changed, after[i]!, 1)
+        await setImmediate() // lets a cancellation in
+      }
+      const drift = before.map((states, i) => relativeError(states, after[i]!))
+      layers.push({ layer, error: drift.reduce((sum, value) => sum + value, 0) / drift.length })
+      onProgress?.((layer + 1) / (config.layers + 1))
+    }
+  } finally {
+    await graphs.release()
+  }
+  const sums = await compareHeads(options, before, after)
+  onProgress?.(1)
+  return {
+    tokens: sums.positions,
+    perplexity: {
+      before: Math.exp(sums.referenceLoss / sums.positions),
+      after: Math.exp(sums.otherLoss / sums.positions),
+    },
+    meanKld: sums.divergence / sums.positions,
+    sameTop: sums.sameTop / sums.positions,
+    matrices: matrices.sort((a, b) => b.error - a.error),
+    layers,
+  }
+}
+
+async function compareHeads(
+  { model, exported, windows, threads, signal }: CompareOptions,
+  before: readonly Float32Array[],
+  after: readonly Float32Array[],
+) {
+  const { hiddenSize, vocabSize } = model.config
+  const sums = emptySums()
+  const head = await HeadGraph.create(model, threads)
+  try {
+    const original = head.load(model.weights)
+    const changed = head.load(exported)
+    for (const [index, window] of windows.entries()) {
+      for (let from = 0; from < window.length - 1; from += HEAD_ROWS) {
+        checkCancelled(signal)
+        const to = Math.min(from + HEAD_ROWS, window.length - 1)
+        const rows = (states: Float32Array) => states.slice(from * hiddenSize, to * hiddenSize)
+        const reference = await head.logits(original, rows(before[index]!), hiddenSize)
+        const other = await head.logits(changed, rows(after[index]!), hiddenSize)
+        addLogits(sums, reference, other, window.subarray(from + 1, to + 1), vocabSize)
+        await setImmediate() // lets a cancellation in
+      }
+    }
+  } finally {
+    await head.release()
+  }
+  return sums
+}
+
+function matrixErrors(original: ReadonlyMap<string, Tensor>, changed: ReadonlyMap<string, Tensor>) {
+  return [...original]
+    .filter(([, { dims }]) => dims.length === 2)
+    .map(([name, { data }]) => ({
+      name,
+      error: relativeError(data as Float32Array, changed.get(name)!.data as Float32Array),
+    }))
+    .filter(({ error }) => error > 0)
+}
+
+/** |a − b| / |a| in the Frobenius norm. */
+export function relativeError(a: Float32Array, b: Float32Array): number {
+  let error = 0
+  let size = 0
+  for (let i = 0; i < a.length; i++) {
+    error += (a[i]! - b[i]!) ** 2
+    size += a[i]! ** 2
+  }
+  return size === 0 ? 0 : Math.sqrt(error / size)
+}

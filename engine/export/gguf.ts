@@ -1,0 +1,141 @@
+import { basename, join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
+import type { OpenModel } from '../models/index.ts'
+import { checkCancelled } from '../weights/atomic-folder.ts'
+import { checkRange, decodeFloat32, encodeFloat32 } from '../weights/dtypes.ts'
+import type { ByteProgress } from '../weights/model-writer.ts'
+import type { WeightFolder } from '../weights/safetensors.ts'
+import { type GgufSource, ggufModel } from './gguf-architecture.ts'
+import { ggufTokenizer } from './gguf-tokenizer.ts'
+import {
+  FILE_TYPE_NUMBERS,
+  type GgufFileType,
+  type GgufStorage,
+  storageOf,
+  storedBytes,
+} from './gguf-types.ts'
+import { type GgufMetadataValue, type GgufTensorPlan, GgufWriter } from './gguf-writer.ts'
+
+export interface GgufExportOptions {
+  model: OpenModel
+  /** The model's name in the metadata; its folder's by default. */
+  name?: string
+  type: GgufFileType
+  onProgress?: (progress: ByteProgress) => void
+  signal?: AbortSignal
+}
+
+/** Float32 values in memory at a time, unless one head is larger. */
+const CHUNK_VALUES = 4 << 20
+
+/** A GGUF file before it is written. */
+export interface GgufPlan {
+  metadata: Map<string, GgufMetadataValue>
+  tensors: (GgufTensorPlan & { source: GgufSource; storage: GgufStorage })[]
+  /** Bytes of all tensors. */
+  bytes: number
+}
+
+/**
+ * Everything of the file but its weights.
+ *
+ * @throws EngineError `unsupported` for a family, variant or tokenizer that GGUF has no place for.
+ */
+export function planGguf({ model, name, type }: GgufExportOptions): GgufPlan {
+  const { architecture, metadata: fields, tensors: sources } = ggufModel(model)
+  const metadata = new Map<string, GgufMetadataValue>([
+    ['general.architecture', { text: architecture }],
+    ['general.type', { text: 'model' }],
+    ['general.name', { text: name ?? basename(model.folder) }],
+    ['general.file_type', { u32: FILE_TYPE_NUMBERS[type] }],
+    ['general.quantization_version', { u32: 2 }],
+    ...fields,
+    ...ggufTokenizer(model.folder, model.config.vocabSize),
+  ])
+  const tensors = sources.map((source) => {
+    const storage = storageOf(source, type, model.config.layers)
+    const byteLength = storedBytes(source.shape, storage)
+    return { name: source.name, shape: source.shape, ggmlType: storage.ggmlType, byteLength, source, storage }
+  })
+  return { metadata, tensors, bytes: tensors.reduce((sum, { byteLength }) => sum + byteLength, 0) }
+}
+
+/** llama.cpp's name for a file: `model-Q4_0.gguf`. */
+export function ggufFileName(type: GgufFileType): string {
+  return `model-${type}.gguf`
+}
+
+/**
+ * Writes a model as one GGUF file into `folder`, a few rows at a time.
+ *
+ * @throws what planGguf throws; EngineError `invalid` naming a tensor that does not fit float16; `cancelled`.
+ */
+export async function writeGguf(folder: string, options: GgufExportOptions): Promise<GgufPlan> {
+  const { model, type, onProgress, signal } = options
+  const plan = planGguf(options)
+  const writer = new GgufWriter(join(folder, ggufFileName(type)), plan.metadata, plan.tensors)
+  let done = 0
+  try {
+    for (const { name, source, storage } of plan.tensors) {
+      for (const values of chunksOf(model.weights, source)) {
+        checkCancelled(signal)
+        const bytes = pack(name, values, storage)
+        writer.append(name, bytes)
+        done += bytes.length
+        onProgress?.({ done, total: plan.bytes, unit: 'bytes', message: name })
+        await setImmediate() // lets a cancellation in
+      }
+    }
+    writer.finish()
+  } catch (error) {
+    writer.abort()
+    throw error
+  }
+  return plan
+}
+
+function pack(name: string, values: Float32Array, storage: GgufStorage): Uint8Array {
+  if ('type' in storage) {
+    const bytes = new Uint8Array((values.length / storage.blockSize) * storage.blockBytes)
+    storage.quantize(values, bytes)
+    return bytes
+  }
+  checkRange(name, values, storage.dtype)
+  return encodeFloat32(values, storage.dtype)
+}
+
+/** A tensor's values in file order, some whole rows (and whole heads, where rows change places) at a time. */
+function* chunksOf(weights: WeightFolder, source: GgufSource): Generator<Float32Array> {
+  const { from, shape, interleavedRows = 1, offset = 0 } = source
+  if (typeof from !== 'string') {
+    yield from
+    return
+  }
+  const dtype = weights.weightDType(from)
+  const { byteLength } = weights.expectShape(from, shape)
+  const rows = shape[0]!
+  const columns = shape[1] ?? 1
+  const rowBytes = byteLength / rows
+  const atOnce = Math.max(1, Math.floor(CHUNK_VALUES / columns / interleavedRows)) * interleavedRows
+  for (let row = 0; row < rows; row += atOnce) {
+    const count = Math.min(atOnce, rows - row)
+    const values = decodeFloat32(weights.readPart(from, row * rowBytes, count * rowBytes), dtype)
+    if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! += offset
+    yield interleavedRows === 1 ? values : interleaveHalves(values, interleavedRows, columns)
+  }
+}
+
+/**
+ * Interleaves the two rotary halves of each head, as llama.cpp's llama wants them: row h·d + 2·i + half of the file is row
+ * h·d + half·d/2 + i of the checkpoint. engine/gguf/import.ts parts them again.
+ */
+export function interleaveHalves(values: Float32Array, headRows: number, columns: number): Float32Array {
+  const interleaved = new Float32Array(values.length)
+  const half = headRows / 2
+  for (let from = 0; from * columns < values.length; from++) {
+    const inHead = from % headRows
+    const to = from - inHead + (inHead % half) * 2 + Math.floor(inHead / half)
+    interleaved.set(values.subarray(from * columns, (from + 1) * columns), to * columns)
+  }
+  return interleaved
+}

@@ -1,0 +1,61 @@
+import { closeSync, existsSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+
+/**
+ * Hidden states of all calibration sequences in front of a layer, on disk, so that memory does not grow with their
+ * number and a restarted job finds them. `hidden-N.f32` holds what layer N reads.
+ */
+export class HiddenStates {
+  private readonly folder: string
+  /** Float32 values of one sequence. */
+  private readonly width: number
+  readonly sequences: number
+
+  constructor(folder: string, sequences: number, width: number) {
+    this.folder = folder
+    this.sequences = sequences
+    this.width = width
+  }
+
+  has(layer: number): boolean {
+    return existsSync(this.pathOf(layer))
+  }
+
+  /** The states of `count` sequences from `first` on. */
+  read(layer: number, first: number, count: number): Float32Array {
+    const values = new Float32Array(count * this.width)
+    const bytes = new Uint8Array(values.buffer)
+    const descriptor = openSync(this.pathOf(layer), 'r')
+    try {
+      for (let done = 0; done < bytes.length; ) {
+        const read = readSync(descriptor, bytes, done, bytes.length - done, first * this.width * 4 + done)
+        if (read === 0) throw new Error(`${this.pathOf(layer)} is cut short`)
+        done += read
+      }
+    } finally {
+      closeSync(descriptor)
+    }
+    return values
+  }
+
+  /** Writes a layer's input, batch after batch; it appears whole, and then the one before it goes. */
+  async write(layer: number, batches: AsyncIterable<Float32Array> | Iterable<Float32Array>): Promise<void> {
+    const part = `${this.pathOf(layer)}.part`
+    const descriptor = openSync(part, 'w')
+    try {
+      for await (const values of batches) {
+        const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+        for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done)
+      }
+      fsyncSync(descriptor)
+    } finally {
+      closeSync(descriptor)
+    }
+    renameSync(part, this.pathOf(layer))
+    rmSync(this.pathOf(layer - 1), { force: true })
+  }
+
+  private pathOf(layer: number): string {
+    return join(this.folder, `hidden-${layer}.f32`)
+  }
+}

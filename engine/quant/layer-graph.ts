@@ -1,0 +1,258 @@
+import type { Value } from '../graph/values.ts'
+import type { OpenModel } from '../models/index.ts'
+import { sequenceAttention } from '../nn/attention.ts'
+import { decoderLayer, languageModelHead } from '../nn/decoder-layer.ts'
+import { causalMask, consecutivePositions } from '../nn/masks.ts'
+import { type LinearModule, ModelBuilder, TOKENS } from '../nn/model-builder.ts'
+import { rmsNorm } from '../nn/norm.ts'
+import { rotaryTables } from '../nn/rope.ts'
+import { Session } from '../onnx/session.ts'
+import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import type { WeightSource } from './weight-source.ts'
+
+/** Tensors of one layer by name, as float32. */
+export type LayerWeights = ReadonlyMap<string, Tensor>
+
+/** The linear modules of a layer that read the same input. */
+export interface LinearGroup {
+  readonly modules: readonly LinearModule[]
+  readonly inFeatures: number
+  /** Their input's place among the graph's Hessians. */
+  readonly input: Value
+}
+
+interface Compiled {
+  readonly session: Session
+  readonly hessians: Session
+  readonly outputs: { hidden: string; hessians: readonly string[] }
+  readonly parameters: readonly { name: string; shape: readonly number[] }[]
+  readonly groups: readonly LinearGroup[]
+}
+
+/**
+ * Runs a model one layer at a time, with the layer's weights fed in: one compiled graph serves all layers of a kind, and
+ * quantized weights take the same way as the checkpoint's own.
+ */
+export class LayerGraphs {
+  private readonly model: OpenModel
+  private readonly positions: number
+  private readonly threads: number
+  private readonly compiled = new Map<string, Compiled>()
+
+  /** @param positions longest sequence. */
+  constructor(model: OpenModel, positions: number, threads = 0) {
+    this.model = model
+    this.positions = positions
+    this.threads = threads
+  }
+
+  /** A layer's tensors and its linear modules, grouped by input, with their paths in that layer. */
+  async describe(layer: number): Promise<{ names: string[]; groups: LinearGroup[] }> {
+    const { parameters, groups } = await this.graphOf(layer)
+    const here = this.renamer(layer)
+    return {
+      names: parameters.map(({ name }) => here(name)),
+      groups: groups.map((group) => ({
+        ...group,
+        modules: group.modules.map((module) => ({ ...module, path: here(module.path) })),
+      })),
+    }
+  }
+
+  /** Reads a layer's tensors. */
+  async load(layer: number, source: WeightSource): Promise<Map<string, Tensor>> {
+    const { parameters } = await this.graphOf(layer)
+    const here = this.renamer(layer)
+    return new Map(
+      parameters.map(({ name, shape }) => [here(name), floatTensor(source.readFloat32(here(name)), shape)]),
+    )
+  }
+
+  /** Hidden states after a layer: [rows, hidden] of `batch` sequences → the same. */
+  async forward(
+    layer: number,
+    weights: LayerWeights,
+    hidden: Float32Array,
+    batch: number,
+  ): Promise<Float32Array> {
+    const { session, outputs, parameters } = await this.graphOf(layer)
+    const results = await session.run(this.feeds(layer, parameters, weights, hidden, batch))
+    return results[outputs.hidden]!.data as Float32Array
+  }
+
+  /** Xᵀ·X of the inputs X of each linear group of a layer, [inFeatures, inFeatures] each. */
+  async hessians(
+    layer: number,
+    weights: LayerWeights,
+    hidden: Float32Array,
+    batch: number,
+  ): Promise<Float32Array[]> {
+    const { hessians, outputs, parameters } = await this.graphOf(layer)
+    const results = await hessians.run(this.feeds(layer, parameters, weights, hidden, batch))
+    return outputs.hessians.map((name) => results[name]!.data as Float32Array)
+  }
+
+  async release(): Promise<void> {
+    for (const { session, hessians } of this.compiled.values()) {
+      await session.release()
+      await hessians.release()
+    }
+    this.compiled.clear()
+  }
+
+  /** The graph's names are those of the first layer of its kind. */
+  private renamer(layer: number): (name: string) => string {
+    const prefix = `${this.model.config.names.layers}.`
+    const first = this.firstOfKind(layer)
+    return (name) =>
+      name.startsWith(`${prefix}${first}.`)
+        ? `${prefix}${layer}.${name.slice(prefix.length + String(first).length + 1)}`
+        : name
+  }
+
+  private kindOf(layer: number): string {
+    const { layerAttention, experts } = this.model.config
+    return JSON.stringify([layerAttention[layer], experts?.layers.has(layer) ?? false])
+  }
+
+  private firstOfKind(layer: number): number {
+    const kind = this.kindOf(layer)
+    return this.model.config.layerAttention.findIndex((_, index) => this.kindOf(index) === kind)
+  }
+
+  private async graphOf(layer: number): Promise<Compiled> {
+    const first = this.firstOfKind(layer)
+    const kind = this.kindOf(layer)
+    const known = this.compiled.get(kind)
+    if (known) return known
+    const compiled = await compileLayer(this.model, first, this.positions, this.threads)
+    this.compiled.set(kind, compiled)
+    return compiled
+  }
+
+  private feeds(
+    layer: number,
+    parameters: Compiled['parameters'],
+    weights: LayerWeights,
+    hidden: Float32Array,
+    batch: number,
+  ): Record<string, Tensor> {
+    const { hiddenSize } = this.model.config
+    const tokens = hidden.length / hiddenSize
+    const length = tokens / batch
+    const here = this.renamer(layer)
+    return {
+      ...Object.fromEntries(parameters.map(({ name }) => [name, weights.get(here(name))!])),
+      input_ids: intTensor(new BigInt64Array(tokens), [batch, length]),
+      position_ids: consecutivePositions(batch, length),
+      attention_mask: causalMask(length),
+      hidden: floatTensor(hidden, [tokens, hiddenSize]),
+    }
+  }
+}
+
+async function compileLayer(
+  model: OpenModel,
+  layer: number,
+  positions: number,
+  threads: number,
+): Promise<Compiled> {
+  const { config } = model
+  const builder = new ModelBuilder(model.weights, { trains: () => true })
+  const { g } = builder
+  const hidden = g.input('hidden', 'float32', [TOKENS, config.hiddenSize])
+  const { rope, window } = config.layerAttention[layer]!
+  const place = {
+    layer,
+    tables: rotaryTables(builder, rope, positions),
+    window: window !== null && window < positions ? window : null,
+    form: sequenceAttention(builder),
+  }
+  const output = decoderLayer(builder, config, place, hidden)
+  const groups = linearGroups(builder)
+  const products = groups.map(({ input }) => g.Gemm(input, input, { transA: 1 }))
+  return {
+    session: await Session.create(g.finish([output]), { threads }),
+    hessians: await Session.create(g.finish(products), { threads }),
+    outputs: { hidden: output.name, hessians: products.map(({ name }) => name) },
+    parameters: builder.trainables,
+    groups,
+  }
+}
+
+function linearGroups(builder: ModelBuilder): LinearGroup[] {
+  const groups = new Map<string, { modules: LinearModule[]; inFeatures: number; input: Value }>()
+  for (const module of builder.linears) {
+    const input = builder.linearInputs.get(module.path)!
+    const group = groups.get(input.name)
+    if (group) group.modules.push(module)
+    else groups.set(input.name, { modules: [module], inFeatures: module.inFeatures, input })
+  }
+  return [...groups.values()]
+}
+
+/** Embeds token ids: [tokens] → [tokens, hidden], scaled as the family does. */
+export function embed(model: OpenModel, source: WeightSource, tokens: Int32Array): Float32Array {
+  const { names, hiddenSize, embeddingScale } = model.config
+  const table = source.readFloat32(`${names.embedding}.weight`)
+  const hidden = new Float32Array(tokens.length * hiddenSize)
+  for (const [index, token] of tokens.entries()) {
+    const row = table.subarray(token * hiddenSize, (token + 1) * hiddenSize)
+    for (let i = 0; i < hiddenSize; i++) hidden[index * hiddenSize + i] = row[i]! * embeddingScale
+  }
+  return hidden
+}
+
+/** The end of a model: final norm and output head, with their weights fed in. */
+export class HeadGraph {
+  private readonly session: Session
+  private readonly output: string
+  private readonly parameters: readonly { name: string; shape: readonly number[] }[]
+
+  private constructor(session: Session, output: string, parameters: HeadGraph['parameters']) {
+    this.session = session
+    this.output = output
+    this.parameters = parameters
+  }
+
+  static async create(model: OpenModel, threads = 0): Promise<HeadGraph> {
+    const { config } = model
+    const builder = new ModelBuilder(model.weights, { trains: () => true })
+    const hidden = builder.g.input('hidden', 'float32', [TOKENS, config.hiddenSize])
+    const rows = builder.g.input('rows', 'int64', ['rows'])
+    const normed = rmsNorm(builder, config, hidden, config.names.finalNorm, config.hiddenSize)
+    const logits = languageModelHead(builder, config, normed, rows)
+    const session = await Session.create(builder.g.finish([logits]), { threads })
+    return new HeadGraph(session, logits.name, builder.trainables)
+  }
+
+  load(source: WeightSource): Record<string, Tensor> {
+    return Object.fromEntries(
+      this.parameters.map(({ name, shape }) => [name, floatTensor(source.readFloat32(name), shape)]),
+    )
+  }
+
+  /** Logits [rows, vocabulary] of hidden states [rows, hidden]. */
+  async logits(
+    weights: Record<string, Tensor>,
+    hidden: Float32Array,
+    hiddenSize: number,
+  ): Promise<Float32Array> {
+    const rows = hidden.length / hiddenSize
+    const results = await this.session.run({
+      ...weights,
+      input_ids: intTensor(new BigInt64Array(rows), [1, rows]),
+      position_ids: consecutivePositions(1, rows),
+      hidden: floatTensor(hidden, [rows, hiddenSize]),
+      rows: intTensor(
+        BigInt64Array.from({ length: rows }, (_, index) => BigInt(index)),
+        [rows],
+      ),
+    })
+    return results[this.output]!.data as Float32Array
+  }
+
+  release(): Promise<void> {
+    return this.session.release()
+  }
+}

@@ -1,0 +1,189 @@
+import { setImmediate } from 'node:timers/promises'
+import { EngineError } from '../errors.ts'
+import type { OpenModel } from '../models/index.ts'
+import { floatTensor, type Tensor } from '../tensor.ts'
+import { checkCancelled } from '../weights/atomic-folder.ts'
+import type { WeightFolder } from '../weights/safetensors.ts'
+import { type GptqOptions, gptq } from './gptq.ts'
+import type { OrderedBlocks } from './gptq-reader.ts'
+import { HiddenStates } from './hidden-file.ts'
+import { quantizeIntBlocks } from './int-blocks.ts'
+import { embed, LayerGraphs, type LinearGroup } from './layer-graph.ts'
+import { MatrixProduct } from './matrix-product.ts'
+import { orderedValues } from './ordered-values.ts'
+import type { QuantizedLayers } from './quantized-layers.ts'
+
+export type QuantMethod = 'rtn' | 'gptq'
+
+export interface QuantizeOptions extends GptqOptions {
+  readonly method: QuantMethod
+  /** Token windows of equal length; empty for methods without data. */
+  readonly calibration: readonly Int32Array[]
+  readonly threads?: number
+  readonly onProgress?: (layer: number, layers: number, part: number) => void
+  readonly signal?: AbortSignal
+}
+
+/** Tokens in one run of a layer. */
+const RUN_TOKENS = 4096
+
+/**
+ * Quantizes every linear module of the layers (embedding and output head stay as they are), one layer after another, into
+ * `layers`; layers that are there already are not done again. With GPTQ each layer's Hessians come from the calibration
+ * text as the layers before it, already quantized, pass it on.
+ *
+ * @throws EngineError `unsupported` for routed experts, `cancelled`.
+ */
+export async function quantizeModel(
+  model: OpenModel,
+  layers: QuantizedLayers,
+  options: QuantizeOptions,
+): Promise<void> {
+  if (model.config.experts) {
+    throw new EngineError(
+      'unsupported',
+      'experts_not_quantized',
+      `models with routed experts (${model.config.modelType}) are not quantized here; export them at 16 bits`,
+      { param: 'bits' },
+    )
+  }
+  const length = options.calibration[0]?.length ?? 1
+  const graphs = new LayerGraphs(model, length, options.threads)
+  const product = await MatrixProduct.create(options.threads)
+  try {
+    const walk = { model, layers, options, graphs, product }
+    if (options.method === 'gptq') await quantizeWithData(walk, length)
+    else await quantizeWithoutData(walk)
+  } finally {
+    await graphs.release()
+    await product.release()
+  }
+}
+
+interface Walk {
+  readonly model: OpenModel
+  readonly layers: QuantizedLayers
+  readonly options: QuantizeOptions
+  readonly graphs: LayerGraphs
+  readonly product: MatrixProduct
+}
+
+async function quantizeWithoutData({ model, layers, options, graphs }: Walk): Promise<void> {
+  const count = model.config.layers
+  for (let layer = 0; layer < count; layer++) {
+    checkCancelled(options.signal)
+    if (!layers.has(layer)) {
+      const { groups } = await graphs.describe(layer)
+      const matrices = new Map<string, OrderedBlocks>()
+      for (const { path, inFeatures: columns, outFeatures: rows } of groups.flatMap(
+        ({ modules }) => modules,
+      )) {
+        const values = model.weights.readFloat32(`${path}.weight`)
+        const { bits, groupSize: blockSize, symmetric } = options
+        const blocks = quantizeIntBlocks(values, { bits, rows, columns, blockSize, symmetric })
+        matrices.set(path, { blocks, order: undefined })
+        await setImmediate() // lets a cancellation in
+      }
+      layers.write(layer, { matrices, changed: new Map() })
+    }
+    options.onProgress?.(layer + 1, count, 0)
+  }
+}
+
+async function quantizeWithData(walk: Walk, length: number): Promise<void> {
+  const { model, layers, options, graphs } = walk
+  const { hiddenSize, layers: count } = model.config
+  const states = new HiddenStates(layers.folder, options.calibration.length, length * hiddenSize)
+  const first = await firstLayer(walk, states)
+  for (let layer = first; layer < count; layer++) {
+    const weights = await graphs.load(layer, model.weights)
+    if (!layers.has(layer)) {
+      const matrices = await gptqLayer(walk, states, layer, length, weights)
+      layers.write(layer, { matrices, changed: new Map() })
+    }
+    replaceWeights(weights, layers.read(layer).matrices)
+    if (layer + 1 < count) await states.write(layer + 1, forwardAll(walk, states, layer, length, weights))
+    options.onProgress?.(layer + 1, count, 0)
+  }
+}
+
+/** Where to go on: the last layer whose input is on disk, or the first one with the embedded calibration text. */
+async function firstLayer({ model, options }: Walk, states: HiddenStates): Promise<number> {
+  for (let layer = model.config.layers - 1; layer >= 0; layer--) if (states.has(layer)) return layer
+  const embedded = function* () {
+    for (const tokens of options.calibration) yield embed(model, source, tokens)
+  }
+  const source = rememberLast(model.weights)
+  await states.write(0, embedded())
+  return 0
+}
+
+/** Keeps the one table that every window reads. */
+function rememberLast(weights: WeightFolder) {
+  let last: { name: string; values: Float32Array } | undefined
+  return {
+    readFloat32(name: string) {
+      if (last?.name !== name) last = { name, values: weights.readFloat32(name) }
+      return last.values
+    },
+  }
+}
+
+async function gptqLayer(
+  { options, graphs, product }: Walk,
+  states: HiddenStates,
+  layer: number,
+  length: number,
+  weights: ReadonlyMap<string, Tensor>,
+): Promise<Map<string, OrderedBlocks>> {
+  const { groups } = await graphs.describe(layer)
+  const hessians = groups.map(({ inFeatures }) => new Float32Array(inFeatures * inFeatures))
+  const batch = Math.max(1, Math.floor(RUN_TOKENS / length))
+  for (let from = 0; from < states.sequences; from += batch) {
+    checkCancelled(options.signal)
+    const count = Math.min(batch, states.sequences - from)
+    const parts = await graphs.hessians(layer, weights, states.read(layer, from, count), count)
+    for (const [index, part] of parts.entries()) {
+      const sum = hessians[index]!
+      for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!
+    }
+    await setImmediate() // lets a cancellation in
+  }
+  const matrices = new Map<string, OrderedBlocks>()
+  for (const [index, group] of groups.entries()) {
+    checkCancelled(options.signal)
+    const done = await gptq(matricesOf(group, weights), group.inFeatures, hessians[index]!, options, product)
+    for (const [path, blocks] of done) matrices.set(path, blocks)
+    await setImmediate()
+  }
+  return matrices
+}
+
+function matricesOf({ modules }: LinearGroup, weights: ReadonlyMap<string, Tensor>) {
+  return modules.map(({ path, outFeatures: rows }) => {
+    return { path, rows, values: weights.get(`${path}.weight`)!.data as Float32Array }
+  })
+}
+
+function replaceWeights(weights: Map<string, Tensor>, matrices: ReadonlyMap<string, OrderedBlocks>): void {
+  for (const [path, matrix] of matrices) {
+    const { rows, columns } = matrix.blocks
+    weights.set(`${path}.weight`, floatTensor(orderedValues(matrix), [rows, columns]))
+  }
+}
+
+async function* forwardAll(
+  { graphs, options }: Walk,
+  states: HiddenStates,
+  layer: number,
+  length: number,
+  weights: ReadonlyMap<string, Tensor>,
+): AsyncGenerator<Float32Array> {
+  const batch = Math.max(1, Math.floor(RUN_TOKENS / length))
+  for (let from = 0; from < states.sequences; from += batch) {
+    checkCancelled(options.signal)
+    const count = Math.min(batch, states.sequences - from)
+    yield graphs.forward(layer, weights, states.read(layer, from, count), count)
+    await setImmediate() // lets a cancellation in
+  }
+}

@@ -1,0 +1,5 @@
+/** Where a model's tensors come from, whatever they are stored as: a checkpoint, or an export read back. */
+export interface WeightSource {
+  /** A tensor's values by its name in the checkpoint. */
+  readFloat32(name: string): Float32Array
+}

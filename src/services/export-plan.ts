@@ -1,0 +1,155 @@
+import { EngineError } from '../../engine/errors.ts'
+import {
+  checkFormatBits,
+  type ExportFormat,
+  type ExportMethod,
+  FORMAT_RULES,
+  ggufTypeOf,
+  isGguf,
+  methodOf,
+} from '../../engine/export/formats.ts'
+import { planGguf } from '../../engine/export/gguf.ts'
+import type { GgufFileType } from '../../engine/export/gguf-types.ts'
+import { openModel } from '../../engine/models/index.ts'
+import type { WeightDType } from '../../engine/weights/dtypes.ts'
+import type { ExportRequest } from '../../routes/services.ts'
+import type { DatasetRegistry } from '../datasets/registry.ts'
+import type { ModelFacts } from '../models/model-folder.ts'
+import type { ModelEntry } from '../models/registry.ts'
+import { type SourceModel, sourceOf } from './artifacts.ts'
+
+/** What tasks/export.ts gets: the request with everything decided. */
+export interface ExportTask {
+  model: SourceModel
+  /** The PEFT folder, for the formats that take an adapter. */
+  adapterFolder: string | undefined
+  bits: number
+  format: ExportFormat
+  dtype: WeightDType
+  /** Bytes in one shard at most. */
+  shardBytes: number
+  ggufType: GgufFileType | undefined
+  method: ExportMethod | undefined
+  groupSize: number
+  symmetric: boolean
+  actOrder: boolean
+  damping: number
+  seed: number
+  calibration: { dataset: string; samples: number; length: number } | undefined
+  report: { dataset: string; tokens: number } | undefined
+  maxKld: number | undefined
+  datasetDir: string
+}
+
+/** A text that the package's own datasets directory has, for reports where the request names none. */
+const REPORT_DATASET = 'small_world'
+
+/**
+ * Decides everything that a request leaves open and checks that its parts go together, before any work starts.
+ *
+ * @throws EngineError `invalid` naming the field that does not fit, `not_found` for an unknown dataset, `unsupported` for a
+ *   model that the format has no place for.
+ */
+export async function planExport(
+  request: ExportRequest,
+  entry: ModelEntry,
+  facts: ModelFacts,
+  datasets: DatasetRegistry,
+  datasetDir: string,
+): Promise<ExportTask> {
+  const { format, bits } = request
+  checkFormatBits(format, bits)
+  const method = methodOf(format, bits, request.method)
+  const dtype = request.dtype ?? defaultDType(format, bits, facts)
+  const task: ExportTask = {
+    model: sourceOf(entry),
+    adapterFolder: FORMAT_RULES[format].adapter ? entry.adapterFolder : undefined,
+    bits,
+    format,
+    dtype,
+    shardBytes: Math.floor(request.export_size * 1e9),
+    ggufType: ggufTypeOf(format, bits, dtype, request.gguf_type),
+    method,
+    groupSize: request.group_size,
+    symmetric: request.sym,
+    actOrder: request.desc_act,
+    damping: request.damp_percent,
+    seed: request.seed,
+    calibration: calibrationOf(request, method),
+    report:
+      bits === 16
+        ? undefined
+        : { dataset: await reportDataset(request, datasets), tokens: request.report_tokens },
+    maxKld: request.max_kld,
+    datasetDir,
+  }
+  checkGate(request)
+  checkActOrder(request, method)
+  for (const name of [task.calibration?.dataset, task.report?.dataset]) if (name) await datasets.get(name)
+  if (isGguf(format)) checkGgufModel(entry.baseFolder, task.ggufType!)
+  return task
+}
+
+/** LLaMA-Factory's choice: the model's own 16-bit type, and bfloat16 for a wider one. GPTQ's kernels want float16. */
+function defaultDType(format: ExportFormat, bits: number, facts: ModelFacts): WeightDType {
+  if (bits !== 16 || facts.dtype === 'F16') return 'float16'
+  return format === 'onnx' ? 'float32' : 'bfloat16'
+}
+
+function calibrationOf(request: ExportRequest, method: ExportMethod | undefined): ExportTask['calibration'] {
+  const { export_quantization_dataset: dataset } = request
+  if (method !== 'gptq') return undefined
+  if (dataset === undefined) {
+    throw invalid(
+      'calibration_required',
+      'Quantization dataset is necessary for exporting: GPTQ rounds by what the layers compute on a text. Name one, or ' +
+        'choose method rtn.',
+      'export_quantization_dataset',
+    )
+  }
+  const { export_quantization_nsamples: samples, export_quantization_maxlen: length } = request
+  return { dataset, samples, length }
+}
+
+async function reportDataset(request: ExportRequest, datasets: DatasetRegistry): Promise<string> {
+  const named = request.report_dataset ?? request.export_quantization_dataset
+  if (named !== undefined) return named
+  const known = await datasets.list()
+  if (known.some(({ name }) => name === REPORT_DATASET)) return REPORT_DATASET
+  throw invalid(
+    'report_dataset_required',
+    'A quantized export is measured on a text: name a dataset for it.',
+    'report_dataset',
+  )
+}
+
+function checkGate({ bits, max_kld }: ExportRequest): void {
+  if (bits !== 16 || max_kld === undefined) return
+  throw invalid(
+    'export_mismatch',
+    'An export of 16 bits is not measured, so max_kld cannot gate it.',
+    'max_kld',
+  )
+}
+
+function checkActOrder({ format, desc_act }: ExportRequest, method: ExportMethod | undefined): void {
+  if (!desc_act || (method === 'gptq' && format === 'gptq')) return
+  throw invalid(
+    'export_mismatch',
+    `desc_act belongs to method gptq in the format gptq, not to ${method ?? 'full width'} in ${format}.`,
+    'desc_act',
+  )
+}
+
+function checkGgufModel(folder: string, type: GgufFileType): void {
+  const model = openModel(folder)
+  try {
+    planGguf({ model, type })
+  } finally {
+    model.weights.close()
+  }
+}
+
+function invalid(code: string, message: string, param: string): EngineError {
+  return new EngineError('invalid', code, message, { param })
+}
