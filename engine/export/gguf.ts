@@ -119,7 +119,7 @@ function* chunksOf(weights: WeightFolder, source: GgufSource): Generator<Float32
   const atOnce = Math.max(1, Math.floor(CHUNK_VALUES / columns / interleavedRows)) * interleavedRows
   for (let row = 0; row < rows; row += atOnce) {
     const count = Math.min(atOnce, rows - row)
-    const values = decodeFloat32(weights.readPart(from, row * rowBytes, count * rowBytes), dtype)
+    const values = decodeFloat32(weights.readPartSync(from, row * rowBytes, count * rowBytes), dtype)
     if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! += offset
     yield interleavedRows === 1 ? values : interleaveHalves(values, interleavedRows, columns)
   }

@@ -131,15 +131,6 @@ export class WeightFolder {
     return descriptor
   }
 
-  /** `length` bytes of a tensor from byte `start` of it on, in memory of their own. */
-  readPart(name: string, start: number, length: number): Uint8Array {
-    const { file, offset, byteLength } = this.entry(name)
-    const descriptor = this.#files.get(file)
-    if (descriptor === undefined) throw new Error(`${this.folder} is closed`)
-    if (start < 0 || start + length > byteLength) throw new Error(`${name} has no bytes ${start}+${length}`)
-    return readBytes(descriptor, offset + start, length, join(this.folder, file))
-  }
-
   /** The entry of a tensor of a shape. @throws EngineError `not_found`, or `invalid` when its shape is another. */
   expectShape(name: string, shape: readonly number[]): TensorEntry {
     const entry = this.entry(name)
