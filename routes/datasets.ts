@@ -34,6 +34,11 @@ const uploadForm = {
     name: { type: 'string' as const, example: 'faq' },
     file: { type: 'string' as const, format: 'binary', description: 'json, jsonl, csv, parquet or txt.' },
     formatting: { type: 'string' as const, enum: ['alpaca', 'sharegpt', 'openai'], default: 'alpaca' },
+    ranking: {
+      type: 'string' as const,
+      enum: ['true', 'false'],
+      description: 'The rows are pairs of a chosen and a rejected answer.',
+    },
     columns: { type: 'string' as const, description: 'JSON object as in dataset_info.json.' },
     tags: { type: 'string' as const, description: 'JSON object as in dataset_info.json.' },
   },

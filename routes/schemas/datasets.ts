@@ -28,10 +28,13 @@ export const dataset = z
   })
   .openapi('Dataset')
 
+const flag = z.enum(['true', 'false']).transform((value) => value === 'true')
+
 /** The fields of an upload beside its file; the objects come as JSON text in their form field. */
 export const datasetFields = z.strictObject({
   name: datasetName,
   formatting: datasetFormatting.default('alpaca'),
+  ranking: flag.optional(),
   columns: datasetColumns.optional(),
   tags: datasetColumns.optional(),
 })
@@ -49,8 +52,6 @@ export const datasetConversion = z
     formatting: datasetFormatting.default('alpaca'),
   })
   .openapi('DatasetConversion')
-
-const flag = z.enum(['true', 'false']).transform((value) => value === 'true')
 
 export const datasetPreviewQuery = z.object({
   offset: z.coerce.number().int().min(0).default(0).openapi({ type: 'integer' }),
