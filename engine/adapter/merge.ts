@@ -8,8 +8,10 @@ import { type LoraAdapter, type LoraModule, readAdapter } from './peft.ts'
 
 export interface MergeOptions {
   baseFolder: string
-  /** A PEFT folder; without one the base is copied. */
-  adapterFolder?: string
+  /** A PEFT folder, or several that are added one after another; without one the base is copied. */
+  adapterFolder?: string | readonly string[]
+  /** What to do with tensors after that, by name. */
+  adjust?: ReadonlyMap<string, Adjust>
   /** Must not exist, or be empty. */
   outputFolder: string
   /** Most bytes of tensors in one file; 5 GB by default. */
@@ -30,16 +32,31 @@ export interface MergeOptions {
  *   tensor whose result is not finite; `unsupported` for an adapter on tied embeddings; and what writeModel throws.
  */
 export async function mergeAdapter(options: MergeOptions): Promise<number> {
-  const { baseFolder, adapterFolder, ...rest } = options
-  const adapter = adapterFolder === undefined ? undefined : readAdapter(adapterFolder)
-  if (adapter) checkFits(baseFolder, adapter)
+  const { baseFolder, adapterFolder = [], adjust: last = new Map(), ...rest } = options
   const adjust = new Map<string, Adjust>()
   const kernel = new ModuleKernel()
-  for (const [modulePath, module] of adapter?.modules ?? []) {
-    adjust.set(`${modulePath}.weight`, mergeOf(module, kernel))
+  const then = (name: string, next: Adjust) => {
+    const before = adjust.get(name)
+    adjust.set(name, before ? inTurn(before, next) : next)
   }
-  for (const [name, { data }] of adapter?.saved ?? []) adjust.set(name, (values) => values.set(data))
+  for (const folder of [adapterFolder].flat()) {
+    const adapter = readAdapter(folder)
+    checkFits(baseFolder, adapter)
+    for (const [name, { data }] of adapter.saved) then(name, (values) => values.set(data))
+    for (const [path, module] of adapter.modules) then(`${path}.weight`, mergeOf(module, kernel))
+  }
+  for (const [name, next] of last) then(name, next)
   return writeModel({ modelFolder: baseFolder, adjust, ...rest })
+}
+
+/** One change of a tensor after the other; both see the whole tensor. */
+function inTurn(...steps: readonly Adjust[]): Adjust {
+  return (values) => {
+    for (const step of steps) {
+      if (typeof step === 'function') step(values)
+      else step.rows(values, 0)
+    }
+  }
 }
 
 /** weight[out, in] += scale · b[out, r] · a[r, in]; a row's sum is kept in float64 and rounded once. */
@@ -138,7 +155,7 @@ function checkNotTied(baseFolder: string, base: WeightFolder, adapter: LoraAdapt
     ...[...adapter.saved.keys()].map((name) => name.replace(/\.weight$/, '')),
   ]
   const target = changed.find((path) => /(^|\.)(lm_head|embed_tokens)$/.test(path))
-  if (!tied || target === undefined) return
+  if (!tied || target === undefined || adapter.config.ensure_weight_tying) return
   throw new EngineError(
     'unsupported',
     'adapter_on_tied_embeddings',

@@ -22,7 +22,7 @@ export function loraMethod(config: PeftConfig): LoraMethod {
 }
 
 /** PEFT's rule for modules_to_save: a module's path ends with the name, wherever; all tensors below it are meant. */
-function isBelow(tensor: string, name: string): boolean {
+export function isBelow(tensor: string, name: string): boolean {
   const parts = tensor.split('.')
   return parts.slice(0, -1).some((_, index) =>
     parts

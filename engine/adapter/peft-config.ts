@@ -30,6 +30,8 @@ const schema = z.looseObject({
   rank_pattern: z.record(z.string(), z.int().positive()).nullish(),
   alpha_pattern: z.record(z.string(), z.number().positive()).nullish(),
   modules_to_save: z.array(z.string()).nullable().default(null),
+  /** Whether a whole embedding that is trained stays the head of a tied base, too. */
+  ensure_weight_tying: z.boolean().nullable().default(false),
 })
 
 /** adapter_config.json of a LoRA or DoRA adapter, under PEFT's own field names. */
@@ -51,6 +53,7 @@ export type PeftConfigFields = Pick<
       | 'rank_pattern'
       | 'alpha_pattern'
       | 'modules_to_save'
+      | 'ensure_weight_tying'
     >
   >
 
@@ -60,6 +63,7 @@ export function peftConfig(fields: PeftConfigFields): PeftConfig {
     alpha_pattern: {},
     auto_mapping: null,
     bias: 'none',
+    ensure_weight_tying: false,
     fan_in_fan_out: false,
     inference_mode: true,
     init_lora_weights: true,

@@ -41,6 +41,7 @@ export interface LoraAdapter {
 }
 
 const PREFIX = 'base_model.model.'
+const TIED_HEAD = 'lm_head.weight'
 
 /** PEFT's name of a LoRA weight, or of DoRA's magnitude vector. */
 export function loraTensorName(modulePath: string, part: LoraPart): string {
@@ -69,7 +70,8 @@ export function readAdapter(folder: string): LoraAdapter {
   try {
     const { modulePaths, savedNames } = checkTensors(weights, config)
     const modules = modulePaths.map((path) => [path, readModule(weights, path, config)] as const)
-    const saved = savedNames.map((name) => {
+    const own = savedNames.filter((name) => !(config.ensure_weight_tying && name === TIED_HEAD))
+    const saved = own.map((name) => {
       const { shape } = weights.entry(PREFIX + name)
       return [name, { shape, data: weights.readFloat32(PREFIX + name) }] as const
     })
@@ -87,7 +89,12 @@ export function writeAdapter(folder: string, adapter: LoraAdapter): void {
     tensor(loraTensorName(path, 'B'), bShape, b),
     ...(magnitude ? [tensor(loraTensorName(path, 'magnitude'), [magnitude.length], magnitude)] : []),
   ])
-  for (const [name, { shape, data }] of adapter.saved) tensors.push(tensor(PREFIX + name, shape, data))
+  for (const [name, { shape, data }] of adapter.saved) {
+    tensors.push(tensor(PREFIX + name, shape, data))
+    // PEFT asks for the head by name, although it is the same matrix.
+    const isTied = adapter.config.ensure_weight_tying === true && name.endsWith('embed_tokens.weight')
+    if (isTied) tensors.push(tensor(PREFIX + TIED_HEAD, shape, data))
+  }
   tensors.sort((a, b) => (a.name < b.name ? -1 : 1))
   writeSafetensors(join(folder, ADAPTER_WEIGHTS_FILE), tensors)
   const config = Object.fromEntries(Object.entries(adapter.config).sort(([a], [b]) => (a < b ? -1 : 1)))

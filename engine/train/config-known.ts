@@ -3,7 +3,6 @@
  * ask for nothing. Absent, null and those values pass; any other value is refused by name.
  */
 export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = {
-  adapter_name_or_path: [],
   adapter_folder: [],
   resize_vocab: [false],
   split_special_tokens: [false],
@@ -27,10 +26,6 @@ export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = 
   enable_thinking: [true],
   preserve_thinking: [false],
   tokenized_path: [],
-  additional_target: [],
-  pissa_init: [false],
-  pissa_convert: [false],
-  create_new_adapter: [false],
   pure_bf16: [false],
   use_apollo: [false],
   use_adam_mini: [false],

@@ -16,12 +16,51 @@ type Rule = [field: string, applies: boolean, message: string]
 
 function methodProblems(config: Parsed): Rule[] {
   const { finetuning_type: type } = config
-  const forLora = ['use_rslora', 'use_dora', 'loraplus_lr_ratio'] as const
+  const forLora = ['use_rslora', 'use_dora', 'loraplus_lr_ratio', 'pissa_init', 'additional_target'] as const
+  const adapters = config.adapter_name_or_path ?? []
+  const goesOn = adapters.length > 0 && !config.create_new_adapter
+  const isQuantized = config.quantization_bit !== undefined
   return [
     ...forLora.map((field): Rule => {
       const asked = config[field] !== false && config[field] !== undefined
       return [field, asked && type !== 'lora', `\`${field}\` is only valid for LoRA training.`]
     }),
+    [
+      'adapter_name_or_path',
+      adapters.length > 0 && type !== 'lora',
+      'Adapter is only valid for the LoRA method.',
+    ],
+    [
+      'create_new_adapter',
+      isQuantized && adapters.length > 0 && config.create_new_adapter,
+      'Cannot create new adapter upon a quantized model.',
+    ],
+    [
+      'adapter_name_or_path',
+      isQuantized && adapters.length > 1,
+      'Quantized model only accepts a single adapter. Merge them first.',
+    ],
+    [
+      'pissa_init',
+      config.pissa_init && goesOn,
+      '`pissa_init` begins a new adapter: set `create_new_adapter`, or leave it out to go on with the given one.',
+    ],
+    ['pissa_convert', config.pissa_convert && !config.pissa_init, '`pissa_convert` needs `pissa_init`.'],
+    [
+      'pissa_convert',
+      config.pissa_convert && config.use_dora,
+      '`pissa_convert` cannot be used with `use_dora`: the magnitudes belong to the base without its principal part.',
+    ],
+    [
+      'layers_to_transform',
+      config.use_llama_pro && config.layers_to_transform !== undefined,
+      '`use_llama_pro` chooses the layers itself: leave `layers_to_transform` out.',
+    ],
+    [
+      'shift_attn',
+      config.shift_attn && config.neat_packing,
+      'Cannot use `shift_attn` and `neat_packing` together: both say who sees whom.',
+    ],
     [
       'use_llama_pro',
       config.use_llama_pro && type === 'full',

@@ -49,6 +49,34 @@ export const methodFields = {
     .default(1e-6)
     .describe('Learning rate of adapters on embeddings, which no run here has: it changes nothing.'),
 
+  additional_target: names
+    .optional()
+    .describe(
+      'Modules that are trained as a whole beside the adapter and saved with it, such as embed_tokens.',
+    ),
+  adapter_name_or_path: names
+    .optional()
+    .describe(
+      'Adapters to start from: all but the last are merged into the base, the last one goes on training.',
+    ),
+  create_new_adapter: z
+    .boolean()
+    .default(false)
+    .describe('Merge all of adapter_name_or_path and train a new adapter.'),
+  pissa_init: z
+    .boolean()
+    .default(false)
+    .describe("Begin with the base's principal directions in the adapter and train over the rest (PiSSA)."),
+  pissa_iter: count
+    .min(-1)
+    .max(1000)
+    .default(16)
+    .describe('Iterations of the fast decomposition; -1 decomposes exactly, which takes longer.'),
+  pissa_convert: z
+    .boolean()
+    .default(false)
+    .describe('At the end, also write a plain adapter of twice the rank over the original base.'),
+
   freeze_trainable_layers: count
     .refine((value) => value !== 0, 'must not be 0')
     .default(2)

@@ -1,4 +1,4 @@
-import { loraMethod } from '../adapter/method.ts'
+import { isBelow, loraMethod } from '../adapter/method.ts'
 import { loraSize, type PeftConfig } from '../adapter/peft.ts'
 import { noSuchTarget, targetedPaths, unmatchedTargets } from '../adapter/targets.ts'
 import { EngineError } from '../errors.ts'
@@ -35,7 +35,9 @@ export function countAdapter(
     checkRank(rank, path, [outFeatures, inFeatures])
     count += rank * (inFeatures + outFeatures) + (config.use_dora ? outFeatures : 0)
   }
-  for (const { name, shape } of tensors) if (method.saves?.(name)) count += elementCount(shape)
+  const all = [...tensors]
+  checkSaved(config, all)
+  for (const { name, shape } of all) if (method.saves?.(name)) count += elementCount(shape)
   return count
 }
 
@@ -49,6 +51,20 @@ function checkExpertAdapter({ lora_dropout, use_dora }: PeftConfig): void {
     `${field} does not work for adapters on experts, which PEFT would not load; ` +
       'leave it out, or leave the experts out of lora_target',
     { param: field },
+  )
+}
+
+/** @throws EngineError `invalid` for modules to train as a whole that the base has no tensor of, with some that it has. */
+function checkSaved({ modules_to_save: names }: PeftConfig, tensors: readonly BaseTensor[]): void {
+  const missing = (names ?? []).filter((module) => !tensors.some(({ name }) => isBelow(name, module)))
+  if (missing.length === 0) return
+  const known = new Set(tensors.map(({ name }) => name.split('.').at(-2)!))
+  const tied = missing.includes('lm_head') ? ' (a tied head is trained as embed_tokens)' : ''
+  throw new EngineError(
+    'invalid',
+    'additional_target_unknown',
+    `additional_target ${missing.join(', ')} matches no module of this model${tied}; it has ${[...known].join(', ')}`,
+    { param: 'additional_target' },
   )
 }
 

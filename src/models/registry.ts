@@ -6,6 +6,7 @@ import type { JobQueue } from '../jobs/queue.ts'
 import type { Job } from '../jobs/types.ts'
 import { findBases } from './bases.ts'
 import { ADAPTER_WEIGHTS, findCheckpoints, holdsWeights } from './checkpoints.ts'
+import { baseOfRun } from './run-base.ts'
 
 export type ModelKind = 'base' | 'run' | 'checkpoint' | 'merge' | 'export'
 
@@ -130,7 +131,7 @@ function runEntries(job: Job, { model, config }: JobLineage): ModelEntry[] {
     return {
       id,
       kind,
-      baseFolder: isAdapter ? model!.baseFolder : folder,
+      baseFolder: isAdapter ? baseOfRun(job.outputDir, model!.baseFolder) : folder,
       adapterFolder: isAdapter ? folder : undefined,
       folder,
       root: model!.root,

@@ -1,39 +1,52 @@
 import { initializeLora } from '../../engine/adapter/initialize.ts'
-import { loraMethod } from '../../engine/adapter/method.ts'
+import { loraMethod, startFromAdapter } from '../../engine/adapter/method.ts'
+import type { LoraAdapter } from '../../engine/adapter/peft.ts'
 import type { OpenModel } from '../../engine/models/index.ts'
 import { readWeight } from '../../engine/quant/packed-layout.ts'
 import { sequencesOf, type TrainExample } from '../../engine/text/conversation.ts'
 import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
-import type { TrainConfig } from '../../engine/train/config.ts'
 import { freezeSelection } from '../../engine/train/freeze.ts'
 import type { Objective } from '../../engine/train/objectives/objective.ts'
 import { plannedAdapter } from './adapter-config.ts'
+import type { MethodTask } from './task.ts'
 
-/** What a configuration trains, in the engine's terms. */
-export function methodOf(config: TrainConfig, model: OpenModel): TrainingMethod {
+/** What a run trains, in the engine's terms. */
+export function methodOf(task: MethodTask, model: OpenModel): TrainingMethod {
+  const { config } = task
   if (config.finetuning_type === 'full') return { kind: 'full' }
-  if (config.finetuning_type === 'lora') return loraMethod(plannedAdapter(config))
+  if (config.finetuning_type === 'lora') return loraMethod(plannedAdapter(task))
   return {
     kind: 'full',
     trains: freezeSelection(config, [...model.weights.entries.keys()], model.config.layers),
   }
 }
 
+export interface StepOptions {
+  objective: Objective
+  checkpointing: boolean
+  /** Parts of the trained tokens whose logits exist at a time. */
+  lossChunks: number
+  /** The adapter that training goes on with. */
+  begin?: LoraAdapter | undefined
+}
+
 /** Compiles the training step of a run; its parameters start where a new run starts. */
 export function buildStep(
   model: OpenModel,
-  config: TrainConfig,
-  { objective, ...savings }: { objective: Objective; checkpointing: boolean; lossChunks: number },
+  task: MethodTask,
+  { objective, begin, ...savings }: StepOptions,
   examples: readonly TrainExample[],
 ): Promise<CompiledStep> {
+  const { config } = task
   const lengths = examples.flatMap(sequencesOf).map(({ inputIds }) => inputIds.length)
   const maxLength = lengths.reduce((longest, length) => Math.max(longest, length), 1)
   const read = (name: string) => readWeight(model.weights, name)
   const initializeMethod = config.finetuning_type === 'lora' ? initializeLora(config.seed, read) : read
+  const begun = begin ? startFromAdapter(begin) : () => undefined
   const initialize = (name: string, shape: readonly number[]) =>
-    objective.initialize?.(name, shape, config.seed) ?? initializeMethod(name, shape)
+    objective.initialize?.(name, shape, config.seed) ?? begun(name) ?? initializeMethod(name, shape)
   return CompiledStep.create(model, {
-    method: methodOf(config, model),
+    method: methodOf(task, model),
     objective,
     maxLength,
     ...savings,

@@ -3,27 +3,24 @@ import { copyFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { collectAdapter } from '../../engine/adapter/method.ts'
 import { writeAdapter } from '../../engine/adapter/peft.ts'
-import type { TrainConfig } from '../../engine/train/config.ts'
 import type { Parameter, TrainStep } from '../../engine/train/step.ts'
 import { encodeFloat32 } from '../../engine/weights/dtypes.ts'
 import { carriedFiles } from '../../engine/weights/model-files.ts'
 import { type Adjust, writeModel } from '../../engine/weights/model-writer.ts'
 import { writeSafetensors } from '../../engine/weights/safetensors.ts'
 import { adapterConfig } from './adapter-config.ts'
+import type { MethodTask } from './task.ts'
 
 export const VALUE_HEAD_FILE = 'value_head.safetensors'
 /** Files of a base folder that describe its weights; an adapter has its own. */
 const OF_THE_WEIGHTS = ['config.json', 'generation_config.json']
 
 /** Returns what writes a run's model as it is at that moment into an existing folder: a PEFT adapter, or all weights. */
-export function createModelWriter(
-  config: TrainConfig,
-  step: TrainStep,
-  baseFolder: string,
-): (folder: string) => Promise<void> {
+export function createModelWriter(task: MethodTask, step: TrainStep): (folder: string) => Promise<void> {
+  const { baseFolder } = task.model
   const head = step.parameters.filter(({ name }) => name.startsWith('v_head.'))
   const parameters = step.parameters.filter((parameter) => !head.includes(parameter))
-  if (config.finetuning_type !== 'lora') {
+  if (task.config.finetuning_type !== 'lora') {
     return async (folder) => {
       writeValueHead(folder, head)
       await writeWeights(folder, parameters, baseFolder)
@@ -31,7 +28,7 @@ export function createModelWriter(
   }
   return async (folder) => {
     writeValueHead(folder, head)
-    writeAdapter(folder, collectAdapter(adapterConfig(config, parameters), parameters))
+    writeAdapter(folder, collectAdapter(adapterConfig(task, parameters), parameters))
     for (const name of carriedFiles(baseFolder)) {
       if (
         /^(tokenizer|special_tokens|added_tokens|chat_template|vocab|merges)/.test(name) &&

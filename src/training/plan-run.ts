@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
+import { ADAPTER_CONFIG_FILE } from '../../engine/adapter/peft.ts'
 import { EngineError } from '../../engine/errors.ts'
 import { parseTrainConfig, type TrainConfig } from '../../engine/train/config.ts'
 import { type OutputPlan, planOutput } from '../../engine/train/output-dir.ts'
@@ -36,7 +37,36 @@ export async function planRun(
   const { saves } = settings.directories
   const outputDir = placeOutput({ config, modelId: model.id, saves, trusted })
   const output = planOutput(outputDir, config)
-  return { outputDir, output, task: { model: sourceOf(model), config, datasetDir } }
+  const adapters = await startAdapters(models, config, model, trusted)
+  return { outputDir, output, task: { model: sourceOf(model), config, adapters, datasetDir } }
+}
+
+/** The folders of adapter_name_or_path. */
+async function startAdapters(
+  models: ModelRegistry,
+  config: TrainConfig,
+  base: ModelEntry,
+  trusted: boolean,
+): Promise<string[]> {
+  const folders: string[] = []
+  for (const name of config.adapter_name_or_path ?? []) {
+    const folder = resolve(name)
+    if (trusted && existsSync(join(folder, ADAPTER_CONFIG_FILE))) {
+      folders.push(folder)
+      continue
+    }
+    const entry = await models.resolve(name, 'adapter_name_or_path')
+    if (entry.adapterFolder && entry.baseFolder === base.baseFolder) {
+      folders.push(entry.adapterFolder)
+      continue
+    }
+    const what = entry.adapterFolder
+      ? `lies over another base than ${base.id}`
+      : 'is a whole model, no adapter'
+    const message = `${entry.id} ${what}. adapter_name_or_path takes runs and checkpoints that were trained over model_name_or_path.`
+    throw new EngineError('invalid', 'adapter_mismatch', message, { param: 'adapter_name_or_path' })
+  }
+  return folders
 }
 
 async function startModel(models: ModelRegistry, config: TrainConfig, trusted: boolean): Promise<ModelEntry> {
@@ -51,7 +81,7 @@ async function startModel(models: ModelRegistry, config: TrainConfig, trusted: b
   throw new EngineError(
     'unsupported',
     'model_is_adapter',
-    `${model.id} is an adapter over ${model.root}. A run starts from a whole model: merge it first, or resume its run.`,
+    `${model.id} is an adapter over ${model.root}. A run starts from a whole model: name that and put ${model.id} into adapter_name_or_path, merge it first, or resume its run.`,
     { param: 'model_name_or_path' },
   )
 }

@@ -12,45 +12,46 @@ import { DatasetRegistry } from '../datasets/registry.ts'
 import { readModelFacts } from '../models/model-folder.ts'
 import { plannedAdapter } from './adapter-config.ts'
 import { methodOf } from './build-step.ts'
+import { checkStart, startWarnings } from './check-start.ts'
 import { memoryCapacity } from './memory.ts'
 import { weightScheme } from './packing.ts'
 import { type PreparedData, prepareData } from './prepare-data.ts'
 import type { TrainTask } from './task.ts'
 
 /** What a run would do: everything up to the first step, without it. `body` is the request as it came. */
-export async function previewRun(
-  { model, config, datasetDir }: TrainTask,
-  body: Record<string, unknown>,
-): Promise<TrainingPreview> {
-  const size = measureModel(model.baseFolder, config)
+export async function previewRun(task: TrainTask, body: Record<string, unknown>): Promise<TrainingPreview> {
+  const { model, config, datasetDir } = task
+  const size = measureModel(task)
   const tokenizer = loadTokenizer(model.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets })
-  return preview(config, size, data, { ignored: ignoredFields(body), availableBytes: memoryCapacity() })
+  return preview(task, size, data, { ignored: ignoredFields(body), availableBytes: memoryCapacity() })
 }
 
 /** The preview of a run whose data is prepared already and that may take `availableBytes` of memory. */
 export function previewPrepared(
-  { model, config }: TrainTask,
+  task: TrainTask,
   data: PreparedData,
   availableBytes: number,
 ): TrainingPreview {
-  return preview(config, measureModel(model.baseFolder, config), data, { ignored: [], availableBytes })
+  return preview(task, measureModel(task), data, { ignored: [], availableBytes })
 }
 
 function preview(
-  config: TrainTask['config'],
+  task: TrainTask,
   model: ModelSize,
   data: PreparedData,
   more: { ignored: readonly string[]; availableBytes: number },
 ): TrainingPreview {
   const { examples, evalExamples, truncated } = data
-  const found = previewTraining(config, { model, examples, evalExamples, truncated, ...more })
-  return { ...found, warnings: [...data.warnings, ...found.warnings] }
+  const found = previewTraining(task.config, { model, examples, evalExamples, truncated, ...more })
+  return { ...found, warnings: [...data.warnings, ...startWarnings(task), ...found.warnings] }
 }
 
 /** Reads the config and the headers of a model's weights. @throws EngineError for a model that cannot be built. */
-function measureModel(folder: string, config: TrainTask['config']): ModelSize {
+function measureModel(task: TrainTask): ModelSize {
+  const { config } = task
+  const folder = task.model.baseFolder
   const base = openBase(folder)
   try {
     checkShiftAttention(config, base)
@@ -58,7 +59,8 @@ function measureModel(folder: string, config: TrainTask['config']): ModelSize {
     const linears = baseLinearModules(base)
     const { weightBytes } = readModelFacts(folder)
     const parameters = baseParameterCount(base)
-    const planned = countPlanned(config, base, linears)
+    checkStart(task, base, linears)
+    const planned = countPlanned(task, base, linears)
     // The value head is one weight for each hidden unit and a bias.
     const trainableParameters = planned + (config.stage === 'rm' ? base.config.hiddenSize + 1 : 0)
     const packed = scheme ? { packedBytes: packedTotal(base, scheme, linears) } : {}
@@ -80,14 +82,10 @@ function packedTotal(
   return quantization ? bytes : bytes + packedBytesOf(scheme, linears)
 }
 
-function countPlanned(
-  config: TrainTask['config'],
-  model: BaseModel,
-  linears: readonly LinearModule[],
-): number {
+function countPlanned(task: TrainTask, model: BaseModel, linears: readonly LinearModule[]): number {
   const tensors = [...model.weights.entries.values()]
-  const method = methodOf(config, model)
-  if (method.kind === 'lora') return countAdapter(plannedAdapter(config), linears, tensors)
+  const method = methodOf(task, model)
+  if (method.kind === 'lora') return countAdapter(plannedAdapter(task), linears, tensors)
   const trained = tensors.filter(({ name }) => method.trains?.(name) ?? true)
   return trained.reduce((sum, { shape }) => sum + elementCount(shape), 0)
 }

@@ -6,6 +6,23 @@ export interface TrainTask {
   /** The whole model that the run starts from. */
   model: SourceModel
   config: TrainConfig
+  /** PEFT folders of adapter_name_or_path, in their order. */
+  adapters?: readonly string[]
   /** The folder with dataset_info.json. */
   datasetDir: string
+}
+
+/** The part of a task that decides what is trained. */
+export type MethodTask = Pick<TrainTask, 'config' | 'adapters'> & { model: Pick<SourceModel, 'baseFolder'> }
+
+/**
+ * What becomes of the adapters that a run is given, as in LLaMA-Factory: all but the last are merged into the base, and
+ * the last one goes on training; with create_new_adapter all are merged, and a new one begins.
+ */
+export function adapterRoles({ config, adapters = [] }: Pick<TrainTask, 'config' | 'adapters'>): {
+  merged: readonly string[]
+  resumed: string | undefined
+} {
+  if (config.create_new_adapter) return { merged: adapters, resumed: undefined }
+  return { merged: adapters.slice(0, -1), resumed: adapters.at(-1) }
 }

@@ -10,6 +10,7 @@ import { DatasetRegistry } from '../../datasets/registry.ts'
 import { loadSettings } from '../../settings.ts'
 import { trackEvents, trackersOf } from '../../tracking/index.ts'
 import { buildStep } from '../../training/build-step.ts'
+import { deriveBase, overBase, readBegin, writeConverted } from '../../training/derive-base.ts'
 import { memoryAvailable } from '../../training/memory.ts'
 import { createModelWriter } from '../../training/model-writer.ts'
 import { openTrainingBase } from '../../training/packing.ts'
@@ -17,6 +18,7 @@ import { prepareData } from '../../training/prepare-data.ts'
 import { previewPrepared } from '../../training/preview.ts'
 import type { TrainTask } from '../../training/task.ts'
 import type { Task, TaskContext } from '../protocol.ts'
+import { byteProgressReporter } from './byte-progress.ts'
 import { reportTrainEvent } from './train-events.ts'
 
 /** Trains: dataset to examples, base to a compiled step, then the loop, whose events go to the run's folder and up. */
@@ -33,17 +35,20 @@ export const trainTask: Task = async (context) => {
   const { warnings, memory, checkpointing, lossChunks, parameters } = preview
   for (const { code, message } of warnings) report('warning', message, { code })
   checkFits(memory, memoryAvailable())
+  const baseFolder = await deriveBase(task, { outputDir, signal, onProgress: byteProgressReporter(report) })
+  const run = { ...task, ...overBase(task, baseFolder) }
   const onProgress = (done: number, total: number) =>
     report('progress', `Packed ${done} of ${total} linear layers.`, { fraction: done / total })
-  const { base, close } = await openTrainingBase(source.baseFolder, config, { outputDir, signal, onProgress })
+  const { base, close } = await openTrainingBase(baseFolder, config, { outputDir, signal, onProgress })
   const objective = objectiveOf(config)
   let step: CompiledStep | undefined
   try {
-    step = await buildStep(base, config, { objective, checkpointing, lossChunks }, [
+    const begin = readBegin(task, outputDir)
+    step = await buildStep(base, run, { objective, checkpointing, lossChunks, begin }, [
       ...data.examples,
       ...data.evalExamples,
     ])
-    const writeModel = createModelWriter(config, step, source.baseFolder)
+    const writeModel = createModelWriter(run, step)
     const record = createRunFolder({ outputDir, config, writeModel })
     // Read anew here: a server's address may hold credentials, which belong into no job's row.
     const trackers = trackersOf(config, await loadSettings())
@@ -68,6 +73,7 @@ export const trainTask: Task = async (context) => {
       log(event)
       reportTrainEvent(event, report)
       await track(event)
+      if (event.type === 'done' && config.pissa_convert) writeConverted(task, step.parameters, outputDir)
       if (event.type === 'done') metrics = { ...event.results.train, ...event.results.eval }
     }
     return { metrics }

@@ -48,13 +48,14 @@ const plan = planOutput(outputDir, config, true)
 prepareOutput(outputDir, plan)
 const model = openModel(baseFolder)
 const examples = randomExamples(20, 5)
+const task = { config, model: { baseFolder } }
 const step = await buildStep(
   model,
-  config,
+  task,
   { objective: objectiveOf(config), checkpointing: false, lossChunks: 1 },
   examples,
 )
-const write = createModelWriter(config, step, baseFolder)
+const write = createModelWriter(task, step)
 let done = 0
 const writeModel = async (folder: string) => {
   say({ writing: folder === outputDir ? 'final' : done })
