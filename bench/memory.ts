@@ -6,9 +6,12 @@
  * two steps.
  */
 import { execFileSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { packedBytesOf, type WeightScheme } from '../engine/quant/packed-layout.ts'
+import { baseLinearModules, baseParameterCount, openBase } from '../engine/quant/source.ts'
+import { estimateMemory, type ModelSize } from '../engine/train/estimate.ts'
 import { realModelFolder } from './model-folder.ts'
 import { randomModel, SHAPES } from './random-model.ts'
 
@@ -17,7 +20,7 @@ interface Case {
   rows: number
   length: number
   checkpointing: boolean
-  scheme?: string
+  scheme?: WeightScheme
   method?: 'full'
 }
 
@@ -46,12 +49,44 @@ const CASES: Case[] = [
 const { values } = parseArgs({ options: { only: { type: 'string' } } })
 const results = CASES.filter(({ model }) => !values.only || model === values.only).map((one) => {
   const folder = one.model in SHAPES ? randomModel(one.model) : realModelFolder()
+  const estimated = estimate(folder, one)
   const measured = measure(folder, one)
-  const row = { ...one, measured }
+  const row = { ...one, estimated, measured, ratio: Number((estimated / measured).toFixed(2)) }
   console.log(JSON.stringify(row))
   return row
 })
-writeFileSync(join(import.meta.dirname, 'results/memory.json'), `${JSON.stringify(results, null, 1)}\n`)
+const file = join(import.meta.dirname, 'results/memory.json')
+const known = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { model: string }[]) : []
+const others = known.filter(({ model }) => !results.some((row) => row.model === model))
+writeFileSync(file, `${JSON.stringify([...others, ...results], null, 1)}\n`)
+
+/** LoRA of rank 8 on all linear layers, or all weights; every token trained. */
+function estimate(folder: string, { rows, length, checkpointing, scheme, method }: Case): number {
+  const base = openBase(folder)
+  const linears = baseLinearModules(base)
+  const parameters = baseParameterCount(base)
+  const sizes = [...base.weights.entries.values()]
+  const weightBytes = sizes.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  const linearBytes = linears.reduce(
+    (sum, { inFeatures, outFeatures }) => sum + 2 * inFeatures * outFeatures,
+    0,
+  )
+  const adapter = linears.reduce(
+    (sum, { inFeatures, outFeatures }) => sum + 8 * (inFeatures + outFeatures),
+    0,
+  )
+  const size: ModelSize = {
+    ...base.config,
+    parameters,
+    weightBytes,
+    trainableParameters: method === 'full' ? parameters : adapter,
+    ...(scheme ? { packedBytes: weightBytes - linearBytes + packedBytesOf(scheme, linears) } : {}),
+  }
+  base.weights.close()
+  const batch = { rows, length, trained: rows * (length - 1) }
+  const config = { gradient_accumulation_steps: 1, stage: 'sft' } as const
+  return estimateMemory(size, config, batch, checkpointing).total
+}
 
 function measure(folder: string, { rows, length, checkpointing, scheme, method }: Case): number {
   const worker = join(import.meta.dirname, 'train-worker.ts')

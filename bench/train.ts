@@ -1,12 +1,15 @@
 /**
  * npm run bench:train [-- --model FOLDER --pairs 2 --length 256 --rows 2]
+ * npm run bench:train -- --table [--cell 4x512]
  *
  * One LoRA step (rank 8, all linear layers) side by side with transformers + PEFT, in turn, in one run: tokens/s and
- * peak memory of both. Needs a Python with torch, transformers and peft (JUDGE_PYTHON).
+ * peak memory of both, without and with gradient checkpointing. --table goes through lengths and batch sizes instead.
+ * Speeds are of the fastest step and of the median one: on a machine that does other things too, the fastest step is the
+ * one that was disturbed least. Needs a Python with torch, transformers and peft (JUDGE_PYTHON).
  */
 import { execFileSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
-import { cpus } from 'node:os'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpus, freemem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { realModelFolder } from './model-folder.ts'
@@ -17,6 +20,19 @@ interface Result {
   firstLoss: number
 }
 
+interface Row {
+  trained: string
+  side: string
+  rows: number
+  length: number
+  tokensPerSecond: number
+  medianTokensPerSecond: number
+  peakGigabytes: number
+  firstLoss: number
+}
+
+type Trained = 'half' | 'all'
+
 const { values } = parseArgs({
   options: {
     model: { type: 'string' },
@@ -24,55 +40,103 @@ const { values } = parseArgs({
     steps: { type: 'string', default: '3' },
     rows: { type: 'string', default: '2' },
     length: { type: 'string', default: '256' },
+    table: { type: 'boolean', default: false },
+    cell: { type: 'string' },
   },
 })
 const python = process.env.JUDGE_PYTHON ?? 'python3'
 const model = realModelFolder(values.model)
-const rows = Number(values.rows)
-const length = Number(values.length)
-const sides = {
-  anneal: (args: string[]) =>
-    run(process.execPath, ['--import', 'tsx', join(import.meta.dirname, 'train-worker.ts')], args),
-  'peft fp32': (args: string[]) => run(python, [join(import.meta.dirname, 'rivals/peft-train.py')], args),
-  'peft bf16': (args: string[]) =>
-    run(python, [join(import.meta.dirname, 'rivals/peft-train.py')], [...args, '--dtype', 'bfloat16']),
+const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version }
+const worker = ['--import', 'tsx', join(import.meta.dirname, 'train-worker.ts')]
+const rival = [join(import.meta.dirname, 'rivals/peft-train.py')]
+const SIDES: Record<string, (args: string[]) => Result> = {
+  anneal: (args) => run(process.execPath, worker, args),
+  'anneal, checkpointing': (args) => run(process.execPath, worker, [...args, '--checkpointing']),
+  'peft fp32': (args) => run(python, rival, args),
+  'peft fp32, checkpointing': (args) => run(python, rival, [...args, '--checkpointing']),
+  'peft bf16': (args) => run(python, rival, [...args, '--dtype', 'bfloat16']),
 }
-const report: Record<string, unknown>[] = []
-for (const [trained, from] of [
-  ['half', length / 2 - 1],
-  ['all', 0],
-] as const) {
-  const results = Object.fromEntries(Object.keys(sides).map((name) => [name, [] as Result[]]))
-  for (let pair = 0; pair < Number(values.pairs); pair++) {
-    for (const [name, side] of Object.entries(sides)) {
-      const args = ['--rows', values.rows, '--length', values.length, '--steps', values.steps]
-      results[name]!.push(side([...args, '--trained-from', String(from)]))
+
+if (values.table) table()
+else compare()
+
+/** The comparison that targets are set for. */
+function compare(): void {
+  const size = { rows: Number(values.rows), length: Number(values.length) }
+  const report = (['half', 'all'] as const).flatMap((trained) =>
+    measure(Object.keys(SIDES), { ...size, trained, pairs: Number(values.pairs), steps: values.steps }),
+  )
+  const ratios = (['half', 'all'] as const).map((trained) => {
+    const of = (side: string) => report.find((row) => row.trained === trained && row.side === side)!
+    const [ours, again, fp32, fp32Again, bf16] = Object.keys(SIDES).map(of) as [Row, Row, Row, Row, Row]
+    return {
+      trained,
+      speedToFp32: ratio(ours.tokensPerSecond, fp32.tokensPerSecond),
+      speedToBf16: ratio(ours.tokensPerSecond, bf16.tokensPerSecond),
+      checkpointedSpeedToFp32: ratio(again.tokensPerSecond, fp32Again.tokensPerSecond),
+      memoryToFp32: ratio(ours.peakGigabytes, fp32.peakGigabytes),
+      checkpointedMemoryToFp32: ratio(again.peakGigabytes, fp32Again.peakGigabytes),
     }
+  })
+  console.log(ratios)
+  write('train.json', { machine, ...size, report, ratios })
+}
+
+/** Lengths and batch sizes, all tokens trained; a cell is left out where a side would not fit into free memory. */
+function table(): void {
+  const cells = [128, 512, 2048].flatMap((length) => [1, 4, 8].map((rows) => ({ rows, length })))
+  const chosen = cells.filter(({ rows, length }) => !values.cell || values.cell === `${rows}x${length}`)
+  for (const { rows, length } of chosen) {
+    const sides = ['anneal', 'peft fp32', 'peft bf16'].filter((side) => fits(side, rows, length))
+    const report = measure(sides, { rows, length, trained: 'all', pairs: 1, steps: '2' })
+    const file = join(import.meta.dirname, 'results/train-table.json')
+    const known = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { report: Row[] }).report : []
+    const others = known.filter((row) => row.rows !== rows || row.length !== length)
+    write('train-table.json', { machine, report: [...others, ...report] })
   }
-  for (const [name, runs] of Object.entries(results)) {
-    const step = median(runs.flatMap(({ seconds }) => seconds))
+}
+
+function measure(
+  names: readonly string[],
+  plan: { rows: number; length: number; trained: Trained; pairs: number; steps: string },
+): Row[] {
+  const { rows, length, trained, pairs, steps } = plan
+  const from = trained === 'half' ? length / 2 - 1 : 0
+  const args = ['--rows', String(rows), '--length', String(length), '--steps', steps]
+  const results = new Map(names.map((name) => [name, [] as Result[]]))
+  for (let pair = 0; pair < pairs; pair++) {
+    for (const name of names) results.get(name)!.push(SIDES[name]!([...args, '--trained-from', String(from)]))
+  }
+  return [...results].map(([side, runs]) => {
+    const seconds = runs.flatMap((result) => result.seconds).sort((a, b) => a - b)
     const row = {
       trained,
-      side: name,
-      tokensPerSecond: Math.round((rows * length) / step),
+      side,
+      rows,
+      length,
+      tokensPerSecond: Math.round((rows * length) / seconds[0]!),
+      medianTokensPerSecond: Math.round((rows * length) / seconds[Math.floor(seconds.length / 2)]!),
       peakGigabytes: Number((Math.max(...runs.map(({ peakBytes }) => peakBytes)) / 1e9).toFixed(2)),
       firstLoss: Number(runs[0]!.firstLoss.toFixed(4)),
     }
-    report.push(row)
     console.log(row)
-  }
+    return row
+  })
 }
-for (const trained of ['half', 'all']) {
-  const speed = (side: string) =>
-    report.find((row) => row.trained === trained && row.side === side)!.tokensPerSecond as number
-  console.log(
-    `${trained} of the tokens trained: ${(speed('anneal') / speed('peft fp32')).toFixed(2)} × PEFT fp32,`,
-    `${(speed('anneal') / speed('peft bf16')).toFixed(2)} × PEFT bf16`,
-  )
+
+/** Roughly: PyTorch keeps about 5 MB a token and twice the attention, Anneal about half of that. */
+function fits(side: string, rows: number, length: number): boolean {
+  const bytes = rows * length * (5e6 + 2 * 30 * 9 * 4 * length)
+  return bytes * (side === 'anneal' ? 0.5 : 1) < freemem()
 }
-const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version }
-const file = join(import.meta.dirname, 'results/train.json')
-writeFileSync(file, `${JSON.stringify({ machine, rows, length, report }, null, 1)}\n`)
+
+function ratio(a: number, b: number): number {
+  return Number((a / b).toFixed(2))
+}
+
+function write(file: string, content: unknown): void {
+  writeFileSync(join(import.meta.dirname, 'results', file), `${JSON.stringify(content, null, 1)}\n`)
+}
 
 function run(command: string, fixed: string[], args: string[]): Result {
   const output = execFileSync(command, [...fixed, model, ...args], {
@@ -80,8 +144,4 @@ function run(command: string, fixed: string[], args: string[]): Result {
     stdio: ['ignore', 'pipe', 'ignore'],
   })
   return JSON.parse(output.trim().split('\n').at(-1)!) as Result
-}
-
-function median(numbers: number[]): number {
-  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!
 }

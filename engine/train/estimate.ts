@@ -49,9 +49,9 @@ export interface MemoryEstimate {
 }
 
 const FLOAT = 4
-const RUNTIME_BYTES = 170e6
-/** The runtime's allocator grows in steps and leaves gaps; found by bench:memory. */
-const ALLOCATOR_SLACK = 1.25
+/** Node.js, the runtime's code, and what it notes of each layer's nodes; found by bench:memory, as the counts below. */
+const RUNTIME_BYTES = 160e6
+const RUNTIME_BYTES_A_LAYER = 3e6
 /** Logits, log-probabilities and their gradient. */
 const LOGIT_COPIES = 3
 /** Small beside the rest, and still some hundred rows: products over fewer are slower. */
@@ -85,11 +85,11 @@ export function estimateMemory(
     ? { width: model.layers * model.hiddenSize, scores: 0 }
     : { width: model.layers * layer.width, scores: model.layers * layer.scores }
   const parts = {
-    runtime: RUNTIME_BYTES,
+    runtime: RUNTIME_BYTES + model.layers * RUNTIME_BYTES_A_LAYER,
     mappedWeights: (model.packedBytes ?? model.weightBytes) * frozen,
     trainable: FLOAT * model.trainableParameters * copies,
-    activations: FLOAT * ALLOCATOR_SLACK * tokens * kept.width,
-    attention: FLOAT * ALLOCATOR_SLACK * kept.scores,
+    activations: FLOAT * tokens * kept.width,
+    attention: FLOAT * kept.scores,
     working: Math.max(
       headBytes(model, config, batch, frozen),
       layerBytes(model, tokens, layer, frozen, checkpointing),
@@ -145,7 +145,7 @@ function layerBytes(
   const widened = isWidened(model) ? frozen * used : 0
   const copies = (checkpointing ? 1 : 0) + LAYER_COPIES
   const scoreCopies = (checkpointing ? 1 : 0) + SCORE_COPIES
-  return FLOAT * (widened + ALLOCATOR_SLACK * (tokens * width * copies + scores * scoreCopies))
+  return FLOAT * (widened + tokens * width * copies + scores * scoreCopies)
 }
 
 /** Whether frozen weights are computed to float32 where they are used. */
