@@ -9,9 +9,10 @@ await mergeAdapter({
   baseFolder,
   adapterFolder,
   outputFolder,
-  finish: async (partial) => {
+  digests: true,
+  finish: async (partial, digests) => {
     written = performance.now()
-    await writeManifest(partial, { format: 'safetensors', dtype: 'BF16' })
+    await writeManifest(partial, { format: 'safetensors', dtype: 'BF16' }, undefined, undefined, digests)
   },
 })
 const end = performance.now()

@@ -16,8 +16,10 @@ export interface MergeOptions {
   outputFolder: string
   /** Most bytes of tensors in one file; 5 GB by default. */
   shardBytes?: number
+  /** Takes the SHA-256 digests of the weight files on the way, for `finish`. */
+  digests?: boolean
   /** Adds files to the folder before it appears. */
-  finish?: (partial: string) => Promise<void>
+  finish?: (partial: string, digests: ReadonlyMap<string, string>) => Promise<void>
   onProgress?: (progress: ByteProgress) => void
   signal?: AbortSignal
 }

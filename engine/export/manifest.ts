@@ -30,15 +30,21 @@ export type ManifestFile = Manifest['files'][number]
  * lists SHA256SUMS as well.
  *
  * @param onBytes is told how many more bytes were hashed.
+ * @param known digests of files that were hashed while they were written, by name.
  */
 export async function writeManifest(
   folder: string,
   about: Pick<Manifest, 'format' | 'dtype'>,
   onBytes: (bytes: number, file: string) => void = () => {},
   signal?: AbortSignal,
+  known: ReadonlyMap<string, string> = new Map(),
 ): Promise<Manifest> {
   const files: ManifestFile[] = []
-  for (const name of readdirSync(folder).sort()) files.push(await hashFile(folder, name, onBytes, signal))
+  for (const name of readdirSync(folder).sort()) {
+    const sha256 = known.get(name)
+    const entry = sha256 && { path: name, bytes: statSync(join(folder, name)).size, sha256 }
+    files.push(entry || (await hashFile(folder, name, onBytes, signal)))
+  }
   const sums = files.map(({ path, sha256 }) => `${sha256}  ${path}\n`).join('')
   writeFileDurably(join(folder, SUMS_FILE), sums)
   files.push(await hashFile(folder, SUMS_FILE, () => {}, signal))

@@ -4,6 +4,7 @@ import { EngineError } from '../errors.ts'
 import { checkCancelled, checkFreeSpace, checkVacant, commitFolder } from './atomic-folder.ts'
 import { type Adjust, copyTensors, type OutputTensor } from './copy-tensors.ts'
 import type { WeightDType } from './dtypes.ts'
+import { FollowingHash } from './following-hash.ts'
 import { carriedFiles, carryFiles, readModelConfig } from './model-files.ts'
 import { SAFETENSORS_NAMES, SafetensorsWriter, WeightFolder } from './safetensors.ts'
 import { tensorBytes } from './safetensors-header.ts'
@@ -29,8 +30,10 @@ export interface ModelWriteOptions {
   adjust?: ReadonlyMap<string, Adjust>
   /** Most bytes of tensors in one file, unless a single tensor is larger. */
   shardBytes?: number
-  /** Adds files to the folder before it appears. */
-  finish?: (partial: string) => Promise<void>
+  /** Takes the SHA-256 digests of the weight files on the way, for `finish`. */
+  digests?: boolean
+  /** Adds files to the folder before it appears; `digests` has the weight files' by name, where they were asked for. */
+  finish?: (partial: string, digests: ReadonlyMap<string, string>) => Promise<void>
   onProgress?: (progress: ByteProgress) => void
   signal?: AbortSignal
 }
@@ -57,9 +60,9 @@ export async function writeModel(options: ModelWriteOptions): Promise<number> {
     await commitFolder(
       outputFolder,
       async (partial) => {
-        await writeShards(source, shards, partial, bytes, options)
+        const digests = await writeShards(source, shards, partial, bytes, options)
         carryFiles(modelFolder, partial, options.dtype)
-        await options.finish?.(partial)
+        await options.finish?.(partial, digests)
       },
       signal,
       needed,
@@ -88,24 +91,31 @@ async function writeShards(
   shards: readonly OutputTensor[][],
   folder: string,
   total: number,
-  { adjust, onProgress, signal }: ModelWriteOptions,
-): Promise<void> {
+  { adjust, onProgress, signal, digests: wantsDigests }: ModelWriteOptions,
+): Promise<Map<string, string>> {
+  const digests = new Map<string, string>()
   let done = 0
   for (const [shard, tensors] of shards.entries()) {
-    const writer = new SafetensorsWriter(join(folder, shardFileName(shard, shards.length)), tensors)
+    const name = shardFileName(shard, shards.length)
+    const writer = new SafetensorsWriter(join(folder, name), tensors)
+    const hash = wantsDigests ? new FollowingHash(`${writer.path}.part`) : undefined
     try {
       const onBytes = (bytes: number, tensor: string) => {
         done += bytes
+        hash?.advance(writer.writtenTo)
         onProgress?.({ done, total, unit: 'bytes', message: tensor })
       }
       await copyTensors(source, writer, tensors, adjust, onBytes, signal)
       writer.finish()
+      if (hash) digests.set(name, await hash.digest(writer.byteLength))
     } catch (error) {
+      await hash?.abort()
       writer.abort()
       throw error
     }
   }
   writeIndex(folder, shards, total)
+  return digests
 }
 
 function checkNotQuantized(modelFolder: string): void {

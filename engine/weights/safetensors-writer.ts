@@ -24,6 +24,7 @@ export class SafetensorsWriter {
   /** Size of the finished file. */
   readonly byteLength: number
   #descriptor: number | undefined
+  #writtenTo: number
   readonly #missing: Map<string, Place>
 
   /** Plans the file and writes its header. @throws EngineError `invalid` for a name or shape that can't be. */
@@ -32,6 +33,7 @@ export class SafetensorsWriter {
     this.path = path
     this.byteLength = byteLength
     this.#missing = places
+    this.#writtenTo = header.length
     this.#descriptor = openSync(`${path}.part`, 'w')
     try {
       this.#write(header, 0)
@@ -59,6 +61,12 @@ export class SafetensorsWriter {
     for (let done = 0; done < bytes.length; ) {
       done += await writeAsync(this.#descriptor!, bytes, done, offset + done)
     }
+    if (offset === this.#writtenTo) this.#writtenTo += bytes.length
+  }
+
+  /** Byte before which everything is written, as far as `appendAsync` went through the file in order. */
+  get writtenTo(): number {
+    return this.#writtenTo
   }
 
   /** Where the next part of a tensor goes; it counts as written. */

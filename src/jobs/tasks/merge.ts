@@ -15,8 +15,9 @@ export const mergeTask: Task = async ({ job, signal, report }) => {
       baseFolder,
       adapterFolder,
       outputFolder: job.outputDir,
-      finish: async (partial) => {
-        await writeManifest(partial, { format: 'safetensors', dtype }, undefined, signal)
+      digests: true,
+      finish: async (partial, digests) => {
+        await writeManifest(partial, { format: 'safetensors', dtype }, undefined, signal, digests)
       },
       onProgress: byteProgressReporter(report),
       signal,

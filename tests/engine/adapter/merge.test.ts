@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -212,5 +213,46 @@ describe.skipIf(sharedMissing('golden/llama'))(`mergeAdapter against PEFT ${NEED
     reference.close()
     const actual = readAll(outputFolder).get(name)!
     expect(Math.max(...actual.map((value, i) => Math.abs(value - expected[i]!)))).toBeLessThan(1e-6)
+  })
+})
+
+describe('the digests of a merge', () => {
+  it.each([undefined, 200])('are those of its files (shards of %s bytes)', async (shardBytes) => {
+    prepare()
+    const found = new Map<string, string>()
+    await mergeAdapter({
+      ...folders,
+      shardBytes,
+      digests: true,
+      finish: async (_, digests) => {
+        for (const [name, digest] of digests) found.set(name, digest)
+      },
+    })
+    const names = readdirSync(folders.outputFolder).filter((name) => name.endsWith('.safetensors'))
+    expect([...found.keys()].sort()).toEqual(names)
+    for (const name of names) {
+      const content = readFileSync(join(folders.outputFolder, name))
+      expect(found.get(name), name).toBe(createHash('sha256').update(content).digest('hex'))
+    }
+  })
+
+  it('cost nothing when the merge is cancelled half-way', async () => {
+    prepare()
+    const controller = new AbortController()
+    const onProgress = () => controller.abort()
+    const merging = mergeAdapter({ ...folders, digests: true, signal: controller.signal, onProgress })
+    await expect(merging).rejects.toMatchObject({ kind: 'cancelled' })
+    expect(readdirSync(scratch).sort()).toEqual(['adapter', 'base'])
+  })
+})
+
+describe('rows that the kernel gives back', () => {
+  it('are named with the element and the value', async () => {
+    const adapter = randomAdapter(['model.layers.0.self_attn.q_proj'])
+    adapter.modules.get('model.layers.0.self_attn.q_proj')!.b.fill(3e38)
+    prepare({}, adapter)
+    await expect(mergeAdapter(folders)).rejects.toThrow(
+      /q_proj\.weight comes out as -?Infinity at element \d+/,
+    )
   })
 })
