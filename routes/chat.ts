@@ -97,7 +97,7 @@ function toResponseFormat(format: ChatBody['response_format']): ChatRequest['res
   if (format == null || format.type === 'text') return undefined
   if (format.type === 'json_object') return format
   const { schema, strict } = format.json_schema
-  return { type: 'json_schema', schema, strict: strict ?? false }
+  return schema ? { type: 'json_schema', schema, strict: strict ?? false } : { type: 'json_object' }
 }
 
 /**

@@ -43,7 +43,10 @@ export const responseFormat = z
       json_schema: z.strictObject({
         name: functionName,
         description: z.string().nullish(),
-        schema: z.record(z.string(), z.unknown()),
+        schema: z
+          .record(z.string(), z.unknown())
+          .nullish()
+          .openapi({ description: 'Any object where it is left out.' }),
         strict: z.boolean().nullish(),
       }),
     }),

@@ -21,7 +21,7 @@ const ENFORCED = new Set([
   ...['minProperties', 'maxProperties', 'items', 'prefixItems', 'minItems', 'maxItems', 'unevaluatedItems'],
   ...['unevaluatedProperties', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref', '$defs', 'definitions'],
   ...['pattern', 'format', 'minLength', 'maxLength', 'minimum', 'maximum', 'exclusiveMinimum'],
-  ...['exclusiveMaximum', 'nullable'],
+  'exclusiveMaximum',
 ])
 /** Keywords that only describe. */
 const DESCRIBING = new Set([
@@ -36,8 +36,8 @@ const LISTS = new Set(['anyOf', 'oneOf', 'allOf', 'prefixItems'])
 const SCHEMAS = new Set([
   ...['items', 'additionalProperties', 'propertyNames', 'unevaluatedItems', 'unevaluatedProperties'],
 ])
-/** The largest product of repetitions that a pattern may ask for. */
-const MAX_REPETITION = 1_024
+/** The characters that a pattern may come to when its repetitions are written out. */
+const MAX_PATTERN_SIZE = 4_096
 
 /**
  * Refuses what would make a grammar large, slow or untrue, before it is compiled. Keywords that a grammar cannot
@@ -93,6 +93,9 @@ class Checker {
 
   #list(value: unknown, param: string, depth: number): void {
     if (!Array.isArray(value) || value.length === 0) throw invalid(param, 'must be a list of schemas')
+    if (param.endsWith('.allOf') && value.length > 1) {
+      throw invalid(param, 'has several schemas, which cannot be enforced together; merge them into one')
+    }
     for (const [index, schema] of value.entries()) this.check(schema, `${param}.${index}`, depth + 1)
   }
 
@@ -145,13 +148,34 @@ function checkPattern(value: unknown, param: string): void {
   } catch {
     throw invalid(param, 'is no regular expression')
   }
-  let product = 1
-  for (const [, low, high] of value.matchAll(/\{(\d+)(?:,(\d*))?\}/g)) {
-    product *= Math.max(1, Number(high || low))
+  const size = writtenOut(value)
+  if (size > MAX_PATTERN_SIZE) {
+    throw invalid(param, `comes to ${size} characters with its repetitions; at most ${MAX_PATTERN_SIZE}`)
   }
-  if (product > MAX_REPETITION) {
-    throw invalid(param, `repeats up to ${product} times; at most ${MAX_REPETITION}`)
+}
+
+const PARTS = /\\.|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,(\d*))?\}|[\s\S]/gu
+
+/** Characters of a pattern whose counted repetitions are written out: {a,b} is as long as b times what stands before. */
+function writtenOut(pattern: string): number {
+  const outer: number[] = []
+  let total = 0
+  let last = 0
+  for (const [part, low, high] of pattern.matchAll(PARTS)) {
+    if (part === '(') {
+      outer.push(total)
+      total = 0
+      last = 0
+    } else if (part === ')') {
+      last = total
+      total += outer.pop() ?? 0
+    } else if (low !== undefined) total += last * (Math.max(1, Number(high || low)) - 1)
+    else {
+      last = 1
+      total++
+    }
   }
+  return total
 }
 
 function invalid(param: string, problem: string): EngineError {

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { z } from 'zod'
 import { afterReasoning } from '../../../engine/generate/grammar/after-reasoning.ts'
 import { checkSchema } from '../../../engine/generate/grammar/check-schema.ts'
 import { GrammarChecker } from '../../../engine/generate/grammar/checker.ts'
@@ -199,11 +200,19 @@ describe('checkSchema', () => {
     ['a reference to nothing', { $ref: '#/$defs/x' }, 'p.$ref'],
     ['a huge count', { type: 'string', maxLength: 1e9 }, 'p.maxLength'],
     ['repetitions that multiply', { type: 'string', pattern: '(a{1,99}){1,99}' }, 'p.pattern'],
+    ['schemas that must hold together', { allOf: [{ type: 'object' }, {}] }, 'p.allOf'],
     ['a broken pattern', { type: 'string', pattern: '(' }, 'p.pattern'],
     ['a list of properties', { properties: [] }, 'p.properties'],
     ['a place inside', { properties: { a: { items: { type: 7 } } } }, 'p.properties.a.items.type'],
   ])('refuses %s and names the place', (_, schema, param) => {
     expect(() => checkSchema(schema, 'p')).toThrow(expect.objectContaining({ code: 'invalid_schema', param }))
+  })
+
+  it('takes what zod makes of common types', () => {
+    for (const type of [z.uuid(), z.email(), z.iso.datetime(), z.record(z.string(), z.int()), z.ipv4()]) {
+      const schema = z.toJSONSchema(type)
+      expect(checkSchema(schema, 'p')).toBe(schema)
+    }
   })
 
   it('refuses what is too deep, too large or has too many parts', () => {
