@@ -2,6 +2,7 @@ import { readAdapter } from '../adapter/peft.ts'
 import { type ServingModule, servingForm } from '../adapter/serving.ts'
 import type { OpenModel } from '../models/index.ts'
 import type { LinearModule } from '../nn/model-builder.ts'
+import { readWeight as readStoredWeight } from '../quant/packed-layout.ts'
 
 /** One module's part of an adapter: A [rank, in], Bᵀ [rank, out] with alpha / rank in it, and DoRA's factors [out]. */
 export interface AdaptedModule {
@@ -29,7 +30,7 @@ export function loadDecoderAdapter(
   linears: readonly LinearModule[],
   key: string = folder,
 ): DecoderAdapter {
-  const readWeight = (path: string) => model.weights.readFloat32(`${path}.weight`)
+  const readWeight = (path: string) => readStoredWeight(model.weights, `${path}.weight`)
   const served = servingForm(readAdapter(folder), linears, readWeight, model.folder)
   const modules = new Map([...served].map(([path, module]) => [path, adapted(module)] as const))
   const parts = [...modules.values()]

@@ -23,6 +23,7 @@ export function buildDecoderGraph(
   const builder = new ModelBuilder(model.weights, {
     stackedLora: options.adapters === 'none' ? undefined : options.adapters,
     joinProjections: true,
+    packedProducts: true,
   })
   const { g } = builder
   const attention = cachedAttention(builder, model.config)

@@ -1,5 +1,7 @@
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
-import { type OpenModel, openModel } from '../models/index.ts'
+import type { OpenModel } from '../models/index.ts'
 import { causalMask, MASKED } from '../nn/masks.ts'
 import { Session } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
@@ -7,6 +9,7 @@ import { AdapterStack } from './adapter-stack.ts'
 import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
 import { type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
 import { KvCache } from './kv-cache.ts'
+import { openServedBase, type ServedWeights } from './served-base.ts'
 
 export type { DecoderAdapter } from './decoder-adapter.ts'
 
@@ -18,6 +21,10 @@ export interface DecoderOptions {
   threads?: number
   /** Longest context in tokens; at most the model's own. */
   maxPositions?: number
+  /** How the base's linear modules are held; float32 by default. */
+  weights?: ServedWeights
+  /** Where packed weights are kept for the next load; the system's temporary folder by default. */
+  packedFolder?: string
 }
 
 /** The past of a batch as graph inputs; `mask` [batch, 1, 1, 1, places] hides the places that are not filled. */
@@ -78,7 +85,8 @@ export class Decoder {
 
   /** Compiles a Hugging Face folder. Throws on unsupported configs and missing or misshapen weights. */
   static async load(folder: string, options: DecoderOptions = {}): Promise<Decoder> {
-    const model = openModel(folder)
+    const packedFolder = options.packedFolder ?? join(tmpdir(), 'anneal-packed')
+    const model = await openServedBase(folder, options.weights ?? 'float32', packedFolder)
     const maxPositions = Math.min(model.config.maxPositions, options.maxPositions ?? DEFAULT_MAX_POSITIONS)
     const threads = options.threads ?? 0
     const base = await compile(model, { maxPositions, adapters: 'none' }, threads)

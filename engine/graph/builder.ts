@@ -52,7 +52,11 @@ export class GraphBuilder {
   }
 
   /** A constant inside the graph; equal constants are made once. */
-  constant(dtype: 'float32' | 'int64', shape: readonly number[], data: Float32Array | BigInt64Array): Value {
+  constant(
+    dtype: 'float32' | 'int64' | 'uint8',
+    shape: readonly number[],
+    data: Float32Array | BigInt64Array | Uint8Array,
+  ): Value {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
     const key =
       data.length <= 16 ? `${dtype}[${shape.join()}]:${data.join()}` : `large:${this.constants.size}`
@@ -276,6 +280,13 @@ export class GraphBuilder {
     return parts
   }
 
+  MatMulNBits = (
+    x: Value,
+    codes: Value,
+    scales: Value,
+    zeros: Value,
+    attributes: OpAttributes['MatMulNBits'],
+  ) => this.emit('MatMulNBits', [x, codes, scales, zeros], attributes)
   /** int64 index of the largest along `axis`. */
   ArgMax = (x: Value, axis: number) => this.emit('ArgMax', [x], { axis, keepdims: 0 })
 

@@ -72,6 +72,8 @@ export interface OpAttributes {
   Gemm: { transA: 0 | 1; transB: 0 | 1; alpha: number }
   MatMul: None
   FusedMatMul: { transA: 0 | 1; transB: 0 | 1; alpha: number }
+  /** x [rows, K] · Wᵀ of W [N, K] in blocks of unsigned integers. Level 4 rounds x to 8 bits. */
+  MatMulNBits: { K: number; N: number; bits: 4 | 8; block_size: number; accuracy_level: 0 | 4 }
   SimplifiedLayerNormalization: { axis: number; epsilon: number }
   /** rotary_embedding_dim 0 rotates whole heads, whose width the tables tell; num_heads is then 0, too. */
   RotaryEmbedding: { interleaved: 0 | 1; num_heads: number; rotary_embedding_dim: number }
@@ -166,6 +168,10 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   Gemm: { domain: '', infer: inferGemm },
   MatMul: { domain: '', infer: (inputs) => inferMatMul(inputs, { transA: 0, transB: 0 }) },
   FusedMatMul: { domain: 'com.microsoft', infer: inferMatMul },
+  MatMulNBits: {
+    domain: 'com.microsoft',
+    infer: ([x], { N }) => [{ dtype: 'float32', shape: [...x!.shape.slice(0, -1), N] }],
+  },
   SimplifiedLayerNormalization: {
     domain: '',
     infer: ([x]) => [

@@ -85,13 +85,20 @@ export function languageModelHead(m: ModelBuilder, config: DecoderConfig, hidden
 /** The head as a function of hidden states [rows, hidden]; its weight is widened once, however often it is used. */
 export function modelHead(m: ModelBuilder, config: DecoderConfig): (hidden: Value) => Value {
   const { names, vocabSize, hiddenSize, logitSoftCap: cap } = config
-  const path = config.tieWordEmbeddings ? names.embedding : names.head
-  const stored = m.floatParameter(`${path}.weight`, [vocabSize, hiddenSize])
-  const weight = config.normalizeHead ? unitRows(m, stored, hiddenSize) : stored
+  const module = { path: names.head, inFeatures: hiddenSize, outFeatures: vocabSize }
+  let weight: Value | undefined
   return (hidden) => {
-    const logits = m.g.Gemm(hidden, weight, { transB: 1 })
+    weight ??= m.hasPackedHead(module) ? undefined : headWeight(m, config)
+    const logits = weight ? m.g.Gemm(hidden, weight, { transB: 1 }) : m.packedHead(hidden, module)
     return cap === null ? logits : softCap(m, m.g.Mul(logits, m.g.scalar(1 / cap)), cap)
   }
+}
+
+function headWeight(m: ModelBuilder, config: DecoderConfig): Value {
+  const { names, vocabSize, hiddenSize, tieWordEmbeddings, normalizeHead } = config
+  const path = tieWordEmbeddings ? names.embedding : names.head
+  const stored = m.floatParameter(`${path}.weight`, [vocabSize, hiddenSize])
+  return normalizeHead ? unitRows(m, stored, hiddenSize) : stored
 }
 
 /** w / ‖w‖ for each row: a norm with rms(w) = ‖w‖ / √width. */

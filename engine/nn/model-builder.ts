@@ -4,6 +4,7 @@ import { type PackedLayout, packedLayout } from '../quant/packed-layout.ts'
 import type { DType } from '../tensor.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
 import { adaptedLinear, type LoraTarget } from './lora.ts'
+import { hasPackedProduct, packedProduct } from './packed-product.ts'
 import { packedWeight } from './packed-weight.ts'
 
 export type { LoraTarget } from './lora.ts'
@@ -31,6 +32,8 @@ export interface ModelBuilderOptions {
   readonly lora?: (module: LinearModule) => LoraTarget | undefined
   /** Adapters that are fed at run time, each row of a batch its own; instead of `lora`. */
   readonly stackedLora?: 'plain' | 'scaled' | undefined
+  /** Multiply with packed integers as they are, rounding activations to 8 bits; else they are widened first. */
+  readonly packedProducts?: boolean
   /** Compute projections of one input in one product, where they have no adapters. */
   readonly joinProjections?: boolean
   /** Parts into which the loss is cut, so that fewer logits are in memory at a time; 1 when left out. */
@@ -110,6 +113,16 @@ export class ModelBuilder {
     return this.folder.has(name)
   }
 
+  /** Bytes of a tensor in the file. */
+  storedBytes(name: string): number {
+    return this.folder.entry(name).byteLength
+  }
+
+  /** A tensor's bytes as they stand in the file. */
+  rawBytes(name: string): Uint8Array {
+    return this.folder.readRaw(name)
+  }
+
   /** A tensor of a packed base as a constant of the given type, in the given shape where that isn't the file's. */
   stored(name: string, dtype: DType, shape: readonly number[] = this.folder.entry(name).shape): Value {
     const known = this.loaded.get(name)
@@ -170,14 +183,42 @@ export class ModelBuilder {
     this.linears.push(module)
     this.linearInputs.set(path, x)
     return g.scope(path, () => {
-      const weight = this.floatParameter(`${path}.weight`, [outFeatures, inFeatures])
       const bias = options.bias ? this.floatParameter(`${path}.bias`, [outFeatures]) : undefined
       const offset = options.addend && bias ? g.Add(options.addend, bias) : (options.addend ?? bias)
-      const product = (c?: Value) => g.Gemm(x, weight, { transB: 1 }, c)
-      if (this.stacked) return this.stacked.linear(x, module, product, offset)
       const target = this.options.lora?.(module)
-      return target ? adaptedLinear(this, x, { weight, offset }, module, target) : product(offset)
+      if (target) {
+        const weight = this.floatParameter(`${path}.weight`, [outFeatures, inFeatures])
+        return adaptedLinear(this, x, { weight, offset }, module, target)
+      }
+      const product = this.product(x, [module])
+      if (this.stacked) return this.stacked.linear(x, module, product, offset)
+      return product(offset)
     })
+  }
+
+  /** Whether the output head is packed and multiplied as it is, by packedHead. */
+  hasPackedHead(module: LinearModule): boolean {
+    const { packed, options } = this
+    return packed !== undefined && options.packedProducts === true && hasPackedProduct(this, [module], packed)
+  }
+
+  /** x·Wᵀ of the output head. */
+  packedHead(x: Value, module: LinearModule): Value {
+    return packedProduct(this, x, [module], this.packed!)
+  }
+
+  /** x·Wᵀ (+ c) over the weights of modules, one below the other. */
+  private product(x: Value, modules: readonly LinearModule[]): (c?: Value) => Value {
+    const { g, packed } = this
+    if (packed && this.options.packedProducts && hasPackedProduct(this, modules, packed)) {
+      const product = packedProduct(this, x, modules, packed)
+      return (c) => (c ? g.Add(product, c) : product)
+    }
+    const weights = modules.map(({ path, inFeatures, outFeatures }) =>
+      this.floatParameter(`${path}.weight`, [outFeatures, inFeatures]),
+    )
+    const weight = weights.length === 1 ? weights[0]! : g.Concat(weights, 0)
+    return (c) => g.Gemm(x, weight, { transB: 1 }, c)
   }
 
   /**
@@ -191,15 +232,11 @@ export class ModelBuilder {
   ): readonly Value[] {
     const { g } = this
     this.linears.push(...modules)
-    const joined = (suffix: string, shape: (module: LinearModule) => readonly number[]) =>
-      g.Concat(
-        modules.map((module) => this.floatParameter(`${module.path}.${suffix}`, shape(module))),
-        0,
-      )
     return g.scope(modules.map(({ path }) => path).join('+'), () => {
-      const weight = joined('weight', ({ inFeatures, outFeatures }) => [outFeatures, inFeatures])
-      const bias = options.bias ? joined('bias', ({ outFeatures }) => [outFeatures]) : undefined
-      const product = g.Gemm(x, weight, { transB: 1 }, bias)
+      const biases = options.bias
+        ? modules.map(({ path, outFeatures }) => this.floatParameter(`${path}.bias`, [outFeatures]))
+        : []
+      const product = this.product(x, modules)(biases.length > 0 ? g.Concat(biases, 0) : undefined)
       return g.Split(
         product,
         1,

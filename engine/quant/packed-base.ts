@@ -18,6 +18,10 @@ export interface PackOptions {
   readonly scheme: WeightScheme
   /** Where the packed file goes; it is made. */
   readonly folder: string
+  /** Weights of a row that share a scale; BLOCK_SIZE by default. Codebooks keep their own. */
+  readonly blockSize?: number
+  /** Pack the output head as well, at 8 bits: training reads it rarely, serving for every token. */
+  readonly head?: boolean
   readonly signal?: AbortSignal
   readonly onProgress?: (done: number, total: number) => void
 }
@@ -33,10 +37,13 @@ export interface PackOptions {
 export async function packBase(base: BaseModel, options: PackOptions): Promise<BaseModel> {
   const { folder, signal, onProgress } = options
   const modules = baseLinearModules(base)
-  const layout = layoutOf(base, options.scheme)
+  const layout = layoutOf(base, options)
   const paths = new Set(modules.map(({ path }) => path))
-  const kept = [...base.weights.entries.values()].filter(({ name }) => !isPartOf(name, paths))
+  const head = options.head ? headOf(base) : undefined
+  if (head) paths.add(head.path)
   const packers = modules.map((module) => packer(base, module, layout))
+  if (head) packers.push(packer(base, head, { ...layout, scheme: 'int8' }))
+  const kept = [...base.weights.entries.values()].filter(({ name }) => !isPartOf(name, paths))
   mkdirSync(folder, { recursive: true })
   const planned = [
     ...kept.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
@@ -69,12 +76,25 @@ interface Packer {
 
 interface Size {
   readonly path: string
+  /** The tensor that is packed, where it isn't path.weight. */
+  readonly source?: string
   readonly inFeatures: number
   readonly outFeatures: number
 }
 
-function layoutOf({ quantization }: BaseModel, scheme: WeightScheme): PackedLayout {
-  if (!quantization) return { scheme, blockSize: BLOCK_SIZE }
+/** The output head as a linear module of its own; a tied one keeps its table for the embedding. */
+function headOf({ config, quantization }: BaseModel): Size | undefined {
+  const { names, hiddenSize, vocabSize, tieWordEmbeddings, normalizeHead } = config
+  if (quantization || normalizeHead) return undefined
+  const source = `${tieWordEmbeddings ? names.embedding : names.head}.weight`
+  return { path: names.head, source, inFeatures: hiddenSize, outFeatures: vocabSize }
+}
+
+function layoutOf(
+  { quantization }: BaseModel,
+  { scheme, blockSize = BLOCK_SIZE }: PackOptions,
+): PackedLayout {
+  if (!quantization) return { scheme, blockSize }
   return { scheme: quantization.bits === 4 ? 'int4' : 'int8', blockSize: quantization.groupSize }
 }
 
@@ -138,13 +158,13 @@ function packByCodebook(base: BaseModel, size: Size, table: Float32Array): Packe
 /** A module's weight as blocks: as the checkpoint has packed it, or rounded to the nearest now. */
 function readBlocks(
   base: BaseModel,
-  { path, inFeatures, outFeatures }: Size,
+  { path, source, inFeatures, outFeatures }: Size,
   bits: 4 | 8,
   blockSize: number,
 ) {
   const { quantization, weights } = base
   if (!quantization) {
-    const values = weights.readFloat32(`${path}.weight`)
+    const values = weights.readFloat32(source ?? `${path}.weight`)
     const options = { bits, rows: outFeatures, columns: inFeatures, blockSize, symmetric: bits === 8 }
     return { blocks: quantizeIntBlocks(values, options), order: undefined }
   }
