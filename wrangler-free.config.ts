@@ -61,6 +61,20 @@ const config: ConfigInput = {
     loadedModels: 1,
     /** Ids of models that are loaded at the start; /health answers 503 until they are. */
     preload: [],
+    /** How long an unused model stays in memory: minutes, or 'forever'. */
+    keepAliveMinutes: 5,
+    /** How bases are served: 'float32' as they are, 'int8' or 'int4' smaller and faster (npm run bench:quality). */
+    weights: 'float32',
+    /** The same for single models, by id. */
+    modelWeights: {},
+    /** Requests that one model answers at the same time; the others wait in line. */
+    concurrent: 8,
+    /** Memory for keys and values of the requests that one model answers. */
+    kvBytes: 1024 ** 3,
+    /** Memory for those of earlier prompts and answers, which are not computed again. */
+    prefixBytes: 256 * 1024 ** 2,
+    /** Adapters of one model that stay in memory, the last used ones. */
+    loadedAdapters: 16,
   },
 }
 

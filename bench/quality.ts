@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Decoder } from '../engine/generate/decoder.ts'
-import { SERVED_WEIGHTS, type ServedWeights } from '../engine/generate/served-base.ts'
+import { SERVED_WEIGHTS, type ServedWeights } from '../engine/generate/served-weights.ts'
 import { loadTokenizer } from '../engine/text/tokenizer.ts'
 import { realModelFolder } from './model-folder.ts'
 

@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events'
 import { mkdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { type Logger, pino } from 'pino'
 import { z } from 'zod'
 import { EngineError } from '../engine/errors.ts'
@@ -57,6 +57,14 @@ export function openApplication(
     maxLoaded: chat.loadedModels,
     maxPositions: limits.contextTokens,
     maxQueue: limits.queuedChats,
+    maxRunning: chat.concurrent,
+    kvBytes: chat.kvBytes,
+    prefixBytes: chat.prefixBytes,
+    maxAdapters: chat.loadedAdapters,
+    idleMinutes: chat.keepAliveMinutes === 'forever' ? Infinity : chat.keepAliveMinutes,
+    weights: chat.weights,
+    weightsOf: (folder) => chat.modelWeights[basename(folder)],
+    packedFolder: join(directories.saves, '.packed'),
     logger,
   })
   const closing = new AbortController()

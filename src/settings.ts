@@ -5,6 +5,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { tsImport } from 'tsx/esm/api'
 import { z } from 'zod'
 import { EngineError } from '../engine/errors.ts'
+import { SERVED_WEIGHTS } from '../engine/generate/served-weights.ts'
 
 const count = z.number().int()
 const path = z.string().min(1)
@@ -73,6 +74,13 @@ export const configSchema = z.strictObject({
       threads: count.min(0).max(1024).default(0),
       loadedModels: count.min(1).max(64).default(1),
       preload: z.array(z.string().min(1)).default([]),
+      keepAliveMinutes: z.union([z.number().min(0), z.literal('forever')]).default(5),
+      weights: z.enum(SERVED_WEIGHTS).default('float32'),
+      modelWeights: z.record(z.string(), z.enum(SERVED_WEIGHTS)).default({}),
+      concurrent: count.min(1).max(256).default(8),
+      kvBytes: count.min(2 ** 20).default(2 ** 30),
+      prefixBytes: count.min(0).default(2 ** 28),
+      loadedAdapters: count.min(1).max(10_000).default(16),
     })
     .prefault({}),
   /** Where report_to sends a run's curves. Clients may only choose among what is set up here. */

@@ -9,7 +9,8 @@ import { AdapterStack } from './adapter-stack.ts'
 import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
 import { type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
 import { KvCache } from './kv-cache.ts'
-import { openServedBase, type ServedWeights } from './served-base.ts'
+import { openServedBase } from './served-base.ts'
+import type { ServedWeights } from './served-weights.ts'
 
 export type { DecoderAdapter } from './decoder-adapter.ts'
 

@@ -5,10 +5,7 @@ import type { OpenModel } from '../models/index.ts'
 import { packBase } from '../quant/packed-base.ts'
 import { openBase } from '../quant/source.ts'
 import { WEIGHTS_FILE, WeightFolder } from '../weights/weight-folder.ts'
-
-/** How a served base's linear modules are held: as they are, or rounded to 8 or 4 bits in blocks of a row. */
-export const SERVED_WEIGHTS = ['float32', 'int8', 'int4'] as const
-export type ServedWeights = (typeof SERVED_WEIGHTS)[number]
+import type { ServedWeights } from './served-weights.ts'
 
 /** Weights of a row that share a scale: with 64, 4 bits lose twice as much (docs/LOG.md). */
 const BLOCK = 32

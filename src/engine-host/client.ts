@@ -17,6 +17,8 @@ export interface EngineHostsOptions extends EngineLimits {
   idleMinutes?: number
   /** Base models in memory at the same time; 1 by default. Another one takes the place of the longest unused. */
   maxLoaded?: number
+  /** How the weights of single models are held, where not as `weights` says. */
+  weightsOf?: (baseFolder: string) => EngineLimits['weights']
   logger?: HostLogger
 }
 
@@ -141,13 +143,13 @@ export class EngineHosts {
 
   /** Starts a child; undefined when all places are taken, also by children that are still on their way out. */
   #load(baseFolder: string): Entry | undefined {
-    const { maxLoaded = 1, logger, threads, maxPositions, maxQueue } = this.#options
+    const { idleMinutes: _, maxLoaded = 1, weightsOf, logger, ...limits } = this.#options
     if (this.#entries.size + this.#leaving.size >= maxLoaded) return undefined
     const entry: Entry = {
       lastUsedAt: new Date(),
       process: new EngineProcess({
         baseFolder,
-        limits: { threads, maxPositions, maxQueue },
+        limits: { ...limits, weights: weightsOf?.(baseFolder) ?? limits.weights },
         logger,
         onIdle: () => this.#startIdleTimer(entry),
         onGone: () => this.#forget(entry),

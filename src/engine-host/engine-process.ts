@@ -115,8 +115,8 @@ export class EngineProcess {
   generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<AnswerEvent, void, void> {
     if (signal.aborted) throw cancelledError()
     if (this.#state === 'closing') throw new EngineError('unavailable', 'model_unloaded', UNLOADED)
-    const maxQueue = this.#options.limits.maxQueue ?? DEFAULT_MAX_QUEUE
-    if (this.#streams.size >= DEFAULT_MAX_RUNNING + maxQueue) throw queueFullError(maxQueue)
+    const { maxQueue = DEFAULT_MAX_QUEUE, maxRunning = DEFAULT_MAX_RUNNING } = this.#options.limits
+    if (this.#streams.size >= maxRunning + maxQueue) throw queueFullError(maxQueue)
     const id = this.#nextId++
     const queue = new EventQueue<AnswerEvent>()
     this.#streams.set(id, queue)

@@ -25,8 +25,8 @@ export class LoadedModel {
   private constructor(folder: string, decoder: Decoder, reader: RequestReader, limits: EngineLimits) {
     this.#decoder = decoder
     this.#reader = reader
-    this.#adapters = new AdapterCache(decoder)
-    this.scheduler = new Scheduler(decoder, { maxQueue: limits.maxQueue })
+    this.#adapters = new AdapterCache(decoder, limits.maxAdapters)
+    this.scheduler = new Scheduler(decoder, limits)
     const { maxPositions } = this.scheduler
     reader.maxTokens = maxPositions
     this.#encoder = new Encoder(folder, { threads: limits.threads, maxTokens: maxPositions })

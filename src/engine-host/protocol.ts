@@ -1,6 +1,7 @@
 import { EngineError, type ErrorKind } from '../../engine/errors.ts'
 import type { SamplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationEvent } from '../../engine/generate/sequence.ts'
+import type { ServedWeights } from '../../engine/generate/served-weights.ts'
 import type { TemplateMessage } from '../../engine/text/chat-template.ts'
 import type { OutputPart } from '../../engine/text/output-parser.ts'
 import type { ToolChoice, ToolDefinition } from '../../engine/text/tools.ts'
@@ -118,6 +119,17 @@ export interface EngineLimits {
   maxPositions?: number
   /** Requests that may wait, beyond those in progress. */
   maxQueue?: number
+  /** Requests that share the batch. */
+  maxRunning?: number
+  /** Memory for keys and values of running requests, and of earlier ones. */
+  kvBytes?: number
+  prefixBytes?: number
+  /** Adapters that stay in memory. */
+  maxAdapters?: number
+  /** How the base's weights are held. */
+  weights?: ServedWeights
+  /** Where packed weights are kept for the next load. */
+  packedFolder?: string
 }
 
 /** From the server to the child. `load` comes first and once. */
