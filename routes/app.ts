@@ -14,6 +14,7 @@ import { fineTuningRoutes } from './fine-tuning.ts'
 import { hubRoutes } from './hub.ts'
 import { importRoutes } from './imports.ts'
 import { checkJson } from './json-body.ts'
+import { loraAdapterRoutes } from './lora-adapters.ts'
 import { mergeRoutes } from './merges.ts'
 import { modelRoutes } from './models.ts'
 import { ollamaRoutes } from './ollama.ts'
@@ -76,6 +77,7 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.route('/', embeddingRoutes(services.embeddings))
   app.route('/', textRoutes(services.text))
   app.route('/', modelRoutes(services.models))
+  app.route('/', loraAdapterRoutes(services.models))
   app.route('/', trainingRoutes(services.training, streams))
   app.route('/', datasetRoutes(services.datasets, options.maxUploadBytes))
   app.route('/', mergeRoutes(services.merges, streams))

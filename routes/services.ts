@@ -183,6 +183,10 @@ export interface DatasetService {
 export interface ModelService {
   list(): Promise<Model[]>
   get(id: string): Promise<Model>
+  /** Has an adapter's model in memory before the first request; 'conflict' where it is there already. */
+  loadAdapter(id: string): Promise<void>
+  /** Lets an adapter's model go from memory; 'not_found' where it isn't there. */
+  unloadAdapter(id: string): Promise<void>
   /** Removes a run's, checkpoint's, merge's or export's model. A base: 'refused'. One in use by a job: 'conflict'. */
   delete(id: string): Promise<void>
 }

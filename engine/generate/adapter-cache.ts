@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
 import type { Decoder, DecoderAdapter } from './decoder.ts'
@@ -25,12 +25,25 @@ export class AdapterCache {
     this.#capacity = capacity
   }
 
+  has(folder: string): boolean {
+    return this.#entries.has(folder)
+  }
+
+  /** Lets an adapter go; requests that use it keep it until they end. Tells whether it was there. */
+  forget(folder: string): boolean {
+    return this.#entries.delete(folder)
+  }
+
   /**
    * The adapter of a PEFT folder.
    * @throws EngineError not_found 'adapter_not_found' when a file is missing, and what loadAdapter throws.
    */
   async get(folder: string): Promise<DecoderAdapter> {
     const fingerprint = await fingerprintOf(folder)
+    // Off the step path: what is parsed below at one go comes from memory then.
+    if (this.#entries.get(folder)?.fingerprint !== fingerprint) {
+      await Promise.all(ADAPTER_FILES.map((name) => readFile(join(folder, name))))
+    }
     const known = this.#entries.get(folder)
     this.#entries.delete(folder)
     const adapter =

@@ -58,7 +58,7 @@ function parseQuantization(raw: RawConfig): SourceQuantization | null {
   return { method, bits, groupSize, zerosMinusOne: format === 'gptq' }
 }
 
-/** A weight [out, in] for every packed module, as if it were stored in float16; other tensors as they are. */
+/** A weight [out, in] in place of every packed module's parts, as if it were float16; other tensors as they are. */
 function denseEntries({ weights, quantization }: BaseModel): Map<string, TensorEntry> {
   const dense = new Map(weights.entries)
   if (!quantization) return dense
@@ -68,6 +68,7 @@ function denseEntries({ weights, quantization }: BaseModel): Map<string, TensorE
     const [rows, columns] = entry.shape as [number, number]
     const shape = quantization.method === 'gptq' ? [columns, rows * perWord] : [columns * perWord, rows]
     const weight = name.replace(/qweight$/, 'weight')
+    for (const part of ['qweight', 'qzeros', 'scales', 'g_idx']) dense.delete(name.replace(/qweight$/, part))
     dense.set(weight, { ...entry, name: weight, dtype: 'F16', shape })
   }
   return dense
@@ -83,10 +84,8 @@ export function baseLinearModules(base: BaseModel): readonly LinearModule[] {
 
 /** Weights of all tensors, a packed one counting as what it stands for. */
 export function baseParameterCount(base: BaseModel): number {
-  const packed = /\.(qweight|qzeros|scales|g_idx)$/
   let count = 0
-  for (const { name, shape } of denseEntries(base).values()) {
-    if (base.quantization && packed.test(name)) continue
+  for (const { shape } of denseEntries(base).values()) {
     count += shape.reduce((product, length) => product * length, 1)
   }
   return count

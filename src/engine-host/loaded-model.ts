@@ -30,7 +30,7 @@ export class LoadedModel {
     const { maxPositions } = this.scheduler
     reader.maxTokens = maxPositions
     this.#encoder = new Encoder(folder, { threads: limits.threads, maxTokens: maxPositions })
-    this.#calls = new ModelCalls(reader, this.#encoder, maxPositions)
+    this.#calls = new ModelCalls(reader, this.#encoder, this.#adapters, maxPositions)
   }
 
   /** Loads a Hugging Face folder. @throws EngineError as the tokenizer's and the decoder's loaders do. */

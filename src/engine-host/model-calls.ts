@@ -1,4 +1,5 @@
 import { EngineError } from '../../engine/errors.ts'
+import type { AdapterCache } from '../../engine/generate/adapter-cache.ts'
 import type { Encoder } from '../../engine/generate/encoder.ts'
 import { MAX_TEXT_CHARACTERS } from '../../engine/text/encode-prompt.ts'
 import { showLogprobs } from './answer-stream.ts'
@@ -12,9 +13,11 @@ export class ModelCalls {
   readonly #reader: RequestReader
   readonly #encoder: Encoder
   readonly #maxPositions: number
+  readonly #adapters: AdapterCache
 
-  constructor(reader: RequestReader, encoder: Encoder, maxPositions: number) {
+  constructor(reader: RequestReader, encoder: Encoder, adapters: AdapterCache, maxPositions: number) {
     this.#reader = reader
+    this.#adapters = adapters
     this.#encoder = encoder
     this.#maxPositions = maxPositions
   }
@@ -31,6 +34,13 @@ export class ModelCalls {
         return this.#embed(question)
       case 'score':
         return this.#score(question)
+      case 'loadAdapter': {
+        const wasLoaded = this.#adapters.has(question.adapterFolder)
+        await this.#adapters.get(question.adapterFolder)
+        return { wasLoaded }
+      }
+      case 'unloadAdapter':
+        return { wasLoaded: this.#adapters.forget(question.adapterFolder) }
     }
   }
 

@@ -87,6 +87,9 @@ export type ModelCall =
   | { kind: 'embed'; input: string | readonly number[]; adapterFolder?: string }
   /** The log-probability of each token of a prompt after those before it. */
   | { kind: 'score'; prompt: string | readonly number[]; top: number; adapterFolder?: string }
+  /** Have an adapter in memory before the first request for it, or let it go. */
+  | { kind: 'loadAdapter'; adapterFolder: string }
+  | { kind: 'unloadAdapter'; adapterFolder: string }
 
 export type CallKind = ModelCall['kind']
 
@@ -98,6 +101,9 @@ export interface ModelAnswers {
   embed: { vector: string; promptTokens: number }
   /** One for each token; the first has nothing before it, and `logprob` 0. */
   score: { text: string; tokens: ShownLogprob[] }
+  /** Whether it was in memory before. */
+  loadAdapter: { wasLoaded: boolean }
+  unloadAdapter: { wasLoaded: boolean }
 }
 
 export type ModelAnswer = ModelAnswers[keyof ModelAnswers]

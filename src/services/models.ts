@@ -19,6 +19,20 @@ export function modelService(context: ServiceContext): ModelService {
     async get(id) {
       return toWire(await models.resolve(id, 'id'), hosts.loaded())
     },
+    async loadAdapter(id) {
+      const { baseFolder, adapterFolder } = await adapterOf(context, id)
+      const { wasLoaded } = await hosts.call(baseFolder, { kind: 'loadAdapter', adapterFolder })
+      if (wasLoaded) throw conflict('adapter_loaded', `The adapter ${id} is loaded already.`)
+    },
+    async unloadAdapter(id) {
+      const { baseFolder, adapterFolder } = await adapterOf(context, id)
+      const isBaseLoaded = hosts.loaded().some((engine) => engine.baseFolder === baseFolder)
+      const call = { kind: 'unloadAdapter', adapterFolder } as const
+      if (isBaseLoaded && (await hosts.call(baseFolder, call)).wasLoaded) return
+      throw new EngineError('not_found', 'adapter_not_loaded', `The adapter ${id} is not loaded.`, {
+        param: 'lora_name',
+      })
+    },
     async delete(id) {
       const entry = await models.resolve(id, 'id')
       if (entry.jobId === null) {
@@ -39,6 +53,14 @@ export function modelService(context: ServiceContext): ModelService {
       })
     },
   }
+}
+
+/** @throws EngineError `not_found`, or `invalid` for a model that is no adapter. */
+async function adapterOf({ models }: ServiceContext, id: string) {
+  const { baseFolder, adapterFolder } = await models.resolve(id, 'lora_name')
+  if (adapterFolder !== undefined) return { baseFolder, adapterFolder }
+  const message = `${id} is a whole model and no adapter; it is loaded by its first request.`
+  throw new EngineError('invalid', 'not_an_adapter', message, { param: 'lora_name' })
 }
 
 /** @throws EngineError `conflict` when a waiting or running job reads one of the model's folders. */

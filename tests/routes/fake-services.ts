@@ -381,6 +381,7 @@ class FakeDatasets {
 }
 
 class FakeModels {
+  readonly adapters = new Set<string>()
   readonly ids = new Set(['tiny', 'run-1:ckpt-step-5', 'org/model:tag'])
 
   async list() {
@@ -390,6 +391,16 @@ class FakeModels {
   async get(id: string) {
     if (!this.ids.has(id)) throw new FakeError('not_found', 'model_not_found', `no model ${id}`, 'model')
     return fakeModel(id)
+  }
+
+  async loadAdapter(id: string) {
+    await this.get(id)
+    if (this.adapters.has(id)) throw new FakeError('conflict', 'adapter_loaded', `${id} is loaded.`)
+    this.adapters.add(id)
+  }
+
+  async unloadAdapter(id: string) {
+    if (!this.adapters.delete(id)) throw new FakeError('not_found', 'adapter_not_loaded', `${id} is not.`)
   }
 
   async delete(id: string) {
