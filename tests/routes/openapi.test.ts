@@ -123,6 +123,7 @@ describe('GET /openapi.json', () => {
         "POST /v1/fine_tuning/jobs/{id}/pause",
         "POST /v1/fine_tuning/jobs/{id}/resume",
         "POST /v1/imports/{id}/cancel",
+        "POST /v1/load_lora_adapter",
         "POST /v1/merges",
         "POST /v1/merges/{id}/cancel",
         "POST /v1/models/import",
@@ -131,6 +132,7 @@ describe('GET /openapi.json', () => {
         "POST /v1/training/runs",
         "POST /v1/training/runs/{id}/cancel",
         "POST /v1/training/runs/{id}/resume",
+        "POST /v1/unload_lora_adapter",
       ]
     `)
     for (const operation of Object.values(paths).flatMap((methods) => Object.values(methods))) {
