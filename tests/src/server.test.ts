@@ -109,6 +109,8 @@ describe('the path from a base model to an export', () => {
   it('merges and exports', async () => {
     merge = (await call('POST', '/v1/merges', { model: `${run}:ckpt-step-2` })).body.id
     expect(await finish(`/v1/merges/${merge}`)).toMatchObject({ status: 'succeeded', base: 'tiny' })
+    const published = await call('GET', `/hub/api/models/${merge}`)
+    expect(published.body.siblings).toContainEqual({ rfilename: 'model.safetensors' })
     exported = (await call('POST', '/v1/exports', { model: merge })).body.id
     expect(await finish(`/v1/exports/${exported}`)).toMatchObject({ status: 'succeeded', dtype: 'bfloat16' })
     const { body } = await call('GET', `/v1/exports/${exported}/files`)
