@@ -81,6 +81,13 @@ export interface DecoderConfig {
   readonly names: ModuleNames
 }
 
+/** Units of all mlps that one token goes through in a layer, at most: of the chosen experts where there are some. */
+export function mlpWidth({ experts, intermediateSize, layers }: DecoderConfig): number {
+  if (!experts) return intermediateSize
+  const routed = experts.perToken * experts.intermediateSize
+  return experts.layers.size < layers ? Math.max(routed, intermediateSize) : routed
+}
+
 /** config.json as it stands on disk, in transformers' older form or the one of version 5. */
 export type RawConfig = Record<string, unknown> & { model_type: string }
 

@@ -1,4 +1,5 @@
 import { EngineError } from '../../engine/errors.ts'
+import { mlpWidth } from '../../engine/models/config.ts'
 import type { LinearModule } from '../../engine/nn/model-builder.ts'
 import { packedBytesOf, type WeightScheme } from '../../engine/quant/packed-layout.ts'
 import { type BaseModel, baseLinearModules, baseParameterCount, openBase } from '../../engine/quant/source.ts'
@@ -64,7 +65,8 @@ function measureModel(task: TrainTask): ModelSize {
     // The value head is one weight for each hidden unit and a bias.
     const trainableParameters = planned + (config.stage === 'rm' ? base.config.hiddenSize + 1 : 0)
     const packed = scheme ? { packedBytes: packedTotal(base, scheme, linears) } : {}
-    return { ...base.config, parameters, weightBytes, trainableParameters, ...packed }
+    const intermediateSize = mlpWidth(base.config)
+    return { ...base.config, intermediateSize, parameters, weightBytes, trainableParameters, ...packed }
   } finally {
     base.weights.close()
   }

@@ -4,9 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { mergeAdapter } from '../../engine/adapter/merge.ts'
 import { type LoraModule, peftConfig, writeAdapter } from '../../engine/adapter/peft.ts'
-import { openModel } from '../../engine/models/index.ts'
-import { linearModules } from '../../engine/models/linear-modules.ts'
 import type { LinearModule } from '../../engine/nn/model-builder.ts'
+import { baseLinearModules, openBase } from '../../engine/quant/source.ts'
 import { createRandom } from '../../engine/train/random.ts'
 import { bounded, type Check, exact } from './reference.ts'
 
@@ -18,8 +17,8 @@ const SCALE = 2
  * compared with those of the merged model. Empty for models without experts.
  */
 export function checkExpertAdapter(base: string, python: string, bound: number): Promise<Check[]> {
-  const model = openModel(base)
-  const experts = linearModules(model).filter(({ expert }) => expert)
+  const model = openBase(base)
+  const experts = baseLinearModules(model).filter(({ expert }) => expert)
   model.weights.close()
   return experts.length === 0 ? Promise.resolve([]) : compare(base, experts, python, bound)
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
-import type { DecoderConfig, RawConfig } from '../../../engine/models/config.ts'
+import { type DecoderConfig, mlpWidth, type RawConfig } from '../../../engine/models/config.ts'
 import { familyOf, supportedModelTypes } from '../../../engine/models/index.ts'
 
 const SIZES = {
@@ -175,6 +175,15 @@ describe('variants that are not computed are refused by the name of their field'
     const { param, message } = refusal('mamba', {})
     expect(param).toBe('model_type')
     for (const modelType of supportedModelTypes) expect(message).toContain(modelType)
+  })
+})
+
+describe('mlpWidth', () => {
+  it('is what one token goes through: the chosen experts, or the dense mlp of a layer without them', () => {
+    const experts = { num_experts: 8, num_experts_per_tok: 3, moe_intermediate_size: 20 }
+    expect(mlpWidth(parse('llama'))).toBe(128)
+    expect(mlpWidth(parse('qwen3_moe', experts))).toBe(60)
+    expect(mlpWidth(parse('qwen3_moe', { ...experts, mlp_only_layers: [0] }))).toBe(128)
   })
 })
 
