@@ -21,6 +21,8 @@ export interface RowAdjust {
 export interface OutputTensor extends PlannedTensor {
   byteLength: number
   cast: { from: WeightDType; to: WeightDType } | undefined
+  /** Its name in the source. */
+  from: string
 }
 
 /** Bytes of the source in memory at a time, three times over: one part is read while one is changed and one written. */
@@ -62,7 +64,7 @@ export async function copyTensors(
       buffer = new Uint8Array(Math.max(needed, PART_BYTES))
       buffers[index % PARTS] = buffer
     }
-    return source.readPart(part.tensor.name, part.offset, buffer.subarray(0, needed))
+    return source.readPart(part.tensor.from, part.offset, buffer.subarray(0, needed))
   }
   let writing: Promise<void> = Promise.resolve()
   let reading = read(0)
@@ -84,7 +86,7 @@ export async function copyTensors(
 }
 
 function partsOf(tensor: OutputTensor, source: WeightFolder, adjust: Adjust | undefined): Part[] {
-  const { byteLength } = source.entry(tensor.name)
+  const { byteLength } = source.entry(tensor.from)
   const rows = byteLength === 0 ? 1 : (tensor.shape[0] ?? 1)
   const rowBytes = byteLength / rows
   // A change that wants the whole tensor gets it; a row cannot be parted.
@@ -107,11 +109,11 @@ function convert(
   bytes: Uint8Array,
   adjust: Adjust | undefined,
 ): Uint8Array {
-  const { name, cast, shape } = part.tensor
+  const { name, from, cast, shape } = part.tensor
   if (!cast || (cast.from === cast.to && !adjust)) return bytes
   if (addsInPlace(part, bytes, adjust)) return bytes
   // The attempt in place has spoilt the bytes: the change begins anew, from the source, and says what is wrong.
-  const original = inPlace(part, adjust) ? source.readPartSync(name, part.offset, part.byteLength) : bytes
+  const original = inPlace(part, adjust) ? source.readPartSync(from, part.offset, part.byteLength) : bytes
   const values = decodeFloat32(original, cast.from)
   if (typeof adjust === 'function') adjust(values)
   else adjust?.rows(values, part.firstRow)

@@ -26,8 +26,10 @@ export interface ModelWriteOptions {
   outputFolder: string
   /** Every floating-point tensor is cast to it; without it each keeps its own. */
   dtype?: WeightDType
-  /** By tensor name. */
+  /** By the tensor's name in the output. */
   adjust?: ReadonlyMap<string, Adjust>
+  /** The names under which a tensor is written; its own alone when left out. */
+  namesOf?: (tensor: string) => readonly string[]
   /** Most bytes of tensors in one file, unless a single tensor is larger. */
   shardBytes?: number
   /** Takes the SHA-256 digests of the weight files on the way, for `finish`. */
@@ -53,7 +55,7 @@ export async function writeModel(options: ModelWriteOptions): Promise<number> {
   checkNotQuantized(modelFolder)
   const source = WeightFolder.open(modelFolder)
   try {
-    const shards = planShards(planTensors(source, options.dtype), options.shardBytes ?? DEFAULT_SHARD_BYTES)
+    const shards = planShards(planTensors(source, options), options.shardBytes ?? DEFAULT_SHARD_BYTES)
     const bytes = shards.flat().reduce((sum, tensor) => sum + tensor.byteLength, 0)
     const needed = bytes + smallBytes(modelFolder, shards.flat().length)
     checkFreeSpace(outputFolder, needed)
@@ -73,16 +75,24 @@ export async function writeModel(options: ModelWriteOptions): Promise<number> {
   }
 }
 
-function planTensors(source: WeightFolder, dtype: WeightDType | undefined): OutputTensor[] {
+function planTensors(
+  source: WeightFolder,
+  { dtype, namesOf = (name) => [name] }: ModelWriteOptions,
+): OutputTensor[] {
   const inReadingOrder = [...source.entries.values()].sort((a, b) =>
     a.file === b.file ? a.offset - b.offset : a.file < b.file ? -1 : 1,
   )
-  return inReadingOrder.map(({ name, dtype: stored, shape, byteLength }) => {
-    if (/^([IU]\d+|BOOL)$/.test(stored)) return { name, dtype: stored, shape, byteLength, cast: undefined }
-    const from = source.weightDType(name)
-    const cast = { from, to: dtype ?? from }
+  return inReadingOrder.flatMap(({ name: from, dtype: stored, shape, byteLength }): OutputTensor[] => {
+    const names = namesOf(from)
+    if (/^([IU]\d+|BOOL)$/.test(stored)) {
+      return names.map((name) => ({ name, from, dtype: stored, shape, byteLength, cast: undefined }))
+    }
+    const own = source.weightDType(from)
+    const cast = { from: own, to: dtype ?? own }
     const written = SAFETENSORS_NAMES[cast.to]
-    return { name, dtype: written, shape, byteLength: tensorBytes(written, shape)!, cast }
+    return names.map((name) => {
+      return { name, from, dtype: written, shape, byteLength: tensorBytes(written, shape)!, cast }
+    })
   })
 }
 

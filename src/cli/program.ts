@@ -8,6 +8,7 @@ import { datasetsCommand } from './datasets.ts'
 import { demoCommand } from './demo.ts'
 import { doctorCommand } from './doctor.ts'
 import { evalCommand } from './eval.ts'
+import { expandCommand } from './expand.ts'
 import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
 import { cancelCommand, logsCommand, psCommand, rmCommand } from './jobs.ts'
@@ -43,6 +44,7 @@ export function buildProgram(): Command {
     previewCommand(),
     chatCommand(),
     mergeCommand(),
+    expandCommand(),
     exportCommand(),
     evalCommand(),
     datasetsCommand(),
