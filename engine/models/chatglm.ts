@@ -1,6 +1,6 @@
 import { decoder } from '../nn/decoder-layer.ts'
 import { type RawConfig, unsupportedField } from './config.ts'
-import { decoderConfig } from './decoder-config.ts'
+import { decoderConfig, optionalNumber } from './decoder-config.ts'
 import type { Family } from './family.ts'
 import type { ModuleNames } from './names.ts'
 
@@ -23,15 +23,29 @@ export const chatglm: Family = {
   modelType: 'chatglm',
   parseConfig(raw) {
     refuseVariants(raw)
-    const ratio = typeof raw.rope_ratio === 'number' ? raw.rope_ratio : 1
     const config = decoderConfig(standardFields(raw), {
-      rope: { theta: 10_000 * ratio, partial: 0.5, interleaved: true },
+      rope: { theta: 10_000 * ropeRatio(raw), partial: 0.5, interleaved: true },
     })
     const linear = raw.add_bias_linear === true
     const bias = { queryKeyValue: linear || raw.add_qkv_bias === true, output: linear, mlp: linear }
     return { ...config, bias, names }
   },
   build: decoder,
+}
+
+/**
+ * The factor on rope's base in ChatGLM3 and GLM-4, where it is 50 or more. ChatGLM2-32k divides positions by the same
+ * field, with a small number, and nothing else in the config tells them apart.
+ */
+function ropeRatio(raw: RawConfig): number {
+  const ratio = optionalNumber(raw, 'rope_ratio') ?? 1
+  if (ratio === 1 || ratio >= 32) return ratio
+  throw unsupportedField(
+    raw,
+    'rope_ratio',
+    ratio,
+    '1, and the factors of ChatGLM3 and GLM-4 (50 and more), are',
+  )
 }
 
 /** The same numbers under the names that other families use. */

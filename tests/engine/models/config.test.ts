@@ -161,6 +161,7 @@ describe('variants that are not computed are refused by the name of their field'
     ['chatglm', { ...glm, multi_query_attention: false }, 'multi_query_attention'],
     ['chatglm', { ...glm, original_rope: false }, 'original_rope'],
     ['chatglm', { ...glm, pre_seq_len: 128 }, 'pre_seq_len'],
+    ['chatglm', { ...glm, rope_ratio: 4 }, 'rope_ratio'],
     ['chatglm', { ...glm, quantization_bit: 4 }, 'quantization_bit'],
     ['gemma3', { text_config: { model_type: 'gemma3_text' }, vision_config: {} }, 'text_config'],
     ['qwen2_5_vl', { vision_config: { depth: 32 } }, 'vision_config'],
