@@ -24,7 +24,7 @@ export async function openServedBase(
   const scheme = weights === 'float32' ? 'int8' : weights
   const packed = join(
     packedFolder,
-    `${fingerprint(folder, base.weights)}-${base.quantization ? 'stored' : scheme}`,
+    `${fingerprint(folder, base.weights)}-${base.quantization ? 'stored' : `${scheme}-${BLOCK}`}`,
   )
   if (!existsSync(join(packed, WEIGHTS_FILE))) {
     const temporary = `${packed}.${process.pid}`

@@ -102,7 +102,7 @@ export function sequenceAttention(m: ModelBuilder, form?: MaskForm): AttentionFo
 
 /** The cached form together with the rows that the caller has to keep. */
 export interface CachedAttention extends AttentionForm {
-  /** New keys and values of all layers, [2·layers, batch, kvHeads, seq, headDim]: key, value, key, value… */
+  /** New keys and values of all layers, [2·layers·batch, kvHeads, seq, headDim]: key, value, key, value… */
   present(): Value
 }
 
@@ -122,7 +122,7 @@ export function cachedAttention(m: ModelBuilder, config: DecoderConfig): CachedA
       const shape = ['batch', config.keyValueHeads, 'past', config.headDim]
       const pastKey = g.input(`past_key.${layer}`, 'float32', shape)
       const pastValue = g.input(`past_value.${layer}`, 'float32', shape)
-      for (const row of [key, value]) rows.push(g.Reshape(row, [1, ...row.shape]))
+      rows.push(key, value)
       const overBoth = [pastKey, key].map((keys) => scores(builder, config, query, keys))
       const weights = g.Softmax(g.Add(g.Concat(overBoth, 3, BOTH), maskFor(window)))
       const [overPast, overNew] = g.Split(weights, 3, ['past', 'seq'])

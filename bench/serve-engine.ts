@@ -1,0 +1,59 @@
+/** Anneal's engine alone, for bench:serve. usage: serve-engine.ts FOLDER WEIGHTS THREADS → one JSON object. */
+import { Decoder } from '../engine/generate/decoder.ts'
+import { DEFAULT_SAMPLING } from '../engine/generate/sampling-params.ts'
+import { Scheduler } from '../engine/generate/scheduler.ts'
+import type { ServedWeights } from '../engine/generate/served-weights.ts'
+import { ANSWER_TOKENS, PROMPT_TOKENS, promptTokens } from './serve-load.ts'
+
+const [folder, weights, threads] = process.argv.slice(2)
+const decoder = await Decoder.load(folder!, { threads: Number(threads), weights: weights as ServedWeights })
+await batch(1, 16, 4, 0) // warm
+const decode: Record<string, number> = {}
+for (const context of [128, 512, 2048]) decode[context] = await decodeSpeed(context)
+const prefill = Math.max(await prefillSpeed(1), await prefillSpeed(2))
+const concurrent: Record<string, number> = {}
+for (const count of [1, 8]) concurrent[count] = await batch(count, PROMPT_TOKENS, ANSWER_TOKENS, count)
+await decoder.release()
+console.log(JSON.stringify({ decode, prefill512: prefill, concurrent }))
+
+/** Tokens per second of all answers together. */
+async function batch(count: number, prompt: number, answer: number, seed: number): Promise<number> {
+  const scheduler = new Scheduler(decoder, { prefixBytes: 0 })
+  const start = performance.now()
+  await Promise.all(
+    Array.from({ length: count }, async (_, index) => {
+      for await (const _ of scheduler.submit(request(prompt, answer, 100 * seed + index)));
+    }),
+  )
+  return (1000 * count * answer) / (performance.now() - start)
+}
+
+/** Tokens per second after a context, best of two stretches. */
+async function decodeSpeed(context: number): Promise<number> {
+  const stretch = 32
+  const times: number[] = []
+  for await (const event of new Scheduler(decoder, { prefixBytes: 0 }).submit(
+    request(context, 2 * stretch + 1, context),
+  )) {
+    if (event.type === 'text') times.push(performance.now())
+  }
+  const speeds = [0, stretch].map((from) => (1000 * stretch) / (times[from + stretch]! - times[from]!))
+  return Math.max(...speeds)
+}
+
+async function prefillSpeed(seed: number): Promise<number> {
+  const start = performance.now()
+  await decoder.forward(Int32Array.from(promptTokens(512, seed)), decoder.createCache(512))
+  return (1000 * 512) / (performance.now() - start)
+}
+
+function request(prompt: number, maxTokens: number, seed: number) {
+  return {
+    prompt: Int32Array.from(promptTokens(prompt, seed)),
+    sampling: { ...DEFAULT_SAMPLING, temperature: 0 },
+    maxTokens,
+    stop: [],
+    eosTokenIds: [],
+    text: { push: () => '.', flush: () => '' },
+  }
+}
