@@ -33,12 +33,12 @@ export const gemma3Text: Family = {
 function gemma3Rope(raw: RawConfig, headDim: number, slides: boolean): RopeConfig {
   const kind = slides ? 'sliding_attention' : 'full_attention'
   const options = { headDim, theta: slides ? 10_000 : 1_000_000 }
-  const parameters = raw.rope_parameters
-  if (parameters !== undefined && parameters !== null) {
-    if (typeof parameters !== 'object' || !(kind in parameters)) {
-      throw malformedConfig(raw, `rope_parameters needs ${kind}`)
+  if (raw.rope_parameters) {
+    const { full_attention, sliding_attention } = raw.rope_parameters as Record<string, unknown>
+    if (!full_attention && !sliding_attention) {
+      throw malformedConfig(raw, 'rope_parameters needs full_attention and sliding_attention')
     }
-    const rope = (parameters as Record<string, unknown>)[kind]
+    const rope = slides ? sliding_attention : full_attention
     return parseRopeAt(raw, `rope_parameters.${kind}`, rope, options)
   }
   const old = slides

@@ -199,6 +199,7 @@ describe('malformed configs name what is wrong', () => {
     ['mixtral', { num_local_experts: 2, num_experts_per_tok: 3 }, /num_experts_per_tok 3 of 2/],
     ['glm', { head_dim: 6, partial_rotary_factor: 0.5 }, /3 of 6 dimensions/],
     ['gemma2', { query_pre_attn_scalar: 'no' }, /query_pre_attn_scalar/],
+    ['gemma3_text', { rope_parameters: { rope_theta: 1e6 } }, /rope_parameters needs full_attention/],
   ]
   it.each(cases)('%s with %j', (modelType, fields, message) => {
     expect(refusal(modelType, fields)).toMatchObject({
