@@ -6,29 +6,45 @@ import type { ModelBuilder } from './model-builder.ts'
 /** Extent of the graph's inputs `rows` and `labels`. */
 export const TRAINED = 'trained'
 
+/** What a graph knows of each trained position, [trained]. */
+export interface TokenScores {
+  /** -log softmax(logits)[label]. */
+  readonly losses: Value
+  /** 1 where the label has the highest logit, else 0; it costs nothing where no output reads it. */
+  readonly correct: Value
+}
+
 /**
- * -log softmax(logits)[label] of each trained position, [trained]: only these get logits. `hidden` is [batch*seq, width];
- * the inputs `rows` and `labels`, int64 [trained], name the positions in it and the tokens to predict there. With more
- * than one of the builder's `lossChunks` the input `chunk_sizes` cuts them into so many parts, and no two parts' logits
- * need be in memory together.
+ * Scores the trained positions: only these get logits. `hidden` is [batch*seq, width]; the inputs `rows` and `labels`, int64
+ * [trained], name the positions in it and the tokens to predict there. With more than one of the builder's `lossChunks`
+ * the input `chunk_sizes` cuts them into so many parts, and no two parts' logits need be in memory together.
  */
-export function tokenLosses(m: ModelBuilder, config: DecoderConfig, hidden: Value): Value {
+export function tokenScores(m: ModelBuilder, config: DecoderConfig, hidden: Value): TokenScores {
   const { g } = m
   const rows = g.input('rows', 'int64', [TRAINED])
   const labels = g.input('labels', 'int64', [TRAINED])
   g.bindDim(TRAINED, rows, 0)
   const head = g.scope('lm_head', () => modelHead(m, config))
-  const lossesOf = (states: Value, targets: Value) => {
+  const scoresOf = (states: Value, targets: Value): TokenScores => {
     const logits = g.scope('lm_head', () => head(states))
-    return g.scope('loss', () => g.SoftmaxCrossEntropyLoss(logits, targets)[0])
+    return g.scope('loss', () => ({
+      losses: g.SoftmaxCrossEntropyLoss(logits, targets)[0],
+      correct: g.Cast(g.Equal(g.ArgMax(logits, 1), targets), 'float32'),
+    }))
   }
   const states = g.Gather(hidden, rows)
-  if (m.lossChunks === 1) return lossesOf(states, labels)
+  if (m.lossChunks === 1) return scoresOf(states, labels)
   const sizes = Array.from({ length: m.lossChunks }, (_, chunk) => `trained(${chunk})`)
   const found = g.input('chunk_sizes', 'int64', [m.lossChunks])
   const [stateParts, labelParts] = [g.Split(states, 0, sizes, found), g.Split(labels, 0, sizes, found)]
-  const losses = stateParts.map((part, chunk) => lossesOf(part, labelParts[chunk]!))
-  return g.Concat(losses, 0, TRAINED)
+  const parts = stateParts.map((part, chunk) => scoresOf(part, labelParts[chunk]!))
+  const joined = (of: (scores: TokenScores) => Value) => g.Concat(parts.map(of), 0, TRAINED)
+  return { losses: joined(({ losses }) => losses), correct: joined(({ correct }) => correct) }
+}
+
+/** Only the losses of tokenScores. */
+export function tokenLosses(m: ModelBuilder, config: DecoderConfig, hidden: Value): Value {
+  return tokenScores(m, config, hidden).losses
 }
 
 /**

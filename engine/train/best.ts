@@ -41,8 +41,9 @@ const STAGE_METRICS: Readonly<Record<TrainConfig['stage'], readonly string[]>> =
 
 /** The names that metric_for_best_model may have, without eval_. */
 export function evaluationMetrics(
-  config: Pick<TrainConfig, 'stage' | 'eval_on_each_dataset' | 'eval_dataset'>,
+  config: Pick<TrainConfig, 'stage' | 'compute_accuracy' | 'eval_on_each_dataset' | 'eval_dataset'>,
 ): string[] {
+  const accuracy = config.compute_accuracy ? ['accuracy'] : []
   const sets = config.eval_on_each_dataset ? (config.eval_dataset ?? []) : []
-  return ['loss', ...STAGE_METRICS[config.stage], ...sets.map((name) => `${name}_loss`)]
+  return ['loss', ...accuracy, ...STAGE_METRICS[config.stage], ...sets.map((name) => `${name}_loss`)]
 }

@@ -166,6 +166,10 @@ export const trainConfigSchema = z.object({
     .optional()
     .describe('Steps between evaluations; logging_steps when left out.'),
 
+  compute_accuracy: z
+    .boolean()
+    .default(false)
+    .describe('Stages sft and pt: log how many trained tokens are the first choice of the model.'),
   eval_on_each_dataset: z
     .boolean()
     .default(false)

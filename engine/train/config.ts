@@ -212,6 +212,9 @@ function stageContradictions(config: z.output<typeof trainConfigSchema>): Proble
   if (config.packing && stage !== 'sft' && stage !== 'pt') {
     problems.push(invalid('packing', '`packing` is only valid for the stages sft and pt.'))
   }
+  if (config.compute_accuracy && stage !== 'sft' && stage !== 'pt') {
+    problems.push(invalid('compute_accuracy', '`compute_accuracy` is only valid for the stages sft and pt.'))
+  }
   if (config.dpo_label_smoothing > 0 && config.pref_loss !== 'sigmoid') {
     problems.push(
       invalid('dpo_label_smoothing', '`dpo_label_smoothing` is only valid for sigmoid loss function.'),

@@ -242,6 +242,7 @@ const NEUTRAL: ReadonlySet<string> = new Set<keyof TrainConfig>([
   'do_eval',
   'eval_strategy',
   'eval_steps',
+  'compute_accuracy',
   'eval_on_each_dataset',
   'load_best_model_at_end',
   'metric_for_best_model',

@@ -1,6 +1,7 @@
-import { tokenLosses } from '../../nn/loss.ts'
+import { tokenScores } from '../../nn/loss.ts'
 import { collate, labelFeeds, trainedTokenCount } from '../../text/batch.ts'
 import type { EncodedExample } from '../../text/conversation.ts'
+import { tally } from './metrics.ts'
 import type { Objective } from './objective.ts'
 
 /** Stages pt and sft: the mean of -log p(token) over the trained tokens. */
@@ -9,8 +10,18 @@ export const languageModel: Objective<EncodedExample> = {
   weigh: trainedTokenCount,
   collate,
   build(m, config, hidden, weight) {
-    const losses = tokenLosses(m, config, hidden)
+    const { losses } = tokenScores(m, config, hidden)
     return { loss: m.g.Mul(m.g.ReduceSum(losses, [0], 0), weight), values: {} }
   },
   feeds: labelFeeds,
+}
+
+/** The same, and how many of the trained tokens are the model's own first choice. */
+export const languageModelWithAccuracy: Objective<EncodedExample> = {
+  ...languageModel,
+  build(m, config, hidden, weight) {
+    const { losses, correct } = tokenScores(m, config, hidden)
+    return { loss: m.g.Mul(m.g.ReduceSum(losses, [0], 0), weight), values: { correct } }
+  },
+  metrics: (_batch, { correct }) => ({ accuracy: tally(correct!) }),
 }

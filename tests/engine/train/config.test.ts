@@ -140,6 +140,7 @@ describe('a training configuration', () => {
 describe('stages and evaluations', () => {
   it.each([
     [{ stage: 'dpo', packing: true }, 'packing'],
+    [{ stage: 'dpo', compute_accuracy: true }, 'compute_accuracy'],
     [{ stage: 'rm', train_on_prompt: true }, 'train_on_prompt'],
     [{ stage: 'kto', mask_history: true }, 'mask_history'],
     [{ stage: 'dpo', pref_loss: 'ipo', dpo_label_smoothing: 0.1 }, 'dpo_label_smoothing'],

@@ -18,14 +18,14 @@ afterAll(async () => {
 })
 
 /** A step of a stage with its objective; `method` is full or a fresh adapter. */
-async function stageStep(fields: Record<string, unknown>, method: TrainingMethod = lora) {
+async function stageStep(fields: Record<string, unknown>, method: TrainingMethod = lora, lossChunks = 1) {
   const objective = objectiveOf(parseTrainConfig({ model: 'tiny', dataset: 'set', ...fields }))
   const model = openModel(folder)
   const initializeMethod =
     method.kind === 'full' ? (name: string) => model.weights.readFloat32(name) : initializeLora(1)
   const initialize = (name: string, shape: readonly number[]) =>
     objective.initialize?.(name, shape, 1) ?? initializeMethod(name, shape)
-  const step = await CompiledStep.create(model, { method, objective, maxLength: 64, initialize })
+  const step = await CompiledStep.create(model, { method, objective, maxLength: 64, initialize, lossChunks })
   opened.push(step)
   const run = async (batches: readonly TrainExample[][]) => {
     const sums = await accumulateGradients(step, batches, objective, { padId: 0, random: createRandom(1) })
@@ -148,5 +148,33 @@ describe('a reward', () => {
     expect(together.gradients[index]!.some((value) => value !== 0)).toBe(true)
     const bias = step.parameters.findIndex(({ name }) => name === 'v_head.summary.bias')
     expect(Math.abs(together.gradients[bias]![0]!)).toBeLessThan(1e-6)
+  })
+})
+
+describe('token accuracy', () => {
+  it('grows to one when the model has learned its examples by heart, and is evaluated alike', async () => {
+    const examples = [sequence(6, 1), sequence(4, 2)]
+    const { step, objective, run, descend } = await stageStep({ compute_accuracy: true }, { kind: 'full' })
+    const first = await run([examples])
+    expect(first.means.accuracy).toBeLessThan(1)
+    for (let i = 0; i < 60; i++) descend((await run([examples])).gradients, 0.3)
+    const { means } = await run([examples])
+    expect(means.accuracy).toBe(1)
+    const evaluated = await evaluate(step, [{ examples }], objective, { batchSize: 1, padId: 0 })
+    expect(evaluated.eval_accuracy).toBe(1)
+  })
+
+  it('is the same where the loss is cut into parts', async () => {
+    const examples = [sequence(6, 1), sequence(5, 2), sequence(7, 3)]
+    const accuracies: number[] = []
+    for (const chunks of [1, 4]) {
+      const { run, descend } = await stageStep({ compute_accuracy: true }, { kind: 'full' }, chunks)
+      for (let i = 0; i < 12; i++) descend((await run([examples])).gradients, 0.2)
+      const { means, metrics } = await run([examples])
+      expect(metrics.accuracy!.count).toBe(18)
+      accuracies.push(means.accuracy!)
+    }
+    expect(accuracies[0]).toBeGreaterThan(0)
+    expect(accuracies[1]).toBe(accuracies[0])
   })
 })
