@@ -1,4 +1,5 @@
 import { EngineError } from '../errors.ts'
+import type { WeightDType } from '../weights/dtypes.ts'
 import { readModelConfig } from '../weights/model-files.ts'
 import { type Adjust, type ByteProgress, type RowAdjust, writeModel } from '../weights/model-writer.ts'
 import { WeightFolder } from '../weights/safetensors.ts'
@@ -14,6 +15,8 @@ export interface MergeOptions {
   adjust?: ReadonlyMap<string, Adjust>
   /** Must not exist, or be empty. */
   outputFolder: string
+  /** Every tensor is cast to it; without it each keeps its own. */
+  dtype?: WeightDType | undefined
   /** Most bytes of tensors in one file; 5 GB by default. */
   shardBytes?: number
   /** Takes the SHA-256 digests of the weight files on the way, for `finish`. */

@@ -11,6 +11,7 @@ import { unpackGptq } from './gptq-reader.ts'
 import { packedBytes, quantizeIntBlocks } from './int-blocks.ts'
 import { quantizeByCodebook } from './nf4.ts'
 import { BLOCK_SIZE, CODEBOOKS, type PackedLayout, type WeightScheme } from './packed-layout.ts'
+import { codebookBlock } from './round-trip.ts'
 import { type BaseModel, baseLinearModules } from './source.ts'
 
 export interface PackOptions {
@@ -137,7 +138,7 @@ function packByCodebook(base: BaseModel, size: Size, table: Float32Array): Packe
   const { path, inFeatures, outFeatures } = size
   const name = `${path}.weight`
   const count = inFeatures * outFeatures
-  const blockSize = greatestCommonDivisor(BLOCK_SIZE, inFeatures)
+  const blockSize = codebookBlock(inFeatures)
   if (count % 2 === 1) {
     throw new EngineError('unsupported', 'weight_unpackable', `${name} has an odd number of weights`)
   }
@@ -227,8 +228,4 @@ function placesOf(order: Int32Array): BigInt64Array {
 
 function bytesOf(values: Float32Array | BigInt64Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-}
-
-function greatestCommonDivisor(a: number, b: number): number {
-  return b === 0 ? a : greatestCommonDivisor(b, a % b)
 }

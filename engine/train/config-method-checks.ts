@@ -16,7 +16,14 @@ type Rule = [field: string, applies: boolean, message: string]
 
 function methodProblems(config: Parsed): Rule[] {
   const { finetuning_type: type } = config
-  const forLora = ['use_rslora', 'use_dora', 'loraplus_lr_ratio', 'pissa_init', 'additional_target'] as const
+  const forLora = [
+    'use_rslora',
+    'use_dora',
+    'loraplus_lr_ratio',
+    'pissa_init',
+    'loftq_init',
+    'additional_target',
+  ] as const
   const adapters = config.adapter_name_or_path ?? []
   const goesOn = adapters.length > 0 && !config.create_new_adapter
   const isQuantized = config.quantization_bit !== undefined
@@ -44,6 +51,21 @@ function methodProblems(config: Parsed): Rule[] {
       'pissa_init',
       config.pissa_init && goesOn,
       '`pissa_init` begins a new adapter: set `create_new_adapter`, or leave it out to go on with the given one.',
+    ],
+    [
+      'loftq_init',
+      config.loftq_init && goesOn,
+      '`loftq_init` begins a new adapter: leave it out to go on with the given one.',
+    ],
+    [
+      'loftq_init',
+      config.loftq_init && !isQuantized,
+      '`loftq_init` needs `quantization_bit`: it makes up for what that loses.',
+    ],
+    [
+      'loftq_init',
+      config.loftq_init && config.pissa_init,
+      'Cannot use `loftq_init` and `pissa_init` together.',
     ],
     ['pissa_convert', config.pissa_convert && !config.pissa_init, '`pissa_convert` needs `pissa_init`.'],
     [

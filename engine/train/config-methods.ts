@@ -77,6 +77,18 @@ export const methodFields = {
     .default(false)
     .describe('At the end, also write a plain adapter of twice the rank over the original base.'),
 
+  loftq_init: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Begin with what quantization loses of the base in the adapter (LoftQ); needs quantization_bit.',
+    ),
+  loftq_iter: count
+    .min(1)
+    .max(100)
+    .default(1)
+    .describe("How often LoftQ fits base and adapter to each other, as in PEFT's loftq_config."),
+
   freeze_trainable_layers: count
     .refine((value) => value !== 0, 'must not be 0')
     .default(2)

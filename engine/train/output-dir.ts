@@ -15,7 +15,7 @@ export type OutputPlan =
 
 /** What a run has in its folder before its first checkpoint. */
 const BEFORE_FIRST_CHECKPOINT =
-  /^(trainer_log\.jsonl|training_args\.yaml|running_log\.txt|derived_base|pissa_init|runs|mlflow_run\.json|\..+\.partial-.+)$/
+  /^(trainer_log\.jsonl|training_args\.yaml|running_log\.txt|derived_base|pissa_init|loftq_init|runs|mlflow_run\.json|\..+\.partial-.+)$/
 /** What runs write: only this is removed by overwrite_output_dir. */
 const RUN_FILES = new RegExp(
   [
@@ -33,7 +33,7 @@ const RUN_FILES = new RegExp(
     'training_args\\.yaml',
     'running_log\\.txt',
     'README\\.md',
-    '(derived_base|pissa_init|pissa_converted)',
+    '(derived_base|pissa_init|pissa_converted|loftq_init)',
   ]
     .map((pattern) => `^${pattern}$`)
     .join('|'),

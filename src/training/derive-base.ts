@@ -1,15 +1,17 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { loftqModule } from '../../engine/adapter/loftq.ts'
 import { addProduct, mergeAdapter } from '../../engine/adapter/merge.ts'
 import { collectAdapter, loraMethod } from '../../engine/adapter/method.ts'
 import {
   type LoraAdapter,
+  type LoraModule,
   loraSize,
   type PeftConfig,
   readAdapter,
   writeAdapter,
 } from '../../engine/adapter/peft.ts'
-import { convertPissa, principalModule } from '../../engine/adapter/pissa.ts'
+import { convertPissa, type PissaOptions, principalModule } from '../../engine/adapter/pissa.ts'
 import { targetedPaths } from '../../engine/adapter/targets.ts'
 import { baseLinearModules, openBase } from '../../engine/quant/source.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
@@ -23,6 +25,7 @@ import { adapterRoles, type MethodTask, type TrainTask } from './task.ts'
 /** Where PiSSA's adapter begins, for its conversion. */
 export const PISSA_INIT = 'pissa_init'
 const PISSA_CONVERTED = 'pissa_converted'
+const LOFTQ_INIT = 'loftq_init'
 const DERIVATION_FILE = 'derivation.json'
 
 export interface DeriveOptions {
@@ -32,8 +35,8 @@ export interface DeriveOptions {
 }
 
 /**
- * Makes the base that a run trains over, where that isn't the given one, and PiSSA's first adapter. What an earlier start
- * of the same run has made is kept: the same settings give the same bytes.
+ * Makes the base that a run trains over, where that isn't the given one, and the adapter that PiSSA or LoftQ begins with.
+ * What an earlier start of the same run has made is kept: the same settings give the same bytes.
  *
  * @returns the folder of the base to train over.
  */
@@ -41,39 +44,52 @@ export async function deriveBase(task: TrainTask, options: DeriveOptions): Promi
   const { merged } = adapterRoles(task)
   const { baseFolder } = task.model
   const target = join(options.outputDir, DERIVED_BASE)
-  const initFolder = join(options.outputDir, PISSA_INIT)
-  if (merged.length === 0 && !task.config.pissa_init) {
-    for (const folder of [target, initFolder]) rmSync(folder, { recursive: true, force: true })
+  const initFolder = initFolderOf(task, options.outputDir)
+  const remove = () => {
+    for (const name of [DERIVED_BASE, PISSA_INIT, LOFTQ_INIT]) {
+      rmSync(join(options.outputDir, name), { recursive: true, force: true })
+    }
+  }
+  if (merged.length === 0 && !initFolder) {
+    remove()
     return baseFolder
   }
   const planned = plannedAdapter(task)
-  const derivation = JSON.stringify({ baseFolder, merged, pissa: pissaSettings(task.config, planned) })
+  const derivation = JSON.stringify({
+    baseFolder,
+    merged,
+    begin: initFolder ? beginSettings(task, planned) : null,
+  })
   const isMade = existsSync(target) && readDerivation(target) === derivation
-  if (isMade && (!task.config.pissa_init || existsSync(initFolder))) return target
-  for (const folder of [target, initFolder]) rmSync(folder, { recursive: true, force: true })
-  const begun: LoraAdapter = {
-    config: { ...planned, base_model_name_or_path: target },
-    modules: new Map(),
-    saved: new Map(),
-  }
+  if (isMade && (!initFolder || existsSync(initFolder))) return target
+  remove()
+  const config = { ...planned, base_model_name_or_path: target }
+  const begun: LoraAdapter = { config, modules: new Map(), saved: new Map() }
   await mergeAdapter({
     baseFolder,
     adapterFolder: merged,
-    adjust: task.config.pissa_init ? principalParts(task, planned, begun) : new Map(),
+    adjust: initFolder ? beginnings(task, planned, begun) : new Map(),
+    // What is quantized must come out the same when it is quantized again.
+    dtype: task.config.loftq_init ? 'float32' : undefined,
     outputFolder: target,
     signal: options.signal,
     onProgress: options.onProgress,
     finish: async (partial) => writeFileDurably(join(partial, DERIVATION_FILE), derivation),
   })
-  if (task.config.pissa_init) writeAdapter(initFolder, begun)
+  if (initFolder) writeAdapter(initFolder, begun)
   return target
 }
 
-/** The adapter that training goes on with: a given one, or PiSSA's. */
+/** Where the adapter lies that PiSSA or LoftQ begins with; undefined where neither is asked for. */
+function initFolderOf({ config }: TrainTask, outputDir: string): string | undefined {
+  if (config.pissa_init) return join(outputDir, PISSA_INIT)
+  return config.loftq_init ? join(outputDir, LOFTQ_INIT) : undefined
+}
+
+/** The adapter that training goes on with: a given one, or the one that PiSSA or LoftQ begins with. */
 export function readBegin(task: TrainTask, outputDir: string): LoraAdapter | undefined {
-  const { resumed } = adapterRoles(task)
-  if (resumed !== undefined) return readAdapter(resumed)
-  return task.config.pissa_init ? readAdapter(join(outputDir, PISSA_INIT)) : undefined
+  const folder = adapterRoles(task).resumed ?? initFolderOf(task, outputDir)
+  return folder === undefined ? undefined : readAdapter(folder)
 }
 
 /** A task whose adapters lie over `baseFolder`, and say so. */
@@ -96,8 +112,10 @@ export function writeConverted(task: TrainTask, parameters: readonly Parameter[]
   )
 }
 
-function pissaSettings({ pissa_init, pissa_iter, seed }: TrainConfig, planned: PeftConfig) {
-  return pissa_init ? { pissa_iter, seed, planned } : null
+/** What the beginning depends on. */
+function beginSettings({ config }: TrainTask, planned: PeftConfig) {
+  const { pissa_init, pissa_iter, loftq_iter, quantization_bit, quantization_type, seed } = config
+  return { pissa_init, pissa_iter, loftq_iter, quantization_bit, quantization_type, seed, planned }
 }
 
 function readDerivation(folder: string): string | undefined {
@@ -105,10 +123,9 @@ function readDerivation(folder: string): string | undefined {
   return existsSync(path) ? readFileSync(path, 'utf8') : undefined
 }
 
-/** Moves the principal part of each targeted matrix out of the base and into `begun`. */
-function principalParts(task: TrainTask, planned: PeftConfig, begun: LoraAdapter): Map<string, Adjust> {
-  const { config, model } = task
-  const base = openBase(model.baseFolder)
+/** Parts each targeted matrix into the base that stays and the adapter that `begun` gets. */
+function beginnings(task: TrainTask, planned: PeftConfig, begun: LoraAdapter): Map<string, Adjust> {
+  const base = openBase(task.model.baseFolder)
   const linears = baseLinearModules(base)
   base.weights.close()
   const method = loraMethod(planned)
@@ -116,16 +133,33 @@ function principalParts(task: TrainTask, planned: PeftConfig, begun: LoraAdapter
   const adjust = new Map<string, Adjust>()
   for (const [index, { path, outFeatures, inFeatures }] of linears.entries()) {
     if (!targeted.has(path) || method.saves?.(`${path}.weight`)) continue
+    const { pissa_iter: iterations, seed } = task.config
+    const options = { ...loraSize(planned, path), iterations, seed: seed + index, dora: planned.use_dora }
     adjust.set(`${path}.weight`, (values) => {
-      const module = principalModule(values, [outFeatures, inFeatures], {
-        ...loraSize(planned, path),
-        iterations: config.pissa_iter,
-        seed: config.seed + index,
-        dora: planned.use_dora,
-      })
-      addProduct(values, { ...module, scale: -module.scale })
-      begun.modules.set(path, module)
+      begun.modules.set(path, begin(values, [outFeatures, inFeatures], options, task.config))
     })
   }
   return adjust
+}
+
+/** Changes `values` into the base that stays; returns the adapter. */
+function begin(
+  values: Float32Array,
+  shape: readonly [number, number],
+  options: PissaOptions,
+  config: TrainConfig,
+): LoraModule {
+  if (config.loftq_init) {
+    const scheme = config.quantization_bit === 8 ? 'int8' : config.quantization_type
+    const { quantized, module } = loftqModule(values, shape, {
+      ...options,
+      scheme,
+      rounds: config.loftq_iter,
+    })
+    values.set(quantized)
+    return module
+  }
+  const module = principalModule(values, shape, options)
+  addProduct(values, { ...module, scale: -module.scale })
+  return module
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { addProduct, mergeAdapter } from '../../../engine/adapter/merge.ts'
 import { readAdapter } from '../../../engine/adapter/peft.ts'
+import { roundTrip } from '../../../engine/quant/round-trip.ts'
 import { openBase } from '../../../engine/quant/source.ts'
 import { collate } from '../../../engine/text/batch.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
@@ -100,6 +101,24 @@ describe('the base of a run', () => {
       expect(await lossOf(run, derived)).toBeCloseTo(await lossOf(task({}), baseFolder), 4)
     },
   )
+
+  it('with LoftQ is quantized, and nearer to the given base with its adapter than without', async () => {
+    const error = async (fields: Record<string, unknown>) => {
+      const run = task({ loftq_init: true, quantization_bit: 4, pissa_iter: -1, ...fields })
+      const own = weightsOf(await deriveBase(run, { outputDir }))
+      const name = 'model.layers.0.mlp.up_proj'
+      const quantized = own.get(`${name}.weight`)!
+      expect(roundTrip(quantized, [32, 16], 'nf4')).toEqual(quantized)
+      const given = weightsOf(baseFolder).get(`${name}.weight`)!
+      const distance = () => Math.hypot(...quantized.map((value, i) => value - given[i]!))
+      const bare = distance()
+      addProduct(quantized, readAdapter(join(outputDir, 'loftq_init')).modules.get(name)!)
+      return { bare, fitted: distance() }
+    }
+    const [once, often] = [await error({}), await error({ loftq_iter: 5 })]
+    expect(once.fitted).toBeLessThan(0.9 * once.bare)
+    expect(often.fitted).toBeLessThan(once.fitted)
+  })
 
   it('is kept when the same run starts again, and made anew for other settings', async () => {
     const first = await deriveBase(task({ pissa_init: true }), { outputDir })
