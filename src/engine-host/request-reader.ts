@@ -61,29 +61,25 @@ export class RequestReader {
     const prompt = chat
       ? this.#encodeText(chat.text, false, 'messages')
       : this.encode(request.prompt!, 'prompt')
-    const grammar = chat && request.prompt === undefined ? await this.#startGrammar(request, chat) : undefined
     const markers = chat ? [...chat.format.markers, THINK_OPEN, THINK_CLOSE] : []
-    return {
-      generation: {
-        prompt,
-        promptName: chat ? 'messages' : 'prompt',
-        sampling: samplingParams(request, this.#defaults),
-        seed,
-        stop,
-        maxTokens,
-        minTokens,
-        ignoreEos,
-        logprobs,
-        grammar,
-        logitBias: this.#readBias(request.logitBias ?? {}),
-        eosTokenIds: chat
-          ? [...this.tokenizer.eosTokenIds, ...chat.template.endTokenIds]
-          : this.tokenizer.eosTokenIds,
-        text: createDetokenizer(showing(this.tokenizer, markers)),
-      },
-      stream: new AnswerStream(this.#parser(request, chat), this.tokenizer),
-      dispose: () => grammar?.dispose(),
+    const generation = {
+      prompt,
+      promptName: chat ? 'messages' : 'prompt',
+      sampling: samplingParams(request, this.#defaults),
+      seed,
+      stop,
+      maxTokens,
+      minTokens,
+      ignoreEos,
+      logprobs,
+      logitBias: this.#readBias(request.logitBias ?? {}),
+      eosTokenIds: [...this.tokenizer.eosTokenIds, ...(chat?.template.endTokenIds ?? [])],
+      text: createDetokenizer(showing(this.tokenizer, markers)),
     }
+    const stream = new AnswerStream(this.#parser(request, chat), this.tokenizer)
+    // Last, as nothing behind it may fail: it holds memory until it is disposed of.
+    const grammar = chat && request.prompt === undefined ? await this.#startGrammar(request, chat) : undefined
+    return { generation: { ...generation, grammar }, stream, dispose: () => grammar?.dispose() }
   }
 
   async close(): Promise<void> {

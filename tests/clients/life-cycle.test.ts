@@ -64,7 +64,7 @@ describe('The life of a model over HTTP', () => {
   it('answers 503 with Retry-After when the queue is full, and never resets', async () => {
     const abort = new AbortController()
     const responses = await Promise.all(
-      Array.from({ length: 24 }, () => post({ ...long, max_tokens: 40, stream: true }, abort.signal)),
+      Array.from({ length: 24 }, () => post({ ...long, max_tokens: 150, stream: true }, abort.signal)),
     )
     const refused = responses.filter(({ status }) => status === 503)
     expect(refused.length).toBeGreaterThan(0)
