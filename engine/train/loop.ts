@@ -113,7 +113,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> 
   if (run.stopReason) yield stopEvent(run, config)
   const best = takeBest(options, run)
   if (best) yield best
-  const results = run.finish(examples.length, best?.step ?? run.step)
+  const results = run.finish(examples.length, best?.type === 'best' ? best.step : run.step)
   yield { type: 'done', results, history: run.history(), ...run.progress() }
 }
 
@@ -136,15 +136,18 @@ function evaluationDue(config: TrainConfig, step: number, last: boolean): boolea
 }
 
 /** Takes the parameters of the best evaluation back, where that is asked for and another step was the last. */
-function takeBest(
-  { config, step: model, outputDir }: TrainOptions,
-  run: RunState,
-): Extract<TrainEvent, { type: 'best' }> | undefined {
+function takeBest({ config, step: model, outputDir }: TrainOptions, run: RunState): TrainEvent | undefined {
   const { best } = run
   if (!config.load_best_model_at_end || !best || best.step === run.step) return undefined
-  const values = loadParameters(join(outputDir, checkpointName(best.step)), model.parameters)
-  for (const { name, data } of model.parameters) data.set(values.get(name)!)
-  return { type: 'best', step: best.step, metric: bestMetric(config), value: best.value }
+  try {
+    const values = loadParameters(join(outputDir, checkpointName(best.step)), model.parameters)
+    for (const { name, data } of model.parameters) data.set(values.get(name)!)
+    return { type: 'best', step: best.step, metric: bestMetric(config), value: best.value }
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error
+    const message = `The best weights, of step ${best.step}, cannot be read: ${error.message} The result has the last ones.`
+    return { type: 'warning', code: 'best_model_lost', message }
+  }
 }
 
 function flattened(step: number): TrainEvent {

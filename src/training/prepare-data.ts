@@ -120,6 +120,13 @@ async function load(
       message: `${loaded.skippedCount} of ${loaded.rows} rows are left out; the first is ${first.place}: ${first.reason}`,
     })
   }
+  const verdicts = new Set(
+    loaded.conversations.flatMap((row) => (row.kind === 'feedback' ? [row.desirable] : [])),
+  )
+  if (verdicts.size === 1) {
+    const message = `Your dataset only has one preference type: every \`kto_tag\` of ${names.join(', ')} is ${[...verdicts][0]}.`
+    warnings.push({ code: 'one_preference_type', message })
+  }
   return loaded
 }
 

@@ -184,6 +184,19 @@ describe('the best evaluation', () => {
     expect(history.best).toEqual({ step: 2, value: 1 })
   })
 
+  it('that was removed meanwhile leaves the last weights, with a warning', async () => {
+    const step = evaluatedAs([1, 2, 2, 2, 2, 2])
+    const run = train(options({ config: config({ ...fields, save_steps: 3 }), step, evaluationSets }))
+    const events: TrainEvent[] = []
+    for await (const event of run) {
+      events.push(event)
+      if (event.type === 'step' && event.step === 4)
+        rmSync(join(outputDir, 'checkpoint-1'), { recursive: true })
+    }
+    expect(ofType(events, 'warning').map(({ code }) => code)).toEqual(['best_model_lost'])
+    expect(ofType(events, 'done')[0]!.results.eval!.eval_loss).toBe(2)
+  })
+
   it('may be the greatest value of another metric', async () => {
     const step = evaluatedAs([])
     let call = 0
