@@ -29,8 +29,7 @@ const reference = await chunks('float32')
 const rows = []
 for (const weights of SERVED_WEIGHTS) {
   if (weights === 'float32') continue
-  const { logits, memory } = await chunks(weights)
-  const row = { weights, ...compare(reference.logits, logits), residentMegabytes: memory }
+  const row = { weights, ...compare(reference, await chunks(weights)) }
   rows.push(row)
   console.log(row)
 }
@@ -40,7 +39,7 @@ const text = { file: textFile.split('/').at(-1), tokens: tokens.length }
 writeFileSync(file, `${JSON.stringify({ against: 'float32', text, rows }, null, 1)}\n`)
 
 /** All logits, a chunk of tokens at a time. */
-async function chunks(weights: ServedWeights): Promise<{ logits: Float32Array[]; memory: number }> {
+async function chunks(weights: ServedWeights): Promise<Float32Array[]> {
   const decoder = await Decoder.load(folder, { weights, packedFolder })
   const cache = decoder.createCache(tokens.length)
   const logits: Float32Array[] = []
@@ -51,9 +50,8 @@ async function chunks(weights: ServedWeights): Promise<{ logits: Float32Array[];
     for (const index of all)
       logits.push(values.slice(index * decoder.vocabSize, (index + 1) * decoder.vocabSize))
   }
-  const memory = Math.round(process.memoryUsage.rss() / 2 ** 20)
   await decoder.release()
-  return { logits, memory }
+  return logits
 }
 
 /** KL(p ‖ q) = Σ p·(log p - log q) in nats, averaged over tokens. */
