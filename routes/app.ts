@@ -4,6 +4,7 @@ import { requestId } from 'hono/request-id'
 import { routePath } from 'hono/route'
 import { chatRoutes } from './chat.ts'
 import { completionRoutes } from './completions.ts'
+import { consoleRoutes } from './console.ts'
 import { datasetRoutes, datasetsPath } from './datasets.ts'
 import { docsRoutes } from './docs.ts'
 import { embeddingRoutes } from './embeddings.ts'
@@ -97,5 +98,6 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   })
   app.get('/openapi.json', (c) => c.json(document))
   app.route('/', docsRoutes())
+  app.route('/', consoleRoutes())
   return app
 }

@@ -1,6 +1,7 @@
 import type { MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
+import { isConsolePath } from './console.ts'
 import { RouteError } from './errors.ts'
 import type { AuthService } from './services.ts'
 
@@ -88,10 +89,10 @@ export function allowOrigins(allowedOrigins: string[]): MiddlewareHandler {
   })
 }
 
-/** Asks for an API key on every route except /health, where keys are configured. */
+/** Asks for an API key, where keys are configured, on every route except /health and the browser's page. */
 export function authenticate(auth: AuthService): MiddlewareHandler {
   return async (c, next) => {
-    if (auth.required && c.req.path !== '/health') {
+    if (auth.required && c.req.path !== '/health' && !isConsolePath(c.req.path)) {
       const key = /^Bearer +(\S+) *$/i.exec(c.req.header('authorization') ?? '')?.[1]
       if (key === undefined) {
         const message = 'Send an API key in the header `Authorization: Bearer <key>`.'
