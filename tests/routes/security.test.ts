@@ -89,9 +89,13 @@ describe('CORS', () => {
 describe('API keys', () => {
   const app = newApp({}, ['right'])
 
-  it('are asked for on every route but /health', async () => {
+  /** The browser's page and its files, the same for everybody; the page asks for the key before it reads anything. */
+  const page = ['/', '/icon.svg', '/assets/:name']
+
+  it("are asked for on every route but /health and the browser's page", async () => {
     const paths = app.routes
       .filter(({ method, path }) => method !== 'ALL' && path !== '/health' && !path.includes('*'))
+      .filter(({ method, path }) => method !== 'GET' || !page.includes(path))
       .map(({ method, path }) => ({ method, path: path.replace(/\{[^}]*\}/g, '').replace(/:\w+/g, 'x') }))
     expect(paths.length).toBeGreaterThan(35)
     for (const { method, path } of paths) {
@@ -100,7 +104,10 @@ describe('API keys', () => {
       expect(response.headers.get('www-authenticate')).toBe('Bearer')
     }
     expect((await app.request('/nowhere')).status).toBe(401)
-    expect((await app.request('/health')).status).toBe(200)
+    for (const path of ['/health', '/', '/icon.svg']) expect((await app.request(path)).status, path).toBe(200)
+    for (const path of ['/assets/absent.js', '/assets/..%2findex.html', '/assets/%2e%2e/index.html']) {
+      expect((await app.request(path)).status, path).toBeGreaterThanOrEqual(400)
+    }
   })
 
   it('open with the right key only', async () => {
