@@ -143,14 +143,19 @@ function checkNames(value: unknown, param: string): void {
 function checkPattern(value: unknown, param: string): void {
   if (typeof value !== 'string') throw invalid(param, 'must be a regular expression')
   if (value.length > LIMITS.pattern) throw invalid(param, `is longer than ${LIMITS.pattern} characters`)
-  try {
-    new RegExp(value, 'u')
-  } catch {
-    throw invalid(param, 'is no regular expression')
-  }
+  if (!isExpression(value, 'u') && !isExpression(value, '')) throw invalid(param, 'is no regular expression')
   const size = writtenOut(value)
   if (size > MAX_PATTERN_SIZE) {
     throw invalid(param, `comes to ${size} characters with its repetitions; at most ${MAX_PATTERN_SIZE}`)
+  }
+}
+
+function isExpression(pattern: string, flags: string): boolean {
+  try {
+    new RegExp(pattern, flags)
+    return true
+  } catch {
+    return false
   }
 }
 
