@@ -77,12 +77,15 @@ async function prepareEvaluation(
 ): Promise<EvaluationSet[]> {
   const { eval_dataset: names, eval_on_each_dataset: eachAlone } = options.config
   if (!names) {
-    return heldOut.length === 0 ? [] : [{ examples: (await encode(options, heldOut, [])).examples }]
+    if (heldOut.length === 0) return []
+    const { examples } = await encode(options, heldOut, [])
+    return examples.length === 0 ? [] : [{ examples }]
   }
   const sets: EvaluationSet[] = []
   for (const group of eachAlone ? names.map((name) => [name]) : [names]) {
     const { conversations } = await load(options, group, warnings)
-    const { examples } = await encode(options, conversations, [])
+    const { examples, learnedFrom } = await encode(options, conversations, [])
+    requireTrainable(options.config, conversations, learnedFrom)
     sets.push(eachAlone ? { name: group[0], examples } : { examples })
   }
   return sets

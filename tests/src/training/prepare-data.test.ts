@@ -72,5 +72,9 @@ describe('prepareData', () => {
       code: 'no_valid_samples',
       message: expect.stringContaining('Dataset short: no example has a token to learn'),
     })
+    const evaluated = { model: 'tiny', dataset: 'long', eval_dataset: 'short', cutoff_len: 4 }
+    await expect(
+      prepareData({ config: parseTrainConfig(evaluated), tokenizer, datasets }),
+    ).rejects.toMatchObject({ message: expect.stringContaining('Dataset short') })
   })
 })
