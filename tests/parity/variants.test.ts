@@ -140,6 +140,24 @@ describe("PEFT's variants of LoRA", () => {
   })
 })
 
+describe('shifted sparse attention', () => {
+  it("has LongLoRA's loss and gradient", async () => {
+    const { reference, batch } = open('shift')
+    const model = openModel(folder('base-untied'))
+    const name = 'model.layers.0.self_attn.q_proj.weight'
+    const step = await CompiledStep.create(model, {
+      method: { kind: 'full', trains: (tensor) => tensor === name },
+      maxLength: 16,
+      shiftAttention: true,
+      initialize: (tensor) => model.weights.readFloat32(tensor),
+    })
+    const { loss, gradients } = await step.run(batch, 1 / batch.labels.length)
+    expect(loss).toBeCloseTo(reference.readFloat32('loss')[0]!, 5)
+    expect(relativeToLargest(gradients[0]!, reference.readFloat32(`grad.${name}`))).toBeLessThan(1e-4)
+    await step.release()
+  })
+})
+
 describe('PiSSA', () => {
   const begun = readAdapter(folder('pissa-start'))
   const base = WeightFolder.open(folder('base-untied'))

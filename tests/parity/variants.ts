@@ -13,7 +13,8 @@ const variants = join(import.meta.dirname, 'variants')
 const scratch = mkdtempSync(join(tmpdir(), 'anneal-variants-'))
 try {
   for (const name of readdirSync(variants)) {
-    if (name === 'pissa' || !existsSync(join(variants, name, 'reference.safetensors'))) continue
+    if (name === 'pissa' || !existsSync(join(variants, name, 'adapter_config.json'))) continue
+    if (!existsSync(join(variants, name, 'reference.safetensors'))) continue
     writeAdapter(join(scratch, name), readAdapter(join(variants, name)))
   }
   const [trained, begun] = ['pissa', 'pissa-start'].map((name) => readAdapter(join(variants, name)))

@@ -326,6 +326,44 @@ describe('resuming', () => {
     }
   })
 
+  const layered = () => {
+    const { parameters, ...rest } = bigramStep({ dropout: 0.2 })
+    return {
+      ...rest,
+      parameters: parameters.map((parameter, i) => ({ ...parameter, name: `layers.${i}.${parameter.name}` })),
+    }
+  }
+
+  it.each([
+    { optim: 'sgd', optim_args: 'momentum=0.9' },
+    { optim: 'adafactor' },
+    { optim: 'lion_32bit' },
+    { use_muon: true },
+    { use_galore: true, galore_rank: 2, galore_update_interval: 2 },
+    { use_badam: true, badam_switch_interval: 2 },
+    { use_badam: true, badam_switch_interval: 2, badam_switch_mode: 'random' },
+  ])('through checkpoints changes no bit with %j', async (fields) => {
+    const settings = {
+      finetuning_type: 'full',
+      lora_dropout: 0,
+      num_train_epochs: 3,
+      save_steps: 1,
+      ...fields,
+    }
+    const whole = options({ config: config(settings), step: layered() })
+    const expected = losses(await collect(whole))
+    for (let k = 1; k < expected.length; k++) {
+      const rest = options({
+        config: config(settings),
+        step: layered(),
+        outputDir: mkdtempSync(join(outputDir, 'resumed-')),
+        resumeFrom: join(outputDir, `checkpoint-${k}`),
+      })
+      expect(losses(await collect(rest))).toEqual(expected.slice(k))
+      expect(weights(rest.step)).toEqual(weights(whole.step))
+    }
+  })
+
   it('after a cancel goes on from the step where it stopped', async () => {
     const expected = losses(await collect(options({ config: config() })))
     rmSync(outputDir, { recursive: true })
