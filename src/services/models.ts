@@ -34,7 +34,7 @@ export function modelService(context: ServiceContext): ModelService {
       })
     },
     async delete(id) {
-      const entry = await models.resolve(id, 'id')
+      const entry = (await exportWithoutModel(context, id)) ?? (await models.resolve(id, 'id'))
       if (entry.jobId === null) {
         throw new EngineError(
           'refused',
@@ -61,6 +61,19 @@ async function adapterOf({ models }: ServiceContext, id: string) {
   if (adapterFolder !== undefined) return { baseFolder, adapterFolder }
   const message = `${id} is a whole model and no adapter; it is loaded by its first request.`
   throw new EngineError('invalid', 'not_an_adapter', message, { param: 'lora_name' })
+}
+
+type Deletable = Pick<ModelEntry, 'id' | 'kind' | 'folder' | 'baseFolder' | 'adapterFolder' | 'jobId'>
+
+/** An export in a form that other programs read and this one does not (GGUF, say): no model, but a folder to delete. */
+async function exportWithoutModel(
+  { models, queue }: ServiceContext,
+  id: string,
+): Promise<Deletable | undefined> {
+  const job = await queue.get(id)
+  if (job?.kind !== 'export' || (await models.list()).some((entry) => entry.id === id)) return undefined
+  const { outputDir } = job
+  return { id, kind: 'export', folder: outputDir, baseFolder: outputDir, adapterFolder: undefined, jobId: id }
 }
 
 /** @throws EngineError `conflict` when a waiting or running job reads one of the model's folders. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { rmSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readModelfile } from '../../../src/services/modelfile.ts'
 import { ggufBytes } from '../../engine/gguf/gguf-bytes.ts'
@@ -101,6 +101,18 @@ describe("Ollama's pull", () => {
   it('knows no other namespace', async () => {
     expect((await fetch(`${server.url}/v2/other/${ID}/manifests/latest`)).status).toBe(404)
     expect((await fetch(`${server.url}/v2/`)).status).toBe(200)
+  })
+})
+
+describe('DELETE /v1/models/{id}', () => {
+  it('removes an export that is no model here', async () => {
+    const id = 'export-00000000000b'
+    const outputDir = await publish(server, 'export', id, { 'model.gguf': gguf })
+    expect((await get(`${id}/manifests/latest`)).status).toBe(200)
+    expect((await fetch(`${server.url}/v1/models/${id}`, { method: 'DELETE' })).status).toBe(200)
+    expect((await get(`${id}/manifests/latest`)).status).toBe(404)
+    expect(existsSync(outputDir)).toBe(false)
+    expect((await fetch(`${server.url}/v1/models/${id}`, { method: 'DELETE' })).status).toBe(404)
   })
 })
 
