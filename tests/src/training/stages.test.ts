@@ -86,6 +86,21 @@ describe('a run of each preference stage', () => {
     },
   )
 
+  it.each(['dpo', 'kto'] as const)('%s compares with the same start after a resume', async (stage) => {
+    const fields = {
+      stage,
+      dataset: stage === 'dpo' ? 'pairs' : 'verdicts',
+      save_steps: 2,
+      lora_dropout: 0.2,
+    }
+    const whole = await train(fields)
+    const from = join(whole.outputDir, 'checkpoint-2')
+    const resumed = await train({ ...fields, resume_from_checkpoint: from })
+    const adapter = (folder: string) => readFileSync(join(folder, 'adapter_model.safetensors'))
+    expect(adapter(resumed.outputDir).equals(adapter(whole.outputDir))).toBe(true)
+    expect(adapter(from).equals(adapter(whole.outputDir))).toBe(false)
+  })
+
   it("rm writes TRL's value head into the result and each checkpoint", async () => {
     const { outputDir } = await train({ stage: 'rm', dataset: 'pairs' })
     for (const place of [outputDir, join(outputDir, 'checkpoint-4')]) {
