@@ -33,7 +33,6 @@ export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = 
   use_asft_loss: [false],
   use_eaft_loss: [false],
   freeze_language_model: [false],
-  predict_with_generate: [false],
   pref_bco_weight: [0],
   ld_alpha: [],
   ref_model: [],

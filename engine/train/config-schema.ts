@@ -170,6 +170,15 @@ export const trainConfigSchema = z.object({
     .boolean()
     .default(false)
     .describe('Stages sft and pt: log how many trained tokens are the first choice of the model.'),
+  predict_with_generate: z
+    .boolean()
+    .default(false)
+    .describe('Let the trained model answer eval_dataset at the end; BLEU-4 and ROUGE of its answers.'),
+  max_new_tokens: count.min(1).max(32_768).default(512).describe('Longest generated answer.'),
+  do_sample: z.boolean().default(false).describe('Sample generated answers; else the likeliest tokens.'),
+  temperature: z.number().min(0).max(2).default(0.95).describe('Of sampled answers.'),
+  top_p: z.number().gt(0).max(1).default(0.7).describe('Of sampled answers.'),
+  top_k: count.min(0).max(100_000).default(50).describe('Of sampled answers.'),
   eval_on_each_dataset: z
     .boolean()
     .default(false)

@@ -209,6 +209,18 @@ function stageContradictions(config: z.output<typeof trainConfigSchema>): Proble
       problems.push(invalid(field, '`train_on_prompt` or `mask_history` cannot be set as True except SFT.'))
     }
   }
+  if (config.predict_with_generate && stage !== 'sft') {
+    const message = '`predict_with_generate` cannot be set as True except SFT.'
+    problems.push(invalid('predict_with_generate', message))
+  } else if (config.predict_with_generate && !config.eval_dataset) {
+    const message =
+      '`predict_with_generate` needs `eval_dataset`: the questions that the trained model answers.'
+    problems.push(invalid('predict_with_generate', message))
+  }
+  if (config.predict_with_generate && config.compute_accuracy) {
+    const message = 'Cannot use `predict_with_generate` and `compute_accuracy` together.'
+    problems.push(invalid('predict_with_generate', message))
+  }
   if (config.packing && stage !== 'sft' && stage !== 'pt') {
     problems.push(invalid('packing', '`packing` is only valid for the stages sft and pt.'))
   }

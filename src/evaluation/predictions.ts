@@ -2,6 +2,7 @@ import { meanScores, scoreText } from '../../engine/metrics/text-metrics.ts'
 import type { EvaluationRequest } from '../../routes/schemas/evaluations.ts'
 import type { EngineHosts } from '../engine-host/client.ts'
 import type { Question } from './questions.ts'
+import { fillRows } from './row-file.ts'
 import type { EvaluatedModel } from './task.ts'
 
 /** A line of generated_predictions.jsonl, as LLaMA-Factory writes it. */
@@ -38,4 +39,23 @@ export async function predict(
 /** predict_bleu-4, predict_rouge-1, predict_rouge-2 and predict_rouge-l, in percent. */
 export function predictionMetrics(rows: readonly Prediction[]): Record<string, number> {
   return meanScores(rows.map(({ predict: text, label }) => scoreText(text, label)))
+}
+
+/** Rows in work at the same time; the engine's batches fill from these. */
+export const CONCURRENCY = 8
+
+/** Lets a model answer all questions, each answer on disk at once, and scores them. */
+export async function answerQuestions(
+  hosts: EngineHosts,
+  model: EvaluatedModel,
+  work: { questions: readonly Question[]; request: EvaluationRequest; file: string },
+  options: { signal: AbortSignal; onRow(done: number): void },
+): Promise<Record<string, number>> {
+  const { questions, request, file } = work
+  const answer = (question: Question) => predict(hosts, model, question, request, options.signal)
+  const rows = await fillRows<Question, Prediction>(file, questions, answer, {
+    concurrency: CONCURRENCY,
+    ...options,
+  })
+  return predictionMetrics(rows)
 }

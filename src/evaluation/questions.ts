@@ -1,7 +1,12 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../../engine/errors.ts'
 import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'
-import { type Conversation, type EncodedExample, IGNORE_INDEX } from '../../engine/text/conversation.ts'
+import {
+  type Conversation,
+  type EncodedExample,
+  IGNORE_INDEX,
+  type TrainConversation,
+} from '../../engine/text/conversation.ts'
 import { encodeConversation } from '../../engine/text/encode.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { splitTurns } from '../../engine/text/turns.ts'
@@ -33,7 +38,7 @@ const CONVERSATIONS_A_TURN = 64
  */
 export async function encodeData(
   model: EvaluatedModel,
-  conversations: readonly Conversation[],
+  conversations: readonly TrainConversation[],
   { template: templateName, cutoff_len: cutoffLength }: EvaluationRequest,
   signal: AbortSignal,
 ): Promise<EvaluationData> {
@@ -41,6 +46,7 @@ export async function encodeData(
   const template = resolveChatTemplate(tokenizer, templateName ?? model.template)
   const data: EvaluationData = { examples: [], questions: [] }
   for (const [index, conversation] of conversations.entries()) {
+    if (conversation.kind !== 'chat' && conversation.kind !== 'text') continue
     if (index % CONVERSATIONS_A_TURN === 0) {
       await setImmediate()
       signal.throwIfAborted()

@@ -1,22 +1,18 @@
 import { mkdirSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Conversation } from '../../../engine/text/conversation.ts'
 import { loadDataset } from '../../datasets/load.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
 import { EngineHosts } from '../../engine-host/client.ts'
 import { answerChoices } from '../../evaluation/choices.ts'
 import { type LikelihoodRow, likelihoodMetrics, likelihoodOf } from '../../evaluation/likelihood.ts'
-import { type Prediction, predict, predictionMetrics } from '../../evaluation/predictions.ts'
+import { answerQuestions, CONCURRENCY } from '../../evaluation/predictions.ts'
 import { encodeData } from '../../evaluation/questions.ts'
 import { fillRows } from '../../evaluation/row-file.ts'
 import { comparisonTable } from '../../evaluation/table.ts'
 import { type EvaluatedModel, type EvaluationTask, modelFolderName } from '../../evaluation/task.ts'
 import type { Task } from '../protocol.ts'
 import { createStages, type Stages } from './stages.ts'
-
-/** Rows in work at the same time; the engine's batches fill from these. */
-const CONCURRENCY = 8
 
 /** Evaluates each model in turn. Every finished row is on disk at once, and a later start goes on after it. */
 export const evaluateTask: Task = async ({ job, signal, report }) => {
@@ -61,7 +57,7 @@ async function onDataset({ request, datasetDir }: EvaluationTask): Promise<Evalu
   const registry = new DatasetRegistry({ directories: [datasetDir] })
   const { conversations } = await loadDataset(registry, dataset!, { stage, maxSamples, seed })
   return async ({ model, folder, hosts, signal, stages }) => {
-    const data = await encodeData(model, conversations as Conversation[], request, signal)
+    const data = await encodeData(model, conversations, request, signal)
     const fill = { concurrency: CONCURRENCY, signal }
     const likelihoods = await fillRows<(typeof data.examples)[number], LikelihoodRow>(
       join(folder, 'likelihoods.jsonl'),
@@ -71,13 +67,15 @@ async function onDataset({ request, datasetDir }: EvaluationTask): Promise<Evalu
     )
     const metrics = likelihoodMetrics(likelihoods)
     if (request.predict_with_generate === false) return metrics
-    const predictions = await fillRows<(typeof data.questions)[number], Prediction>(
-      join(folder, 'generated_predictions.jsonl'),
-      data.questions,
-      (question) => predict(hosts, model, question, request, signal),
-      { ...fill, onRow: stages.next(`${model.id}: answers`, data.questions.length) },
+    const file = join(folder, 'generated_predictions.jsonl')
+    const report = { signal, onRow: stages.next(`${model.id}: answers`, data.questions.length) }
+    const predicted = await answerQuestions(
+      hosts,
+      model,
+      { questions: data.questions, request, file },
+      report,
     )
-    return data.questions.length === 0 ? metrics : { ...metrics, ...predictionMetrics(predictions) }
+    return data.questions.length === 0 ? metrics : { ...metrics, ...predicted }
   }
 }
 

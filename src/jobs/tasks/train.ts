@@ -7,6 +7,8 @@ import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
 import { createRunFolder } from '../../../engine/train/run-folder.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
+import { predictAfterTraining } from '../../evaluation/after-training.ts'
+import type { EvaluatedModel } from '../../evaluation/task.ts'
 import { loadSettings } from '../../settings.ts'
 import { trackEvents, trackersOf } from '../../tracking/index.ts'
 import { buildStep } from '../../training/build-step.ts'
@@ -21,8 +23,22 @@ import type { Task, TaskContext } from '../protocol.ts'
 import { byteProgressReporter } from './byte-progress.ts'
 import { reportTrainEvent } from './train-events.ts'
 
-/** Trains: dataset to examples, base to a compiled step, then the loop, whose events go to the run's folder and up. */
+/** Trains, and lets the result answer its evaluation set where that is asked for. */
 export const trainTask: Task = async (context) => {
+  const { model, metrics } = await trainModel(context)
+  const { job, signal, report } = context
+  const { config, datasetDir } = job.resolved as unknown as TrainTask
+  if (!config.predict_with_generate) return { metrics }
+  const datasets = new DatasetRegistry({ directories: [datasetDir] })
+  const onRow = (done: number, total: number) => report('log', `Answered ${done} of ${total} questions.`)
+  const options = { outputDir: job.outputDir, datasets, signal, onRow }
+  return { metrics: { ...metrics, ...(await predictAfterTraining(model, config, options)) } }
+}
+
+/** Dataset to examples, base to a compiled step, then the loop, whose events go to the run's folder and up. */
+async function trainModel(
+  context: TaskContext,
+): Promise<{ model: EvaluatedModel; metrics: Record<string, number> }> {
   const { job, signal, report } = context
   const task = job.resolved as unknown as TrainTask
   const { config, model: source, datasetDir } = task
@@ -76,11 +92,23 @@ export const trainTask: Task = async (context) => {
       if (event.type === 'done' && config.pissa_convert) writeConverted(task, step.parameters, outputDir)
       if (event.type === 'done') metrics = { ...event.results.train, ...event.results.eval }
     }
-    return { metrics }
+    return { model: trainedModel(job.id, run, outputDir), metrics }
   } finally {
     await step?.release()
     close()
   }
+}
+
+/** What the run has made, as something that answers: an adapter over the base that it was trained on, or a whole model. */
+function trainedModel(
+  id: string,
+  { config, model }: Pick<TrainTask, 'config'> & { model: { baseFolder: string } },
+  outputDir: string,
+): EvaluatedModel {
+  const { template } = config
+  return config.finetuning_type === 'lora'
+    ? { id, baseFolder: model.baseFolder, adapterFolder: outputDir, template }
+    : { id, baseFolder: outputDir, template }
 }
 
 /** Makes the run's folder ready; returns the checkpoint to go on from. A later start of the same run never overwrites. */

@@ -109,6 +109,22 @@ describe('POST /v1/evaluations', () => {
   })
 })
 
+describe('predict_with_generate', () => {
+  it('lets a finished run answer its evaluation set, and refuses to without one', async () => {
+    const shared = ['train', 'model=anneal-tiny', 'dataset=rows', 'max_steps=1', 'predict_with_generate=true']
+    const outputDir = join(root, 'saves/predicting')
+    const words = [...shared, 'eval_dataset=rows', 'max_new_tokens=8', `output_dir=${outputDir}`, '--json']
+    const [refused, done] = await Promise.all([anneal(shared, { env }), anneal(words, { env })])
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('needs `eval_dataset`') })
+    expect(done.code).toBe(0)
+    const results = JSON.parse(readFileSync(join(outputDir, 'all_results.json'), 'utf8'))
+    expect(results).toMatchObject({ train_loss: expect.any(Number), 'predict_rouge-l': expect.any(Number) })
+    expect(JSON.parse(done.stdout).metrics).toMatchObject({ 'predict_bleu-4': results['predict_bleu-4'] })
+    const lines = readFileSync(join(outputDir, 'generated_predictions.jsonl'), 'utf8').trim().split('\n')
+    expect(lines.map((line) => JSON.parse(line).label)).toEqual(rows.map(({ output }) => output))
+  })
+})
+
 describe('anneal eval', () => {
   it('prints the models side by side', async () => {
     const { code, stdout } = await anneal(

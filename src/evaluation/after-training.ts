@@ -1,0 +1,59 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { TrainConfig } from '../../engine/train/config.ts'
+import { evaluationRequest } from '../../routes/schemas/evaluations.ts'
+import { loadDataset } from '../datasets/load.ts'
+import type { DatasetRegistry } from '../datasets/registry.ts'
+import { EngineHosts } from '../engine-host/client.ts'
+import { answerQuestions } from './predictions.ts'
+import { encodeData } from './questions.ts'
+import type { EvaluatedModel } from './task.ts'
+
+/**
+ * Lets a trained model answer its evaluation set (`predict_with_generate`): generated_predictions.jsonl row by row, and
+ * predict_… in predict_results.json and all_results.json, as LLaMA-Factory has them. A run that was killed meanwhile goes
+ * on after its last row.
+ */
+export async function predictAfterTraining(
+  model: EvaluatedModel,
+  config: TrainConfig,
+  options: {
+    outputDir: string
+    datasets: DatasetRegistry
+    signal: AbortSignal
+    onRow(done: number, total: number): void
+  },
+): Promise<Record<string, number>> {
+  const { outputDir, datasets, signal, onRow } = options
+  const { seed, max_samples: maxSamples, cutoff_len: cutoffLength, template } = config
+  const { max_new_tokens, do_sample, temperature, top_p, top_k } = config
+  const generation = { max_new_tokens, do_sample, temperature, top_p, top_k }
+  const request = evaluationRequest.parse({
+    model: model.id,
+    cutoff_len: cutoffLength,
+    template,
+    seed,
+    ...generation,
+  })
+  const { conversations } = await loadDataset(datasets, config.eval_dataset!, {
+    stage: 'sft',
+    maxSamples,
+    seed,
+  })
+  const { questions } = await encodeData(model, conversations, request, signal)
+  const hosts = new EngineHosts({ maxLoaded: 1 })
+  try {
+    const file = join(outputDir, 'generated_predictions.jsonl')
+    const report = { signal, onRow: (done: number) => onRow(done, questions.length) }
+    const metrics = await answerQuestions(hosts, model, { questions, request, file }, report)
+    writeFileSync(join(outputDir, 'predict_results.json'), json(metrics))
+    const all = join(outputDir, 'all_results.json')
+    const known = existsSync(all) ? (JSON.parse(readFileSync(all, 'utf8')) as object) : {}
+    writeFileSync(all, json({ ...known, ...metrics }))
+    return metrics
+  } finally {
+    await hosts.close()
+  }
+}
+
+const json = (value: unknown) => `${JSON.stringify(value, null, 4)}\n`
