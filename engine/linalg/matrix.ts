@@ -26,8 +26,7 @@ export function transpose({ rows, columns, data }: Matrix): Matrix {
 export function multiply(a: Matrix, b: Matrix): Matrix {
   const result = zeros(a.rows, b.columns)
   for (let i = 0; i < a.rows; i++) {
-    const target = result.data.subarray(i * b.columns, (i + 1) * b.columns)
-    for (let k = 0; k < a.columns; k++) addScaled(target, a.data[i * a.columns + k]!, b, k)
+    for (let k = 0; k < a.columns; k++) addRow(result, i, a.data[i * a.columns + k]!, b, k)
   }
   return result
 }
@@ -36,19 +35,23 @@ export function multiply(a: Matrix, b: Matrix): Matrix {
 export function multiplyTransposed(a: Matrix, b: Matrix): Matrix {
   const result = zeros(a.columns, b.columns)
   for (let k = 0; k < a.rows; k++) {
-    for (let i = 0; i < a.columns; i++) {
-      const target = result.data.subarray(i * b.columns, (i + 1) * b.columns)
-      addScaled(target, a.data[k * a.columns + i]!, b, k)
-    }
+    for (let i = 0; i < a.columns; i++) addRow(result, i, a.data[k * a.columns + i]!, b, k)
   }
   return result
 }
 
-/** target += factor · row k of b. */
-function addScaled(target: Float64Array, factor: number, b: Matrix, k: number): void {
-  if (factor === 0) return
-  const start = k * b.columns
-  for (let j = 0; j < target.length; j++) target[j]! += factor * b.data[start + j]!
+/** Row i of `target` += factor · row k of b. */
+function addRow(
+  target: Matrix,
+  i: number,
+  factor: number,
+  { columns, data: values }: Matrix,
+  k: number,
+): void {
+  const sums = target.data
+  let at = i * columns
+  const end = (k + 1) * columns
+  for (let from = k * columns; from < end; from++, at++) sums[at]! += factor * values[from]!
 }
 
 /** a·aᵀ: symmetric, so that half of it is computed. */

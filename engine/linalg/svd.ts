@@ -42,13 +42,20 @@ const OVERSAMPLING = 8
  * (W·Wᵀ)^iterations·W is found from random directions, and W is decomposed inside it. Fixed by its seed.
  */
 export function randomizedSvd(w: Matrix, rank: number, iterations: number, seed: number): TruncatedSvd {
+  if (w.rows > w.columns) {
+    const { u, s, v } = randomizedSvd(transpose(w), rank, iterations, seed)
+    return { u: v, s, v: u }
+  }
   const directions = Math.min(rank + OVERSAMPLING, w.rows, w.columns)
   const random = createRandom(seed)
   const start = zeros(w.columns, directions)
   for (let i = 0; i < start.data.length; i++) start.data[i] = random.nextGaussian()
+  // W·Wᵀ costs rows² · columns once; going through W twice costs 4 · rows · columns · directions in each iteration.
+  const square = w.rows < 4 * directions * iterations ? gram(w) : undefined
   let range = orthonormalize(multiply(w, start))
   for (let i = 0; i < iterations; i++) {
-    range = orthonormalize(multiply(w, orthonormalize(multiplyTransposed(w, range))))
+    const next = square ? multiply(square, range) : multiply(w, orthonormalize(multiplyTransposed(w, range)))
+    range = orthonormalize(next)
   }
   const inside = multiplyTransposed(range, w)
   const { values, vectors } = symmetricEigen(gram(inside))

@@ -66,14 +66,11 @@ function settings(config: TrainConfig, done: Extract<TrainEvent, { type: 'done' 
     [
       'Method',
       lora
-        ? `LoRA, rank ${config.lora_rank}, alpha ${config.lora_alpha}, target ${target}`
+        ? `${config.use_dora ? 'DoRA' : 'LoRA'}, rank ${config.lora_rank}, alpha ${config.lora_alpha}, target ${target}`
         : config.finetuning_type,
     ],
     ['Learning rate', `${config.learning_rate}, ${config.lr_scheduler_type}`],
-    [
-      'Optimizer',
-      `AdamW, betas ${config.adam_beta1} and ${config.adam_beta2}, epsilon ${config.adam_epsilon}`,
-    ],
+    ['Optimizer', optimizer(config)],
     ['Weight decay', config.weight_decay],
     ['Examples per step', batch],
     ['Longest example, in tokens', config.cutoff_len],
@@ -90,4 +87,15 @@ function row(...cells: string[]): string {
 
 function list(names: readonly string[]): string {
   return names.map((name) => `\`${name}\``).join(', ')
+}
+
+function optimizer(config: TrainConfig): string {
+  const { adam_beta1, adam_beta2, adam_epsilon, optim, optim_args } = config
+  const adamw = `AdamW, betas ${adam_beta1} and ${adam_beta2}, epsilon ${adam_epsilon}`
+  if (config.use_galore) return `GaLore, rank ${config.galore_rank}, over ${adamw}`
+  if (config.use_badam)
+    return `BAdam, ${config.badam_switch_mode} every ${config.badam_switch_interval} steps, over ${adamw}`
+  if (config.use_muon) return `Muon, and for the rest ${adamw}`
+  if (optim.startsWith('adamw')) return adamw
+  return optim_args === undefined ? optim : `${optim}, ${optim_args}`
 }
