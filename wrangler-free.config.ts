@@ -67,6 +67,11 @@ const config: ConfigInput = {
     weights: 'float32',
     /** The same for single models, by id. */
     modelWeights: {},
+    /**
+     * 'ready': the first adapter joins at once. 'on demand': bases decode a little faster until the first adapter is
+     * used, which then has everybody wait about a second.
+     */
+    adapters: 'ready',
     /** Requests that one model answers at the same time; the others wait in line. */
     concurrent: 8,
     /** Memory for keys and values of the requests that one model answers. */

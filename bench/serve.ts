@@ -101,7 +101,7 @@ async function startAnneal(): Promise<{ url: string }> {
   const config = {
     directories: { models: [scratch], saves: join(scratch, 'saves') },
     server: { port },
-    chat: { threads: Number(THREADS), weights: values.weights },
+    chat: { threads: Number(THREADS), weights: values.weights, adapters: 'on demand' },
     logLevel: 'warn',
   }
   const file = join(scratch, 'config.ts')

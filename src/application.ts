@@ -62,6 +62,7 @@ export function openApplication(
     prefixBytes: chat.prefixBytes,
     maxAdapters: chat.loadedAdapters,
     idleMinutes: chat.keepAliveMinutes === 'forever' ? Infinity : chat.keepAliveMinutes,
+    adapters: chat.adapters === 'ready' ? 'plain' : 'none',
     weights: chat.weights,
     weightsOf: (folder) => chat.modelWeights[basename(folder)],
     packedFolder: join(directories.saves, '.packed'),

@@ -77,6 +77,7 @@ export const configSchema = z.strictObject({
       keepAliveMinutes: z.union([z.number().min(0), z.literal('forever')]).default(5),
       weights: z.enum(SERVED_WEIGHTS).default('float32'),
       modelWeights: z.record(z.string(), z.enum(SERVED_WEIGHTS)).default({}),
+      adapters: z.enum(['ready', 'on demand']).default('ready'),
       concurrent: count.min(1).max(256).default(8),
       kvBytes: count.min(2 ** 20).default(2 ** 30),
       prefixBytes: count.min(0).default(2 ** 28),

@@ -7,23 +7,27 @@ import type { DecoderAdapter } from './decoder-adapter.ts'
 export class AdapterStack {
   /** Sum of the ranks. */
   readonly ranks: number
-  /** Whether any is DoRA, so that the feeds hold factors of outputs. */
+  /** Whether the feeds hold factors of outputs, for DoRA. */
   readonly scaled: boolean
   /**
-   * Each module's stacked A [ranks, in] and Bᵀ [ranks, out], zeros where an adapter leaves a module alone; and, where
-   * any is DoRA, the outputs' factors [1 + adapters, out], the base's first.
+   * Each module's stacked A [ranks, in] and Bᵀ [ranks, out], zeros where an adapter leaves a module alone; and for
+   * DoRA the outputs' factors [1 + adapters, out], the base's first.
    */
   readonly feeds: Readonly<Record<string, Tensor>>
   readonly #offsets = new Map<DecoderAdapter, number>()
 
-  constructor(linears: readonly LinearModule[], adapters: readonly DecoderAdapter[]) {
+  constructor(
+    linears: readonly LinearModule[],
+    adapters: readonly DecoderAdapter[],
+    options: { scaled: boolean },
+  ) {
     let ranks = 0
     for (const adapter of adapters) {
       this.#offsets.set(adapter, ranks)
       ranks += adapter.rank
     }
     this.ranks = ranks
-    this.scaled = adapters.some(({ scaled }) => scaled)
+    this.scaled = options.scaled
     const feeds: Record<string, Tensor> = {}
     const nothing = new Float32Array(ranks * Math.max(...linears.map(widest)))
     for (const { path, inFeatures, outFeatures } of linears) {

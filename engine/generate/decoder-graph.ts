@@ -12,8 +12,9 @@ export interface DecoderGraph {
   readonly outputs: { logits: string; largest: string; sum: string; present: string }
 }
 
-/** Which adapters a graph can take: none, plain LoRA, or DoRA as well, whose factors cost an operation more. */
-export type AdapterForm = 'none' | 'plain' | 'scaled'
+/** Which adapters a graph can take: none, plain LoRA, or DoRA as well, whose factors cost operations more. */
+export const ADAPTER_FORMS = ['none', 'plain', 'scaled'] as const
+export type AdapterForm = (typeof ADAPTER_FORMS)[number]
 
 /** Builds the cached form, with inputs for stacked adapters or without any adapter. */
 export function buildDecoderGraph(

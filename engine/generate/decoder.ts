@@ -7,7 +7,7 @@ import { Session } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
 import { AdapterStack } from './adapter-stack.ts'
 import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
-import { type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
+import { ADAPTER_FORMS, type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
 import { KvCache } from './kv-cache.ts'
 import { openServedBase } from './served-base.ts'
 import type { ServedWeights } from './served-weights.ts'
@@ -24,6 +24,8 @@ export interface DecoderOptions {
   maxPositions?: number
   /** How the base's linear modules are held; float32 by default. */
   weights?: ServedWeights
+  /** Adapters that are ready for at once; others cost a compilation when the first is loaded. None by default. */
+  adapters?: AdapterForm
   /** Where packed weights are kept for the next load; the system's temporary folder by default. */
   packedFolder?: string
 }
@@ -60,28 +62,32 @@ export interface DecoderResult {
 }
 
 interface Compiled {
+  readonly form: AdapterForm
   readonly session: Session
   readonly graph: DecoderGraph
 }
 
 /**
- * A base model compiled for generation. Runs must not overlap. Adapters are inputs of graphs of their own, which are
- * compiled when the first adapter that needs them is loaded: a base alone computes none of their operations.
+ * A base model compiled for generation. Runs must not overlap. A base alone computes no adapter's operations: the first
+ * adapter of a kind has the graph compiled anew, with inputs for adapters, and that graph then serves base and adapters,
+ * so that the weights are in memory once.
  */
 export class Decoder {
   readonly model: OpenModel
   /** Context length in tokens. */
   readonly maxPositions: number
   readonly #threads: number
-  readonly #base: Compiled
-  readonly #adapted = new Map<AdapterForm, Compiled>()
+  #compiled: Compiled
+  #preparing: Promise<void> = Promise.resolve()
+  /** The last run; a session is released only after it. */
+  #lastRun: Promise<unknown> = Promise.resolve()
   #stack: AdapterStack | undefined
 
-  private constructor(model: OpenModel, base: Compiled, maxPositions: number, threads: number) {
+  private constructor(model: OpenModel, compiled: Compiled, maxPositions: number, threads: number) {
     this.model = model
     this.maxPositions = maxPositions
     this.#threads = threads
-    this.#base = base
+    this.#compiled = compiled
   }
 
   /** Compiles a Hugging Face folder. Throws on unsupported configs and missing or misshapen weights. */
@@ -90,8 +96,8 @@ export class Decoder {
     const model = await openServedBase(folder, options.weights ?? 'float32', packedFolder)
     const maxPositions = Math.min(model.config.maxPositions, options.maxPositions ?? DEFAULT_MAX_POSITIONS)
     const threads = options.threads ?? 0
-    const base = await compile(model, { maxPositions, adapters: 'none' }, threads)
-    return new Decoder(model, base, maxPositions, threads)
+    const compiled = await compile(model, { maxPositions, adapters: options.adapters ?? 'none' }, threads)
+    return new Decoder(model, compiled, maxPositions, threads)
   }
 
   get vocabSize(): number {
@@ -113,16 +119,25 @@ export class Decoder {
    * @throws EngineError invalid when a module does not exist in this base or its shape differs.
    */
   async loadAdapter(folder: string, key?: string): Promise<DecoderAdapter> {
-    const adapter = loadDecoderAdapter(folder, this.model, this.#base.graph.linears, key)
+    const adapter = loadDecoderAdapter(folder, this.model, this.#compiled.graph.linears, key)
     await this.prepareAdapters(adapter.scaled ? 'scaled' : 'plain')
     return adapter
   }
 
-  /** Compiles the graph for adapters of a kind, once. */
+  /** Makes ready for adapters of a kind, once. */
   async prepareAdapters(form: AdapterForm): Promise<void> {
-    if (this.#adapted.has(form)) return
+    this.#preparing = this.#preparing.catch(() => {}).then(() => this.#compileFor(form))
+    await this.#preparing
+  }
+
+  async #compileFor(form: AdapterForm): Promise<void> {
+    const old = this.#compiled
+    if (ADAPTER_FORMS.indexOf(form) <= ADAPTER_FORMS.indexOf(old.form)) return
     const { model, maxPositions } = this
-    this.#adapted.set(form, await compile(model, { maxPositions, adapters: form }, this.#threads))
+    this.#compiled = await compile(model, { maxPositions, adapters: form }, this.#threads)
+    this.#stack = undefined
+    await this.#lastRun
+    await old.session.release()
   }
 
   /** Computes one step of a batch. The past is only read: the caller writes `present` into its cache. */
@@ -138,13 +153,16 @@ export class Decoder {
     }
     const stack = this.#stackFor(adapters)
     if (stack) {
-      const rows = adapters!.flatMap((adapter) => new Array<typeof adapter>(seq).fill(adapter))
+      const perSequence = adapters ?? new Array<undefined>(batch).fill(undefined)
+      const rows = perSequence.flatMap((adapter) => new Array<typeof adapter>(seq).fill(adapter))
       Object.assign(feeds, stack.feeds, stack.rowFeeds(rows))
     }
-    const { session, graph } = stack ? this.#adapted.get(stack.scaled ? 'scaled' : 'plain')! : this.#base
+    const { session, graph } = this.#compiled
     const { outputs } = graph
     const wanted = want === 'logits' ? [outputs.logits] : [outputs.largest, outputs.sum]
-    const results = await session.run(feeds, [...wanted, outputs.present])
+    const running = session.run(feeds, [...wanted, outputs.present])
+    this.#lastRun = running.catch(() => {})
+    const results = await running
     if (want === 'largest') checkFinite(results[outputs.sum]!.data as Float32Array)
     return {
       logits: results[outputs.logits]?.data as Float32Array | undefined,
@@ -190,15 +208,18 @@ export class Decoder {
   }
 
   async release(): Promise<void> {
-    await this.#base.session.release()
-    for (const { session } of this.#adapted.values()) await session.release()
+    await this.#preparing.catch(() => {})
+    await this.#compiled.session.release()
   }
 
-  /** The stacked adapters of a run, if it has any; the last stack is kept, as batches change slowly. */
+  /** The stacked adapters of a run, where the graph takes any; the last stack is kept, as batches change slowly. */
   #stackFor(adapters: readonly (DecoderAdapter | undefined)[] = []): AdapterStack | undefined {
+    const { form, graph } = this.#compiled
+    if (form === 'none') return undefined
     const wanted = new Set(adapters.filter((adapter) => adapter !== undefined))
-    if (wanted.size === 0) return undefined
-    if (!this.#stack?.holds(wanted)) this.#stack = new AdapterStack(this.#base.graph.linears, [...wanted])
+    if (!this.#stack?.holds(wanted)) {
+      this.#stack = new AdapterStack(graph.linears, [...wanted], { scaled: form === 'scaled' })
+    }
     return this.#stack
   }
 }
@@ -216,7 +237,7 @@ async function compile(
     prepack: true,
     threads,
   })
-  return { session, graph }
+  return { form: options.adapters, session, graph }
 }
 
 /** A sum over all logits of a row finds any that is no finite number. */

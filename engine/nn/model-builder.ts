@@ -34,7 +34,7 @@ export interface ModelBuilderOptions {
   readonly stackedLora?: 'plain' | 'scaled' | undefined
   /** Multiply with packed integers as they are, rounding activations to 8 bits; else they are widened first. */
   readonly packedProducts?: boolean
-  /** Compute projections of one input in one product, where they have no adapters. */
+  /** Compute projections of one input in one product, where they have no DoRA adapters. */
   readonly joinProjections?: boolean
   /** Parts into which the loss is cut, so that fewer logits are in memory at a time; 1 when left out. */
   readonly lossChunks?: number
@@ -86,7 +86,7 @@ export class ModelBuilder {
 
   /** Whether projections of one input are to be computed in one product, by `joinedLinears`. */
   get joinsProjections(): boolean {
-    return this.options.joinProjections === true && !this.stacked
+    return this.options.joinProjections === true && this.options.stackedLora !== 'scaled'
   }
 
   /**
@@ -237,11 +237,10 @@ export class ModelBuilder {
         ? modules.map(({ path, outFeatures }) => this.floatParameter(`${path}.bias`, [outFeatures]))
         : []
       const product = this.product(x, modules)(biases.length > 0 ? g.Concat(biases, 0) : undefined)
-      return g.Split(
-        product,
-        1,
-        modules.map(({ outFeatures }) => outFeatures),
-      )
+      const widths = modules.map(({ outFeatures }) => outFeatures)
+      const parts = g.Split(product, 1, widths)
+      const { stacked } = this
+      return stacked ? parts.map((part, index) => stacked.branch(x, modules[index]!, part)) : parts
     })
   }
 

@@ -36,22 +36,22 @@ export class StackedLora {
    * A linear module with the rows' adapters: c ⊙ (x·Wᵀ + x·Aᵀ·Bᵀ) + offset, where c is 1 without DoRA.
    * @param product x·Wᵀ + c
    */
-  linear(
-    x: Value,
-    { path, inFeatures, outFeatures }: LinearModule,
-    product: (c: Value) => Value,
-    offset: Value | undefined,
-  ): Value {
+  linear(x: Value, module: LinearModule, product: (c: Value) => Value, offset: Value | undefined): Value {
+    const g = this.#g
+    const [, choice] = this.#perRow
+    if (!choice) return product(this.branch(x, module, offset))
+    const scales = g.input(stackedInputNames(module.path).scale, 'float32', [SCALES, module.outFeatures])
+    const scaled = g.Mul(product(this.branch(x, module, undefined)), g.Gemm(choice, scales))
+    return offset ? g.Add(scaled, offset) : scaled
+  }
+
+  /** What the rows' adapters add, x·Aᵀ·Bᵀ, plus `offset`. */
+  branch(x: Value, { path, inFeatures, outFeatures }: LinearModule, offset: Value | undefined): Value {
     const g = this.#g
     const names = stackedInputNames(path)
-    const [mask, choice] = this.#perRow
     const a = g.input(names.a, 'float32', [RANKS, inFeatures])
     const b = g.input(names.b, 'float32', [RANKS, outFeatures])
-    const low = g.Mul(g.Gemm(x, a, { transB: 1 }), mask!)
-    if (!choice) return product(g.Gemm(low, b, {}, offset))
-    const scales = g.input(names.scale, 'float32', [SCALES, outFeatures])
-    const scaled = g.Mul(product(g.Gemm(low, b)), g.Gemm(choice, scales))
-    return offset ? g.Add(scaled, offset) : scaled
+    return g.Gemm(g.Mul(g.Gemm(x, a, { transB: 1 }), this.#perRow[0]!), b, {}, offset)
   }
 
   /** Runs `body` for parts of the rows, where row i of all parts together is row `tokenOf[i]` of the batch. */

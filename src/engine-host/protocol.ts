@@ -132,6 +132,8 @@ export interface EngineLimits {
   prefixBytes?: number
   /** Adapters that stay in memory. */
   maxAdapters?: number
+  /** Whether adapters are ready for when the model is loaded, or with the first of them. */
+  adapters?: 'plain' | 'none'
   /** How the base's weights are held. */
   weights?: ServedWeights
   /** Where packed weights are kept for the next load. */
