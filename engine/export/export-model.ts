@@ -120,7 +120,7 @@ async function write(
   const { format, bits } = options
   if (isGguf(format)) return writeGgufFiles(folder, model, options, writing)
   if (bits === 16) {
-    const bytes = await writeOnnx(folder, { ...options, model, layers: undefined, onProgress: writing })
+    const bytes = await writeOnnx(folder, { ...options, bits, model, layers: undefined, onProgress: writing })
     return { exported: model.weights, bytes, close: () => {} }
   }
   const layers = await quantize(model, options, quantizing)

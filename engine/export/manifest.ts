@@ -26,7 +26,7 @@ export type Manifest = z.infer<typeof schema>
 export type ManifestFile = Manifest['files'][number]
 
 /**
- * Hashes the files of a flat folder and writes SHA256SUMS (as `sha256sum --check` reads it) and manifest.json, which
+ * Hashes the files of a folder and of those in it, and writes SHA256SUMS (as `sha256sum --check` reads it) and manifest.json, which
  * lists SHA256SUMS as well.
  *
  * @param onBytes is told how many more bytes were hashed.
@@ -40,10 +40,10 @@ export async function writeManifest(
   known: ReadonlyMap<string, string> = new Map(),
 ): Promise<Manifest> {
   const files: ManifestFile[] = []
-  for (const name of readdirSync(folder).sort()) {
-    const sha256 = known.get(name)
-    const entry = sha256 && { path: name, bytes: statSync(join(folder, name)).size, sha256 }
-    files.push(entry || (await hashFile(folder, name, onBytes, signal)))
+  for (const path of filesBelow(folder).sort()) {
+    const sha256 = known.get(path)
+    const entry = sha256 && { path, bytes: statSync(join(folder, path)).size, sha256 }
+    files.push(entry || (await hashFile(folder, path, onBytes, signal)))
   }
   const sums = files.map(({ path, sha256 }) => `${sha256}  ${path}\n`).join('')
   writeFileDurably(join(folder, SUMS_FILE), sums)
@@ -52,6 +52,14 @@ export async function writeManifest(
   const manifest: Manifest = { version: 1, ...about, files }
   writeFileDurably(join(folder, MANIFEST_FILE), `${JSON.stringify(manifest, null, 2)}\n`)
   return manifest
+}
+
+/** Paths of all files below a folder, with forward slashes. */
+function filesBelow(folder: string, prefix = ''): string[] {
+  return readdirSync(join(folder, prefix), { withFileTypes: true }).flatMap((entry) => {
+    const path = `${prefix}${entry.name}`
+    return entry.isDirectory() ? filesBelow(folder, `${path}/`) : [path]
+  })
 }
 
 /** Reads an export's manifest.json. @throws EngineError `not_found` or `invalid`. */

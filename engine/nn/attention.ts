@@ -24,28 +24,31 @@ export interface AttentionForm {
 }
 
 /** scale·q·kᵀ, soft-capped where the config says so: [batch, kvHeads, group·seq, keys]. */
-function scores(m: ModelBuilder, config: DecoderConfig, query: Value, key: Value): Value {
+export function scores(m: ModelBuilder, config: DecoderConfig, query: Value, key: Value): Value {
   const { attentionScale, scoreSoftCap: cap } = config
   const raw = m.g.FusedMatMul(query, key, { transB: 1, alpha: attentionScale / (cap ?? 1) })
   return cap === null ? raw : softCap(m, raw, cap)
 }
 
 /** Adds a mask [1|batch, 1, 1, 1|seq, keys] to scores. */
-function masked(m: ModelBuilder, config: DecoderConfig, raw: Value, mask: Value): Value {
+export function masked(m: ModelBuilder, config: DecoderConfig, raw: Value, mask: Value): Value {
   const { keyValueHeads, heads } = config
   const byHead = ['batch', keyValueHeads, heads / keyValueHeads, 'seq', raw.shape[3]!]
   return m.g.Reshape(m.g.Add(m.g.Reshape(raw, byHead), mask), raw.shape)
 }
 
 /** `mask`, and MASKED more where query and key are `window` or more places apart; both int64, to be broadcast. */
-function narrowed(m: ModelBuilder, mask: Value, queries: Value, keys: Value, window: number): Value {
+export function narrowed(m: ModelBuilder, mask: Value, queries: Value, keys: Value, window: number): Value {
   const { g } = m
   const tooFar = g.GreaterOrEqual(g.Sub(queries, keys), g.ints([window]))
   return g.Add(mask, g.Mul(g.Cast(tooFar, 'float32'), g.scalar(MASKED)))
 }
 
 /** Masks by window, each made once. `full` is the mask without one. */
-function masksByWindow(full: Value, narrow: (window: number) => Value): (window: number | null) => Value {
+export function masksByWindow(
+  full: Value,
+  narrow: (window: number) => Value,
+): (window: number | null) => Value {
   const known = new Map<number, Value>()
   return (window) => {
     if (window === null) return full
@@ -132,7 +135,7 @@ export function cachedAttention(m: ModelBuilder, config: DecoderConfig): CachedA
 }
 
 /** Places of the past and of the new tokens, side by side. */
-const BOTH = 'past+seq'
+export const BOTH = 'past+seq'
 
 /** Masks over the past and the new tokens by window, [batch, 1, group·seq, past+seq]; made once for all layers. */
 function joinedMasks(m: ModelBuilder, group: number): (window: number | null) => Value {

@@ -38,6 +38,8 @@ export interface ModelBuilderOptions {
   readonly joinProjections?: boolean
   /** Parts into which the loss is cut, so that fewer logits are in memory at a time; 1 when left out. */
   readonly lossChunks?: number
+  /** x·Wᵀ of a linear module whose weight is stored in a form of its own; undefined where it is an ordinary tensor. */
+  readonly product?: (m: ModelBuilder, x: Value, module: LinearModule) => Value | undefined
 }
 
 /** A trainable input of the graph, with the name that its file will use. */
@@ -210,6 +212,8 @@ export class ModelBuilder {
   /** x·Wᵀ (+ c) over the weights of modules, one below the other. */
   private product(x: Value, modules: readonly LinearModule[]): (c?: Value) => Value {
     const { g, packed } = this
+    const stored = modules.length === 1 ? this.options.product?.(this, x, modules[0]!) : undefined
+    if (stored) return (c) => (c ? g.Add(stored, c) : stored)
     if (packed && this.options.packedProducts && hasPackedProduct(this, modules, packed)) {
       const product = packedProduct(this, x, modules, packed)
       return (c) => (c ? g.Add(product, c) : product)

@@ -84,6 +84,7 @@ export async function planExport(
     datasetDir,
   }
   checkGate(request)
+  checkOnnxDType(format, dtype)
   checkActOrder(request, method)
   for (const name of [task.calibration?.dataset, task.report?.dataset]) if (name) await datasets.get(name)
   if (isGguf(format)) checkGgufModel(entry.baseFolder, task.ggufType!)
@@ -130,6 +131,11 @@ function checkGate({ bits, max_kld }: ExportRequest): void {
     'An export of 16 bits is not measured, so max_kld cannot gate it.',
     'max_kld',
   )
+}
+
+function checkOnnxDType(format: ExportFormat, dtype: WeightDType): void {
+  if (format !== 'onnx' || dtype !== 'bfloat16') return
+  throw invalid('export_mismatch', 'ONNX is written as float32 or float16, not as bfloat16.', 'dtype')
 }
 
 function checkActOrder({ format, desc_act }: ExportRequest, method: ExportMethod | undefined): void {
