@@ -1,0 +1,139 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { factorHessian } from '../../../engine/quant/factor.ts'
+import { type GptqOptions, gptq } from '../../../engine/quant/gptq.ts'
+import { packGptq } from '../../../engine/quant/gptq-packing.ts'
+import { unpackGptq } from '../../../engine/quant/gptq-reader.ts'
+import { dequantizeIntBlocks, quantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
+import { MatrixProduct } from '../../../engine/quant/matrix-product.ts'
+import { packNBits } from '../../../engine/quant/nbits-packing.ts'
+import { orderedValues } from '../../../engine/quant/ordered-values.ts'
+import { gaussian } from '../weights/tiny-model.ts'
+
+const COLUMNS = 160
+const ROWS = 24
+const SAMPLES = 400
+const OPTIONS: GptqOptions = { bits: 4, groupSize: 64, symmetric: true, actOrder: false, damping: 0.01 }
+
+let product: MatrixProduct
+beforeAll(async () => {
+  product = await MatrixProduct.create(1)
+})
+afterAll(() => product.release())
+
+/** Inputs that hang together and differ in size, as activations do. */
+function inputs(): Float32Array {
+  const base = gaussian(SAMPLES * COLUMNS, 5)
+  return base.map((value, i) => {
+    const column = i % COLUMNS
+    const before = column === 0 ? 0 : base[i - 1]!
+    return (value + 0.9 * before) * (column % 17 === 0 ? 6 : 1)
+  })
+}
+
+const weights = () => gaussian(ROWS * COLUMNS, 9)
+const hessianOf = (x: Float32Array) => product.run(x, x, SAMPLES)
+
+/** tr((W − Ŵ)·H·(W − Ŵ)ᵀ): the squared error of the outputs. */
+function outputError(w: Float32Array, approximate: Float32Array, hessian: Float32Array): number {
+  let sum = 0
+  for (let row = 0; row < ROWS; row++) {
+    const e = w
+      .subarray(row * COLUMNS, (row + 1) * COLUMNS)
+      .map((value, column) => value - approximate[row * COLUMNS + column]!)
+    for (let i = 0; i < COLUMNS; i++) {
+      for (let j = 0; j < COLUMNS; j++) sum += e[i]! * hessian[i * COLUMNS + j]! * e[j]!
+    }
+  }
+  return sum
+}
+
+async function quantized(options: Partial<GptqOptions> = {}) {
+  const hessian = await hessianOf(inputs())
+  const matrices = [{ path: 'm', rows: ROWS, values: weights() }]
+  const result = await gptq(matrices, COLUMNS, hessian, { ...OPTIONS, ...options }, product)
+  return result.get('m')!
+}
+
+describe('factorHessian', () => {
+  it('gives factors whose product is the Hessian again', async () => {
+    const hessian = await hessianOf(inputs())
+    const { upper, diagonal } = await factorHessian(hessian.slice(), COLUMNS, product)
+    const at = (i: number, k: number) => (i === k ? 1 : upper[i * COLUMNS + k]!)
+    const largest = hessian.reduce((a, b) => Math.max(a, Math.abs(b)), 0)
+    for (let i = 0; i < COLUMNS; i++) {
+      for (let j = 0; j <= i; j++) {
+        let sum = 0
+        for (let k = i; k < COLUMNS; k++) sum += at(i, k) * diagonal[k]! * at(j, k)
+        expect(Math.abs(sum - hessian[i * COLUMNS + j]!)).toBeLessThan(1e-5 * largest)
+      }
+    }
+  })
+
+  it('refuses a matrix that is not positive definite', async () => {
+    await expect(factorHessian(new Float32Array(4), 2, product)).rejects.toThrow(/raise the damping/)
+  })
+})
+
+describe('gptq', () => {
+  it.each([
+    ['symmetric', {}],
+    ['asymmetric', { symmetric: false }],
+    ['in groups of 32', { groupSize: 32 }],
+    ['with act-order', { actOrder: true }],
+    ['at 8 bits', { bits: 8 as const }],
+  ])('leaves less than two thirds of the output error of rounding to nearest, %s', async (_, options) => {
+    const { bits, groupSize: blockSize, symmetric } = { ...OPTIONS, ...options }
+    const hessian = await hessianOf(inputs())
+    const plain = quantizeIntBlocks(weights(), { bits, rows: ROWS, columns: COLUMNS, blockSize, symmetric })
+    const nearest = outputError(weights(), dequantizeIntBlocks(plain), hessian)
+    const fedBack = outputError(weights(), orderedValues(await quantized(options)), hessian)
+    expect(fedBack).toBeLessThan(nearest * (2 / 3))
+  })
+
+  it('gives matrices of one input the same codes together as alone', async () => {
+    const matrices = [
+      { path: 'other', rows: ROWS, values: gaussian(ROWS * COLUMNS, 11) },
+      { path: 'm', rows: ROWS, values: weights() },
+    ]
+    const together = await gptq(matrices, COLUMNS, await hessianOf(inputs()), OPTIONS, product)
+    expect(together.get('m')!.blocks.codes).toEqual((await quantized()).blocks.codes)
+  })
+
+  it('drops the weights of inputs that are always zero', async () => {
+    const x = inputs().map((value, i) => (i % COLUMNS === 3 ? 0 : value))
+    const matrices = [{ path: 'm', rows: ROWS, values: weights() }]
+    const result = await gptq(matrices, COLUMNS, await hessianOf(x), OPTIONS, product)
+    const values = orderedValues(result.get('m')!)
+    for (let row = 0; row < ROWS; row++) expect(values[row * COLUMNS + 3]).toBe(0)
+  })
+})
+
+describe('packGptq', () => {
+  it.each([
+    [1, true],
+    [2, false],
+  ] as const)('is read back by the reader, version %i, act-order %s', async (version, actOrder) => {
+    const matrix = await quantized({ actOrder })
+    const { groupIndex, ...packed } = packGptq(matrix, version)
+    const back = unpackGptq({
+      bits: 4,
+      inFeatures: COLUMNS,
+      outFeatures: ROWS,
+      groupSize: OPTIONS.groupSize,
+      groupIndex,
+      zerosMinusOne: version === 1,
+      ...packed,
+    })
+    expect(orderedValues(back)).toEqual(orderedValues(matrix))
+  })
+})
+
+describe('packNBits', () => {
+  it('begins each row of zero points at a byte and fills the last block with them', () => {
+    const options = { bits: 4, rows: 2, columns: 5, blockSize: 2, symmetric: false } as const
+    const packed = packNBits(quantizeIntBlocks(Float32Array.of(1, 2, 3, 4, 5, -1, -2, -3, -4, -5), options))
+    expect(packed.codes.length).toBe(2 * 3)
+    expect(packed.zeros.length).toBe(2 * 2)
+    expect(packed.codes[5]! >> 4).toBe(packed.zeros[3]! & 15)
+  })
+})
