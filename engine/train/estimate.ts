@@ -57,6 +57,8 @@ const LOGIT_COPIES = 3
 /** Small beside the rest, and still some hundred rows: products over fewer are slower. */
 const LOGIT_BYTES = 64e6
 const MOST_CHUNKS = 64
+/** What part of freed memory the next user cannot use. */
+const UNFIT = 0.35
 /** A layer's results once more as gradients, a part of them at a time. */
 const LAYER_COPIES = 1.5
 /** Scores, masked scores, probabilities and two gradients. */
@@ -90,7 +92,7 @@ export function estimateMemory(
     trainable: FLOAT * model.trainableParameters * copies,
     activations: FLOAT * tokens * kept.width,
     attention: FLOAT * kept.scores,
-    working: Math.max(
+    working: oneAfterTheOther(
       headBytes(model, config, batch, frozen),
       layerBytes(model, tokens, layer, frozen, checkpointing),
     ),
@@ -98,6 +100,11 @@ export function estimateMemory(
   const whole = Object.fromEntries(Object.entries(parts).map(([name, bytes]) => [name, Math.round(bytes)]))
   const total = Object.values(whole).reduce((sum, bytes) => sum + bytes, 0)
   return { ...whole, total } as MemoryEstimate
+}
+
+/** The allocator hands what the head has left on to the layers, but not every gap fits. */
+function oneAfterTheOther(head: number, layer: number): number {
+  return Math.max(head, layer) + UNFIT * Math.min(head, layer)
 }
 
 /** Floats that a layer makes of a token. */

@@ -52,6 +52,9 @@ describe('the memory estimate', () => {
     [4, 256, false, 2.51e9],
     [1, 128, true, 0.76e9],
     [2, 256, true, 0.89e9],
+    [4, 512, true, 1.4e9],
+    [1, 1024, true, 1.05e9],
+    [1, 1024, false, 3.78e9],
   ])('is within 15 %% of what %d x %d tokens took, checkpointing %s', (rows, length, again, measured) => {
     const { total } = estimateMemory(smol, parse(), { rows, length, trained: rows * (length - 1) }, again)
     expect(total / measured).toBeGreaterThan(0.85)
