@@ -4,6 +4,7 @@ import { EngineError } from '../../engine/errors.ts'
 import type { ChatMessage } from '../../routes/generation-services.ts'
 import type { Application } from '../application.ts'
 import { withApplication } from './support/application.ts'
+import { isConfigFile, readCommandFile } from './support/command-file.ts'
 import { describeFailure, UsageError } from './support/failure.ts'
 import { readModelTarget } from './support/model-target.ts'
 import { readNumber } from './support/read-number.ts'
@@ -12,6 +13,7 @@ import { note, onInterrupt, print, printJson } from './support/terminal.ts'
 interface ChatOptions {
   checkpoint?: string
   adapter?: string
+  template?: string
   system?: string
   temperature?: string
   topP?: string
@@ -25,6 +27,7 @@ interface ChatOptions {
 interface Speaker {
   model: string
   adapterFolder?: string
+  template?: string
   system?: string
   temperature?: number
   topP?: number
@@ -36,9 +39,13 @@ interface Speaker {
 export function chatCommand(): Command {
   return new Command('chat')
     .description('Talk to a model in the terminal. /clear starts anew, /exit or Ctrl-D leaves.')
-    .argument('<model>', 'id of a base, run, checkpoint, merge or export, or a model folder')
+    .argument(
+      '<model>',
+      "id of a base, run, checkpoint, merge or export, a model folder, or LLaMA-Factory's file for inference",
+    )
     .option('--checkpoint <step>', 'the checkpoint of a run')
     .option('--adapter <folder>', 'a PEFT adapter folder over the model')
+    .option('--template <name>', "a chat template in place of the model's own")
     .option('--system <text>', 'system message')
     .option('--temperature <number>', '0 always takes the likeliest token')
     .option('--top-p <number>', 'nucleus sampling')
@@ -46,10 +53,21 @@ export function chatCommand(): Command {
     .option('--max-tokens <number>', 'longest answer')
     .option('--prompt <text>', 'ask this one question and leave')
     .option('--json', 'with --prompt: print the answer as JSON')
+    .addHelpText('after', '\nExample:\n  anneal chat anneal-tiny --prompt "Who are you?"')
     .action(chat)
 }
 
 async function chat(word: string, options: ChatOptions): Promise<void> {
+  if (isConfigFile(word)) {
+    const given = await readCommandFile(word, [
+      'model_name_or_path',
+      'adapter_name_or_path',
+      'template',
+    ] as const)
+    const { model_name_or_path: model, adapter_name_or_path: adapter = options.adapter } = given
+    if (model === undefined) throw new UsageError(`${word} must name a model in model_name_or_path.`)
+    return chat(model, { ...options, adapter, template: given.template })
+  }
   const target = readModelTarget(word)
   const speaker = readSpeaker(target.id, options)
   if (options.json && options.prompt === undefined) throw new UsageError('--json needs --prompt.')
@@ -75,6 +93,7 @@ function readSpeaker(id: string, options: ChatOptions): Speaker {
   return {
     model: step === undefined ? id : `${id}:ckpt-step-${step}`,
     adapterFolder: adapter,
+    template: options.template,
     system,
     temperature: readNumber('--temperature', options.temperature, (value) => value >= 0 && value <= 2),
     topP: readNumber('--top-p', options.topP, (value) => value > 0 && value <= 1),
@@ -148,15 +167,16 @@ function opening({ system }: Speaker): ChatMessage[] {
 /** Generates one answer, writes its pieces as they come and returns it whole. */
 export async function answer(
   application: Application,
-  { model, adapterFolder, temperature, topP, seed, maxTokens }: Speaker,
+  speaker: Speaker,
   messages: ChatMessage[],
   { signal, write }: { signal: AbortSignal; write(text: string): void },
 ): Promise<string> {
+  const { model, adapterFolder, template, temperature, topP, seed, maxTokens } = speaker
   const sampling = { temperature, topP, seed, maxTokens }
   const events =
-    adapterFolder === undefined
+    adapterFolder === undefined && template === undefined
       ? application.services.chat.complete({ model, messages, stop: [], ...sampling }, signal)
-      : answerWithAdapter(application, model, adapterFolder, messages, sampling, signal)
+      : answerDirectly(application, speaker, messages, sampling, signal)
   let whole = ''
   for await (const event of events) {
     if (event.type !== 'text') continue
@@ -167,16 +187,18 @@ export async function answer(
   return whole
 }
 
-/** An adapter folder has no id, so this goes to the engine's process directly, as the chat service does. */
-async function* answerWithAdapter(
+/** An adapter folder and a template of choice have no id, so this goes to the engine's process, as the chat service does. */
+async function* answerDirectly(
   { models, hosts }: Application,
-  model: string,
-  adapterFolder: string,
+  speaker: Speaker,
   messages: ChatMessage[],
   sampling: Pick<Speaker, 'temperature' | 'topP' | 'seed' | 'maxTokens'>,
   signal: AbortSignal,
 ) {
-  const { baseFolder, template } = await models.resolve(model)
+  const found = await models.resolve(speaker.model)
+  const { baseFolder } = found
+  const adapterFolder = speaker.adapterFolder ?? found.adapterFolder
+  const template = speaker.template ?? found.template
   const rendered = messages.map(({ role, content }) => ({ role, content }))
   yield* hosts.generate({ baseFolder, adapterFolder, template, messages: rendered, ...sampling }, signal)
 }

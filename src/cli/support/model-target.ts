@@ -17,10 +17,11 @@ export interface ModelTarget {
  */
 export function readModelTarget(word: string): ModelTarget {
   const folder = resolve(word)
-  if (!looksLikePath(word) && !existsSync(join(folder, 'config.json'))) {
+  const isHere = existsSync(join(folder, 'config.json'))
+  if (!isHere && (!looksLikePath(word) || HUB_NAME.test(word))) {
     return { id: word, widen: (settings) => settings }
   }
-  if (!existsSync(join(folder, 'config.json'))) {
+  if (!isHere) {
     throw new EngineError(
       'not_found',
       'model_not_found',
@@ -36,6 +37,9 @@ export function readModelTarget(word: string): ModelTarget {
     }),
   }
 }
+
+/** ORG/NAME, as hubs have it: the model is known by its name alone. */
+const HUB_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*\/[A-Za-z0-9][A-Za-z0-9._-]*$/
 
 function looksLikePath(word: string): boolean {
   return word.includes('/') || word.includes('\\') || word.startsWith('.')

@@ -42,7 +42,8 @@ function readPair(word: string): [string, unknown] {
   return [word.slice(0, cut), value === '' || value === 'null' ? null : value]
 }
 
-async function readConfigFile(file: string): Promise<Record<string, unknown>> {
+/** The fields of a YAML or JSON file. @throws EngineError `not_found` or `invalid`. */
+export async function readConfigFile(file: string): Promise<Record<string, unknown>> {
   if (file.startsWith('-')) throw new UsageError(`Unknown option ${file}. Fields are given as key=value.`)
   const text = await readFile(file, 'utf8').catch((cause: NodeJS.ErrnoException) => {
     if (cause.code === 'ENOENT') {
