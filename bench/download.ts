@@ -16,7 +16,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { cpus, tmpdir } from 'node:os'
+import { cpus, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 
@@ -142,7 +142,8 @@ try {
     peak: megabytes(after.peak),
   }
   console.log('server memory in MB:', memoryReport)
-  const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version }
+  const load = Number(loadavg()[0]!.toFixed(1)) // of others too: ratios of a busy machine say little
+  const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version, load }
   const file = join(import.meta.dirname, 'results/download.json')
   writeFileSync(
     file,

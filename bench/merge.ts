@@ -7,7 +7,7 @@
  */
 import { execFileSync } from 'node:child_process'
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
-import { cpus, tmpdir } from 'node:os'
+import { cpus, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { writeMergeInputs } from './merge-model.ts'
@@ -87,7 +87,8 @@ try {
   console.log(
     `anneal's throughput: ${ratios.cp} of cp's, ${ratios.cpAndFsync} of cp's with fsync, ${ratios.peft} × PEFT's`,
   )
-  const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version }
+  const load = Number(loadavg()[0]!.toFixed(1)) // of others too: ratios of a busy machine say little
+  const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version, load }
   const file = join(import.meta.dirname, 'results/merge.json')
   writeFileSync(file, `${JSON.stringify({ machine, parameters, rank: 16, report, ratios }, null, 1)}\n`)
 } finally {
