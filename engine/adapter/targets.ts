@@ -22,7 +22,7 @@ export interface TargetCandidate {
 }
 
 /** Most milliseconds for matching one expression: a hostile one could backtrack for ever. */
-const MATCH_LIMIT = 500
+const MATCH_LIMIT = 100
 
 /**
  * The paths that a rule names.
@@ -77,9 +77,14 @@ export function patternValue(
   otherwise: number,
 ): number {
   for (const [key, value] of Object.entries(pattern ?? {})) {
-    if (matchingPaths([{ path }], `(.*\\.)?(${key})`).size > 0) return value
+    if (matchesPattern(path, key)) return value
   }
   return otherwise
+}
+
+/** Whether a key of rank_pattern or alpha_pattern means a module. */
+export function matchesPattern(path: string, key: string): boolean {
+  return matchingPaths([{ path }], `(.*\\.)?(${key})`, 'rank_pattern').size > 0
 }
 
 function endsWith(path: string, name: string): boolean {
@@ -111,7 +116,11 @@ function firstMatch(path: string, names: readonly string[]): RegExpExecArray | n
 let sandbox: Context | undefined
 
 /** Expressions come from users, so they run where they can be stopped. */
-function matchingPaths(modules: readonly TargetCandidate[], expression: string): Set<string> {
+function matchingPaths(
+  modules: readonly TargetCandidate[],
+  expression: string,
+  param = 'lora_target',
+): Set<string> {
   const paths = modules.map(({ path }) => path)
   try {
     sandbox ??= createContext({})
@@ -124,7 +133,7 @@ function matchingPaths(modules: readonly TargetCandidate[], expression: string):
       'invalid',
       'invalid_expression',
       `${JSON.stringify(expression.slice(0, 200))} cannot be used as a regular expression for module paths: ${reason}`,
-      { param: 'lora_target', cause },
+      { param, cause },
     )
   }
 }

@@ -1,6 +1,6 @@
 import { isBelow, loraMethod } from '../adapter/method.ts'
 import { loraSize, type PeftConfig } from '../adapter/peft.ts'
-import { noSuchTarget, targetedPaths, unmatchedTargets } from '../adapter/targets.ts'
+import { matchesPattern, noSuchTarget, targetedPaths, unmatchedTargets } from '../adapter/targets.ts'
 import { EngineError } from '../errors.ts'
 import type { LinearModule } from '../nn/model-builder.ts'
 import { elementCount } from '../tensor.ts'
@@ -35,6 +35,7 @@ export function countAdapter(
     checkRank(rank, path, [outFeatures, inFeatures])
     count += rank * (inFeatures + outFeatures) + (config.use_dora ? outFeatures : 0)
   }
+  checkPatterns(config, targeted)
   const all = [...tensors]
   checkSaved(config, all)
   for (const { name, shape } of all) if (method.saves?.(name)) count += elementCount(shape)
@@ -52,6 +53,18 @@ function checkExpertAdapter({ lora_dropout, use_dora }: PeftConfig): void {
       'leave it out, or leave the experts out of lora_target',
     { param: field },
   )
+}
+
+/** @throws EngineError `invalid` for keys of rank_pattern and alpha_pattern that mean no adapted module. */
+function checkPatterns(config: PeftConfig, targeted: ReadonlySet<string>): void {
+  for (const field of ['rank_pattern', 'alpha_pattern'] as const) {
+    const unused = Object.keys(config[field] ?? {}).filter(
+      (key) => ![...targeted].some((path) => matchesPattern(path, key)),
+    )
+    if (unused.length === 0) continue
+    const message = `${field}: ${unused.join(', ')} matches no module that gets an adapter`
+    throw new EngineError('invalid', 'pattern_unused', message, { param: field })
+  }
 }
 
 /** @throws EngineError `invalid` for modules to train as a whole that the base has no tensor of, with some that it has. */

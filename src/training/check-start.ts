@@ -1,10 +1,12 @@
 import { join } from 'node:path'
 import { requireFit } from '../../engine/adapter/fit.ts'
+import { loraMethod } from '../../engine/adapter/method.ts'
 import { ADAPTER_CONFIG_FILE, readAdapter } from '../../engine/adapter/peft.ts'
 import { readPeftConfig } from '../../engine/adapter/peft-config.ts'
 import { EngineError } from '../../engine/errors.ts'
 import type { LinearModule } from '../../engine/nn/model-builder.ts'
 import type { BaseModel } from '../../engine/quant/source.ts'
+import { plannedAdapter } from './adapter-config.ts'
 import { adapterRoles, type TrainTask } from './task.ts'
 
 /**
@@ -26,6 +28,7 @@ export function checkStart(task: TrainTask, base: BaseModel, linears: readonly L
       : 'Quantized model only accepts a single adapter. Merge them first.'
     throw onQuantized('adapter_name_or_path', message)
   }
+  checkSavedModules(task, base, linears)
   const shapes = new Map(
     linears.map(({ path, inFeatures, outFeatures }) => [path, [outFeatures, inFeatures]]),
   )
@@ -40,6 +43,19 @@ export function checkStart(task: TrainTask, base: BaseModel, linears: readonly L
       })
     }
   }
+}
+
+/** Packed weights cannot be trained as a whole. */
+function checkSavedModules(task: TrainTask, base: BaseModel, linears: readonly LinearModule[]): void {
+  const isPacked = base.quantization !== null || task.config.quantization_bit !== undefined
+  if (!isPacked || task.config.finetuning_type !== 'lora') return
+  const { saves } = loraMethod(plannedAdapter(task))
+  const packed = linears.find(({ path }) => saves?.(`${path}.weight`))
+  if (!packed) return
+  throw onQuantized(
+    'additional_target',
+    `additional_target means ${packed.path}, which is held at few bits and cannot be trained as a whole.`,
+  )
 }
 
 /** What of the request an adapter that goes on does not follow. */

@@ -7,6 +7,7 @@ import { elementCount } from '../../engine/tensor.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { ignoredFields } from '../../engine/train/config.ts'
 import type { ModelSize } from '../../engine/train/estimate.ts'
+import { checkOptimizer } from '../../engine/train/optimizers/index.ts'
 import { previewTraining, type TrainingPreview } from '../../engine/train/preview.ts'
 import { countAdapter } from '../../engine/train/trainable.ts'
 import { DatasetRegistry } from '../datasets/registry.ts'
@@ -89,6 +90,7 @@ function countPlanned(task: TrainTask, model: BaseModel, linears: readonly Linea
   const method = methodOf(task, model)
   if (method.kind === 'lora') return countAdapter(plannedAdapter(task), linears, tensors)
   const trained = tensors.filter(({ name }) => method.trains?.(name) ?? true)
+  checkOptimizer(task.config, trained)
   return trained.reduce((sum, { shape }) => sum + elementCount(shape), 0)
 }
 

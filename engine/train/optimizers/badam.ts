@@ -57,7 +57,7 @@ export function createBAdam(parameters: readonly Parameter[], options: BAdamOpti
 }
 
 /** Indices of each layer's parameters, by layer. */
-function blocksOf(parameters: readonly Parameter[]): number[][] {
+export function blocksOf(parameters: readonly Pick<Parameter, 'name'>[]): number[][] {
   const blocks = new Map<number, number[]>()
   for (const [index, { name }] of parameters.entries()) {
     const layer = /\.(\d+)\./.exec(name)?.[1]
@@ -68,12 +68,16 @@ function blocksOf(parameters: readonly Parameter[]): number[][] {
   return [...blocks].sort(([a], [b]) => a - b).map(([, indices]) => indices)
 }
 
+/** @throws EngineError `invalid` for a layer that is not trained. */
+export function requireStartBlock(startBlock: number | undefined, count: number): void {
+  if (startBlock === undefined || (startBlock >= 0 && startBlock < count)) return
+  const message = `badam_start_block ${startBlock} is no layer of this model; it has 0 to ${count - 1}`
+  throw new EngineError('invalid', 'badam_start_block', message, { param: 'badam_start_block' })
+}
+
 /** The block of each turn. */
 function blockOrder(count: number, { switchMode, startBlock, seed }: BAdamOptions): (turn: number) => number {
-  if (startBlock !== undefined && (startBlock < 0 || startBlock >= count)) {
-    const message = `badam_start_block ${startBlock} is no layer of this model; it has 0 to ${count - 1}`
-    throw new EngineError('invalid', 'badam_start_block', message, { param: 'badam_start_block' })
-  }
+  requireStartBlock(startBlock, count)
   const first = startBlock ?? (switchMode === 'descending' ? count - 1 : 0)
   if (switchMode === 'fixed') return () => first
   if (switchMode === 'random') {

@@ -1,4 +1,3 @@
-import { EngineError } from '../../errors.ts'
 import { type Matrix, toMatrix } from '../../linalg/matrix.ts'
 import { randomizedSvd } from '../../linalg/svd.ts'
 import type { Parameter } from '../step.ts'
@@ -6,6 +5,7 @@ import type { AdamWOptions } from './adamw.ts'
 import { type Optimizer, type Slot, slotsOf, withState } from './optimizer.ts'
 
 export interface GaLoreOptions extends AdamWOptions {
+  /** At most the shorter side of each targeted matrix. */
   rank: number
   /** Updates between two looks for the gradient's main directions. */
   updateInterval: number
@@ -75,10 +75,6 @@ function projectedSlot(slot: Slot, options: GaLoreOptions): ProjectedSlot {
   }
   const [rows, columns] = parameter.shape as [number, number]
   const { rank } = options
-  if (rank > Math.min(rows, columns)) {
-    const message = `galore_rank ${rank} is above what ${parameter.name} [${parameter.shape}] can have`
-    throw new EngineError('invalid', 'galore_rank_too_high', message, { param: 'galore_rank' })
-  }
   const side = rows >= columns ? 'right' : 'left'
   const basis = new Float32Array(rank * Math.min(rows, columns))
   const projected = rank * Math.max(rows, columns)

@@ -3,7 +3,7 @@ import type { TrainConfig } from '../config.ts'
 import type { Parameter } from '../step.ts'
 import { createAdafactor } from './adafactor.ts'
 import { type AdamWOptions, createAdamW } from './adamw.ts'
-import { createBAdam } from './badam.ts'
+import { blocksOf, createBAdam, requireStartBlock } from './badam.ts'
 import { createGaLore } from './galore.ts'
 import { createLion } from './lion.ts'
 import { createMuon } from './muon.ts'
@@ -55,16 +55,44 @@ function loraPlusFactor({ loraplus_lr_ratio: ratio }: TrainConfig): (parameter: 
   return ({ name, shape }) => (name.includes('lora_B') || shape.length === 1 ? ratio : 1)
 }
 
-function galore(config: TrainConfig, parameters: readonly Parameter[], common: AdamWOptions): Optimizer {
-  const names = config.galore_target
+type NamedShape = Pick<Parameter, 'name' | 'shape'>
+
+/**
+ * Checks what depends on the parameters, before a run is queued.
+ *
+ * @throws EngineError `invalid` naming the field.
+ */
+export function checkOptimizer(config: TrainConfig, trained: readonly NamedShape[]): void {
+  if (config.use_galore) checkGaLore(config, trained.filter(galoreTargets(config)))
+  if (config.use_badam) requireStartBlock(config.badam_start_block, blocksOf(trained).length)
+}
+
+function galoreTargets({ galore_target: names }: TrainConfig): (parameter: NamedShape) => boolean {
   const isHeadOrEmbedding = (name: string) => /embed|lm_head|output_layer/.test(name)
-  const targets = ({ name, shape }: Parameter) =>
-    shape.length === 2 &&
-    (names.includes('all') ? !isHeadOrEmbedding(name) : names.some((target) => name.includes(target)))
-  if (!parameters.some(targets)) {
+  return ({ name, shape }) => {
+    if (shape.length !== 2) return false
+    return names.includes('all') ? !isHeadOrEmbedding(name) : names.some((target) => name.includes(target))
+  }
+}
+
+function checkGaLore(
+  { galore_target: names, galore_rank: rank }: TrainConfig,
+  targeted: readonly NamedShape[],
+): void {
+  if (targeted.length === 0) {
     const message = `galore_target ${names.join(', ')} matches no matrix that is trained`
     throw new EngineError('invalid', 'galore_target_unknown', message, { param: 'galore_target' })
   }
+  for (const { name, shape } of targeted) {
+    if (rank <= Math.min(...shape)) continue
+    const message = `galore_rank ${rank} is above what ${name} [${shape}] can have`
+    throw new EngineError('invalid', 'galore_rank_too_high', message, { param: 'galore_rank' })
+  }
+}
+
+function galore(config: TrainConfig, parameters: readonly Parameter[], common: AdamWOptions): Optimizer {
+  const targets = galoreTargets(config)
+  checkGaLore(config, parameters.filter(targets))
   return createGaLore(parameters, {
     ...common,
     rank: config.galore_rank,

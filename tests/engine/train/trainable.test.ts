@@ -43,6 +43,8 @@ describe('countAdapter', () => {
   it('refuses targets that match nothing, and ranks above a matrix, by name', () => {
     expect(() => count({ target_modules: ['q_proj', 'wq'] })).toThrow(/lora_target wq .*q_proj, up_proj/)
     expect(() => count({ target_modules: 'model\\.layers\\.7\\..*' })).toThrow(/matches no linear module/)
+    expect(() => count({ rank_pattern: { wq: 2 } })).toThrow(/rank_pattern: wq matches no module/)
+    expect(() => count({ modules_to_save: ['wte'] })).toThrow(/additional_target wte matches no module/)
     expect(() => count({ r: 17 })).toThrow(
       /lora_rank 17 is above what .*q_proj \[16,16\] can have; at most 16/,
     )
