@@ -1,5 +1,5 @@
 /**
- * npm run bench:serve [-- --model FOLDER --gguf FILE --weights int8 --rounds 2]
+ * npm run bench:serve [-- --model FOLDER --gguf FILE --weights int8 --rounds 2 --only engine|http]
  *
  * Serving side by side with llama.cpp in one run, two threads each: LLAMA_SERVER and LLAMA_BENCH name its programs
  * (without them only our numbers are taken). The same client sends both servers the same token prompts. Anneal runs
@@ -21,6 +21,7 @@ const { values } = parseArgs({
     gguf: { type: 'string' },
     weights: { type: 'string', default: 'int8' },
     rounds: { type: 'string', default: '2' },
+    only: { type: 'string' },
   },
 })
 const THREADS = '2'
@@ -36,26 +37,11 @@ const report: Record<string, unknown> = {
   weights: values.weights,
 }
 try {
-  const engine = JSON.parse(
-    run(process.execPath, [
-      '--import',
-      'tsx',
-      join(root, 'bench/serve-engine.ts'),
-      folder,
-      values.weights,
-      THREADS,
-    ]),
-  ) as EngineSpeeds
-  const llama = llamaBench ? benchSpeeds() : undefined
+  const engine = values.only === 'http' ? undefined : engineSpeeds()
+  const llama = llamaBench && values.only !== 'http' ? benchSpeeds() : undefined
   show('engine', engine)
   show('llamaBench', llama)
-  const ours = await startAnneal()
-  const theirs = llamaServer ? await startLlama(llamaServer) : undefined
-  const http = await compareServers(ours.url, theirs)
-  show('http', http)
-  const withIdle = await withIdleConnections(ours.url, 64)
-  show('with64IdleConnections', withIdle)
-  show('flood', await flood(ours.url, 1000))
+  const http = values.only === 'engine' ? undefined : await serverSpeeds()
   show('ratios', ratios(engine, llama, http))
 } finally {
   for (const child of children) child.kill('SIGKILL')
@@ -70,6 +56,26 @@ interface EngineSpeeds {
 }
 
 type Loads = Record<'1' | '8', LoadResult>
+
+interface Servers {
+  anneal: Loads
+  llamaServer?: Loads
+}
+
+function engineSpeeds(): EngineSpeeds {
+  const worker = join(root, 'bench/serve-engine.ts')
+  return JSON.parse(run(process.execPath, ['--import', 'tsx', worker, folder, values.weights, THREADS]))
+}
+
+async function serverSpeeds(): Promise<Servers> {
+  const ours = await startAnneal()
+  const theirs = llamaServer ? await startLlama(llamaServer) : undefined
+  const http = await compareServers(ours.url, theirs)
+  show('http', http)
+  show('with64IdleConnections', await withIdleConnections(ours.url, 64))
+  show('flood', await flood(ours.url, 1000))
+  return http
+}
 
 function show(name: string, content: unknown): void {
   report[name] = content
@@ -126,7 +132,7 @@ async function startLlama(command: string): Promise<string> {
 }
 
 /** Rounds in turn, best of each. */
-async function compareServers(ours: string, theirs: string | undefined) {
+async function compareServers(ours: string, theirs: string | undefined): Promise<Servers> {
   const best: { anneal: Partial<Loads>; llamaServer?: Partial<Loads> } = { anneal: {} }
   if (theirs) best.llamaServer = {}
   for (let round = 0; round < Number(values.rounds); round++) {
@@ -138,7 +144,7 @@ async function compareServers(ours: string, theirs: string | undefined) {
       keep(best.llamaServer!, concurrent, answer)
     }
   }
-  return best as { anneal: Loads; llamaServer?: Loads }
+  return best as Servers
 }
 
 function keep(best: Partial<Loads>, concurrent: '1' | '8', result: LoadResult): void {
@@ -178,24 +184,27 @@ async function flood(url: string, count: number): Promise<Record<string, number>
 }
 
 function ratios(
-  engine: EngineSpeeds,
+  engine: EngineSpeeds | undefined,
   llama: Omit<EngineSpeeds, 'concurrent'> | undefined,
-  { anneal, llamaServer: theirs }: { anneal: Loads; llamaServer?: Loads },
+  http: Servers | undefined,
 ) {
   const round = (value: number) => Number(value.toFixed(2))
+  const { anneal, llamaServer: theirs } = http ?? {}
   return {
-    httpOverEngineAt8: round(anneal[8].tokensPerSecond / engine.concurrent[8]!),
-    ...(theirs && {
-      tokensPerSecondAt8: round(anneal[8].tokensPerSecond / theirs[8].tokensPerSecond),
-      tokensPerSecondAt1: round(anneal[1].tokensPerSecond / theirs[1].tokensPerSecond),
-      firstTokenAt8: round(anneal[8].firstTokenMs / theirs[8].firstTokenMs),
-    }),
-    ...(llama && {
-      prefill512: round(engine.prefill512 / llama.prefill512),
-      decode: Object.fromEntries(
-        Object.entries(llama.decode).map(([depth, speed]) => [depth, round(engine.decode[depth]! / speed)]),
-      ),
-    }),
+    ...(engine && anneal && { httpOverEngineAt8: round(anneal[8].tokensPerSecond / engine.concurrent[8]!) }),
+    ...(anneal &&
+      theirs && {
+        tokensPerSecondAt8: round(anneal[8].tokensPerSecond / theirs[8].tokensPerSecond),
+        tokensPerSecondAt1: round(anneal[1].tokensPerSecond / theirs[1].tokensPerSecond),
+        firstTokenAt8: round(anneal[8].firstTokenMs / theirs[8].firstTokenMs),
+      }),
+    ...(engine &&
+      llama && {
+        prefill512: round(engine.prefill512 / llama.prefill512),
+        decode: Object.fromEntries(
+          Object.entries(llama.decode).map(([depth, speed]) => [depth, round(engine.decode[depth]! / speed)]),
+        ),
+      }),
   }
 }
 

@@ -22,6 +22,9 @@ export interface RunningServer {
   close(): Promise<void>
 }
 
+/** Connections that may wait to be accepted: a crowd is to get its 503s, and no resets. */
+const BACKLOG = 4096
+
 /** Pause between comments that keep an event stream alive. */
 const KEEP_ALIVE_MS = 15_000
 
@@ -135,7 +138,7 @@ function listen(server: Server, { server: { host, port } }: Settings): Promise<s
       const message = `Cannot listen on ${host}: port ${port} ${reason}.`
       reject(new EngineError('conflict', taken ? 'port_in_use' : 'cannot_listen', message, { cause: error }))
     })
-    server.listen(port, host, () => {
+    server.listen({ port, host, backlog: BACKLOG }, () => {
       const address = server.address() as AddressInfo
       resolve(`http://${host.includes(':') ? `[${host}]` : host}:${address.port}`)
     })
