@@ -46,7 +46,9 @@ interface Unit {
  */
 export async function writeGptq(folder: string, options: GptqWriteOptions): Promise<number> {
   const { model, layers, dtype, onProgress, signal } = options
-  const version = zeroPointVersion(options)
+  // Version 1, which every reader knows, stores zero points one too small and so cannot hold 0; GPTQModel trusts no
+  // asymmetric file of version 1 but its own.
+  const version = options.symmetric ? 1 : 2
   const units = planUnits(options)
   const shards = planShards(units, options.shardBytes)
   const total = units.reduce((sum, { byteLength }) => sum + byteLength, 0)
@@ -74,23 +76,6 @@ export async function writeGptq(folder: string, options: GptqWriteOptions): Prom
   writeIndex(folder, names, total)
   writeConfigs(folder, options, version)
   return total
-}
-
-/**
- * Version 1, which every reader knows, stores zero points one too small and so cannot hold 0; version 2 stores them as
- * they are.
- */
-function zeroPointVersion({ model, layers }: GptqWriteOptions): 1 | 2 {
-  for (let layer = 0; layer < model.config.layers; layer++) {
-    for (const { blocks } of layers.read(layer).matrices.values()) {
-      const { zeros, bits, scales } = blocks
-      for (let i = 0; i < scales.length; i++) {
-        const zero = bits === 8 ? zeros[i]! : (zeros[i >> 1]! >> (4 * (i & 1))) & 15
-        if (zero === 0) return 2
-      }
-    }
-  }
-  return 1
 }
 
 function planUnits({ model, layers, dtype }: GptqWriteOptions): Unit[] {
