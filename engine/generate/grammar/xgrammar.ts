@@ -49,7 +49,7 @@ export interface CompiledTokenGrammar {
   dispose(): void
 }
 
-/** Compiles grammars over one vocabulary. Compiling blocks the thread, and the wrong grammar aborts it: see compiler.ts. */
+/** Compiles grammars over one vocabulary. Compiling blocks the thread, and the wrong grammar aborts the instance: see checker.ts. */
 export class GrammarLibrary {
   readonly #library: typeof XGrammar
   readonly #vocabulary: GrammarVocabulary
