@@ -14,6 +14,7 @@ export function datasetsCommand(): Command {
   const command = new Command('datasets')
     .description('List the datasets, or convert one.')
     .option('--json', 'print them as JSON')
+    .addHelpText('after', '\nExample:\n  anneal datasets')
     .action(({ json }: { json?: boolean }) =>
       withApplication(async ({ services }) => {
         const datasets = await services.datasets.list()
@@ -32,7 +33,9 @@ function convertCommand(): Command {
     .option('--to <name>', 'name of the new dataset (default: <name>_alpaca)')
     .option('--rename <old=new...>', `keys to rename (default: ${DEFAULT_RENAMES.join(' ')})`)
     .option('--formatting <format>', 'format of the new dataset: alpaca, sharegpt or openai', 'alpaca')
-    .action((name: string, options: { to?: string; rename?: string[]; formatting: string }) =>
+    .option('--json', 'print the new dataset as JSON')
+    .addHelpText('after', '\nExample:\n  anneal datasets convert my_set --to my_alpaca')
+    .action((name: string, options: { to?: string; rename?: string[]; formatting: string; json?: boolean }) =>
       withApplication(async ({ services }) => {
         const conversion = datasetConversion.safeParse({
           name: options.to ?? `${name}_alpaca`,
@@ -44,6 +47,7 @@ function convertCommand(): Command {
           throw new UsageError(`${issue?.path.join('.')}: ${issue?.message}`)
         }
         const converted = await services.datasets.convert(name, conversion.data)
+        if (options.json) return printJson(converted)
         print(`${converted.name}: ${formatCount(converted.rows ?? 0)} rows in ${converted.file_name}`)
       }),
     )

@@ -1,5 +1,6 @@
-import { constants, existsSync } from 'node:fs'
+import { constants, existsSync, statfsSync } from 'node:fs'
 import { access } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { availableParallelism, freemem, totalmem } from 'node:os'
 import { dirname } from 'node:path'
 import { Command } from 'commander'
@@ -7,41 +8,95 @@ import { EngineError } from '../../engine/errors.ts'
 import type { Application } from '../application.ts'
 import { withApplication } from './support/application.ts'
 import { formatBytes } from './support/format.ts'
-import { print, shownPath } from './support/terminal.ts'
+import { print, printJson, shownPath } from './support/terminal.ts'
 
 interface Finding {
+  check: string
   ok: boolean
   text: string
 }
 
+/** Below this a run's checkpoints or an export may not fit. */
+const LITTLE_DISK_BYTES = 2e9
+
 /** `anneal doctor`: what a run needs, looked at without starting one. */
 export function doctorCommand(): Command {
-  return new Command('doctor').description('Check this machine and the configured folders.').action(() =>
-    withApplication(async (application) => {
-      const findings = [machine(), await engine(), ...(await folders(application))]
-      for (const { ok, text } of findings) print(`${ok ? 'ok   ' : 'FAIL '} ${text}`)
-      if (findings.every(({ ok }) => ok)) return
-      throw new EngineError('invalid', 'doctor_failed', 'Something above needs attention.')
-    }),
-  )
+  return new Command('doctor')
+    .description('Check this machine and the configured folders: device, memory, disk, native modules, port.')
+    .option('--json', 'print the findings as JSON')
+    .addHelpText('after', '\nExample:\n  anneal doctor --json')
+    .action(({ json }: { json?: boolean }) =>
+      withApplication(async (application) => {
+        const { settings } = application
+        const findings = [
+          machine(),
+          await engine(),
+          await nativeModule('better-sqlite3', 'the database'),
+          await nativeModule('@resvg/resvg-js', 'loss pictures'),
+          await nativeModule('@node-rs/jieba', 'ROUGE'),
+          disk(settings.directories.saves),
+          await port(settings.server),
+          ...(await folders(application)),
+        ]
+        if (json) printJson(findings)
+        else for (const { ok, text } of findings) print(`${ok ? 'ok   ' : 'FAIL '} ${text}`)
+        if (findings.every(({ ok }) => ok)) return
+        throw new EngineError('invalid', 'doctor_failed', 'Something above needs attention.')
+      }),
+    )
 }
 
 function machine(): Finding {
   const memory = `${formatBytes(freemem())} of ${formatBytes(totalmem())} memory free`
-  return { ok: true, text: `Node ${process.versions.node}, ${availableParallelism()} cores, ${memory}` }
+  const text = `Node ${process.versions.node}, ${availableParallelism()} cores, ${memory}`
+  return { check: 'machine', ok: true, text }
 }
 
 async function engine(): Promise<Finding> {
   try {
     await import('../../engine/onnx/session.ts')
-    return { ok: true, text: 'ONNX Runtime loads' }
+    return { check: 'device', ok: true, text: 'ONNX Runtime loads; device: cpu' }
   } catch (error) {
-    return {
-      ok: false,
-      text: `ONNX Runtime does not load: ${error instanceof Error ? error.message : error}`,
-    }
+    return { check: 'device', ok: false, text: `ONNX Runtime does not load: ${messageOf(error)}` }
   }
 }
+
+async function nativeModule(name: string, purpose: string): Promise<Finding> {
+  try {
+    await import(name)
+    return { check: name, ok: true, text: `${name} loads (${purpose})` }
+  } catch (error) {
+    const text = `${name} does not load (${purpose}); run npm install again: ${messageOf(error)}`
+    return { check: name, ok: false, text }
+  }
+}
+
+function disk(saves: string): Finding {
+  const { bavail, bsize } = statfsSync(saves)
+  const free = bavail * bsize
+  return {
+    check: 'disk',
+    ok: free > LITTLE_DISK_BYTES,
+    text: `${formatBytes(free)} of disk free for ${shownPath(saves)}`,
+  }
+}
+
+/** Whether a server could listen; one that listens already is no fault. */
+async function port({ host, port: number }: Application['settings']['server']): Promise<Finding> {
+  const server = createServer()
+  const code = await new Promise<string>((done) => {
+    server.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message))
+    server.listen({ host, port: number, exclusive: true }, () => done('free'))
+  })
+  server.close()
+  const where = `${host}:${number}`
+  if (code === 'free') return { check: 'port', ok: true, text: `${where} is free for anneal serve` }
+  if (code === 'EADDRINUSE')
+    return { check: 'port', ok: true, text: `${where} is in use: a server runs already` }
+  return { check: 'port', ok: false, text: `nothing can listen on ${where}: ${code}` }
+}
+
+const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
 
 async function folders({ settings, services }: Application): Promise<Finding[]> {
   const { saves, datasets: data } = settings.directories
@@ -50,15 +105,20 @@ async function folders({ settings, services }: Application): Promise<Finding[]> 
   const datasets = await services.datasets.list()
   const broken = datasets.filter(({ error }) => error !== null)
   return [
-    { ok: existsSync(settings.configFile), text: `settings from ${shownPath(settings.configFile)}` },
-    { ok: await isWritable(saves), text: `runs go to ${shownPath(saves)}` },
     {
+      check: 'settings',
+      ok: existsSync(settings.configFile),
+      text: `settings from ${shownPath(settings.configFile)}`,
+    },
+    { check: 'saves', ok: await isWritable(saves), text: `runs go to ${shownPath(saves)}` },
+    {
+      check: 'database',
       ok: await isWritable(dirname(settings.database)),
       text: `jobs are kept in ${shownPath(settings.database)}`,
     },
-    { ok: bases.length > 0, text: `base models: ${bases.join(', ') || 'none'}` },
-    { ok: datasets.length > 0, text: `${datasets.length} datasets in ${shownPath(data)}` },
-    ...broken.map(({ name, error }) => ({ ok: false, text: `dataset ${name}: ${error}` })),
+    { check: 'models', ok: bases.length > 0, text: `base models: ${bases.join(', ') || 'none'}` },
+    { check: 'datasets', ok: datasets.length > 0, text: `${datasets.length} datasets in ${shownPath(data)}` },
+    ...broken.map(({ name, error }) => ({ check: 'dataset', ok: false, text: `dataset ${name}: ${error}` })),
   ]
 }
 

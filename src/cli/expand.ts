@@ -21,6 +21,7 @@ export function expandCommand(): Command {
     .argument('<model>', 'id or folder of a base model, or of a merge')
     .requiredOption('--blocks <number>', 'layers to put in; divides the number of layers')
     .requiredOption('--output <folder>', 'folder of the new model')
+    .addHelpText('after', '\nExample:\n  anneal expand anneal-tiny --blocks 2 --output ./expanded')
     .action(expand)
 }
 

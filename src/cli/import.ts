@@ -21,6 +21,7 @@ export function importCommand(): Command {
     .option('--name <name>', "id of the new base model (default: the file's name)")
     .option('--dtype <name>', "bfloat16, float16 or float32 (default: the file's own, bfloat16 if quantized)")
     .option('--json', 'print the finished import as JSON')
+    .addHelpText('after', '\nExample:\n  anneal import model-q4_1.gguf --name my-base')
     .action(importModel)
 }
 

@@ -8,6 +8,7 @@ export function modelsCommand(): Command {
   return new Command('models')
     .description('List the models: bases, runs and their checkpoints, merges, exports.')
     .option('--json', 'print them as JSON')
+    .addHelpText('after', '\nExample:\n  anneal models --json')
     .action(({ json }: { json?: boolean }) =>
       withApplication(async ({ services, settings }) => {
         const models = await services.models.list()

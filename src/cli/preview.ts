@@ -21,6 +21,7 @@ export function previewCommand(): Command {
     .description('Show what a training run would do: steps, tokens, memory, configuration, examples.')
     .argument('<config...>', CONFIG_ARGUMENT)
     .option('--json', 'print it as JSON')
+    .addHelpText('after', '\nExample:\n  anneal preview my-run.yaml lora_rank=16')
     .action(async (words: string[], { json }: { json?: boolean }) => {
       const input = await readTrainInput(words)
       await withApplication((application) => showPreview(application, input, json))

@@ -19,6 +19,7 @@ export function pullCommand(): Command {
     .argument('<repository>', 'ORG/NAME, or ORG/NAME@REVISION')
     .option('--name <name>', "id of the new base model (default: the repository's name)")
     .option('--json', 'print what was fetched as JSON')
+    .addHelpText('after', '\nExample:\n  anneal pull HuggingFaceTB/SmolLM2-135M-Instruct')
     .action(pull)
 }
 

@@ -8,6 +8,7 @@ export function serveCommand(): Command {
     .description('Serve the HTTP API: training, merges, exports, datasets and OpenAI-compatible chat.')
     .option('--host <name>', 'address to listen on (a key is needed for any but the loopback)')
     .option('--port <number>', 'port to listen on; 0 takes a free one')
+    .addHelpText('after', '\nExample:\n  anneal serve --port 8080')
     .action(async ({ host, port }: { host?: string; port?: string }) => {
       readNumber('--port', port, (value) => Number.isInteger(value) && value >= 0 && value <= 65535)
       const settings = await readSettings({
