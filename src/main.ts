@@ -1,5 +1,6 @@
 import { createServer as createHttpServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import { type Logger, pino } from 'pino'
@@ -11,7 +12,9 @@ import type { ResponseEntry } from '../routes/services.ts'
 import { type Application, openApplication } from './application.ts'
 import { lockServer } from './db/lock.ts'
 import { recoverJobs } from './jobs/recover.ts'
+import { isTerminal } from './jobs/types.ts'
 import { sweepTemporaries } from './models/sweep.ts'
+import { sweepWorkFolders } from './models/work-folder.ts'
 import type { Settings } from './settings.ts'
 
 export interface RunningServer {
@@ -91,6 +94,9 @@ async function takeOver({ settings, queue, logger }: Application): Promise<void>
   for (const { id, status } of recovered)
     logger.warn({ job: id, status }, 'taken over from a process that died')
   const runs = await queue.list({ kind: 'train' })
+  const exports = (await queue.list({ kind: 'export' })).filter(({ status }) => !isTerminal(status))
+  const active = new Set(exports.map(({ id }) => id))
+  await sweepWorkFolders(join(settings.directories.saves, 'exports'), active)
   await sweepTemporaries(
     settings.directories,
     runs.map((run) => run.outputDir),

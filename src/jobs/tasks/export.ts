@@ -1,11 +1,11 @@
 import { existsSync, rmSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
 import { EngineError } from '../../../engine/errors.ts'
 import { exportAdapter } from '../../../engine/export/adapter.ts'
 import { exportModel, type ModelExport } from '../../../engine/export/export-model.ts'
 import { type Manifest, readManifest } from '../../../engine/export/manifest.ts'
 import { readReport } from '../../../engine/export/report.ts'
 import { exportSafetensors } from '../../../engine/export/safetensors.ts'
+import { workFolderOf } from '../../models/work-folder.ts'
 import type { ExportTask } from '../../services/export-plan.ts'
 import type { Task, TaskContext } from '../protocol.ts'
 import { byteProgressReporter } from './byte-progress.ts'
@@ -50,9 +50,4 @@ async function runExport({ job, report, signal }: TaskContext, task: ExportTask)
     }
     throw error
   }
-}
-
-/** Finished layers of an export that is not done yet. */
-export function workFolderOf(outputDir: string): string {
-  return join(dirname(outputDir), `.${basename(outputDir)}.layers`)
 }
