@@ -2,12 +2,12 @@ import { useState } from 'preact/hooks'
 import { getBlob, getText, post } from '../api.ts'
 import { bytes, duration, time } from '../format.ts'
 import { t } from '../i18n.ts'
-import { Bar, Copyable, Problem, SelectField } from '../parts/form.tsx'
+import { Bar, Copyable, NumberField, Problem, SelectField } from '../parts/form.tsx'
 import { Scroll } from '../parts/scroll.tsx'
 import { isActive, Status } from '../parts/status.tsx'
 import { useJob } from '../parts/use-job.ts'
 import { useResource } from '../parts/use-resource.ts'
-import type { ExportFile, ExportJob, List, Model, TaskJob } from '../types.ts'
+import type { Dataset, ExportFile, ExportJob, List, Model, TaskJob } from '../types.ts'
 
 const FORMATS = ['safetensors', 'gguf', 'gptq', 'onnx', 'ollama']
 const BITS = ['16', '8', '4', '3', '2']
@@ -21,6 +21,10 @@ export function ExportPage({ model }: { model: string }) {
   const [chosen, setChosen] = useState(model)
   const [format, setFormat] = useState('safetensors')
   const [bits, setBits] = useState('16')
+  const [method, setMethod] = useState('')
+  const [calibration, setCalibration] = useState('')
+  const [maxKld, setMaxKld] = useState('')
+  const datasets = useResource<List<Dataset>>('/v1/datasets')
   const [error, setError] = useState<Error>()
   const [merge, setMerge] = useState<string>()
   const [started, setStarted] = useState<string>()
@@ -44,7 +48,15 @@ export function ExportPage({ model }: { model: string }) {
     })
   const startExport = () =>
     attempt(async () => {
-      const { id } = await post<ExportJob>('/v1/exports', { model: current!.id, format, bits: Number(bits) })
+      const quantized = Number(bits) < 16
+      const { id } = await post<ExportJob>('/v1/exports', {
+        model: current!.id,
+        format,
+        bits: Number(bits),
+        ...(quantized && method !== '' && { method }),
+        ...(quantized && calibration !== '' && { export_quantization_dataset: calibration }),
+        ...(quantized && maxKld !== '' && { max_kld: Number(maxKld) }),
+      })
       setStarted(`/v1/exports/${id}`)
       exports.refresh()
     })
@@ -78,6 +90,23 @@ export function ExportPage({ model }: { model: string }) {
             <div class="pair">
               <SelectField label={t('format')} value={format} options={FORMATS} onChange={setFormat} />
               <SelectField label={t('bits')} value={bits} options={BITS} onChange={setBits} />
+              {Number(bits) < 16 && (
+                <>
+                  <SelectField
+                    label={t('rounding')}
+                    value={method}
+                    options={['', 'rtn', 'gptq']}
+                    onChange={setMethod}
+                  />
+                  <SelectField
+                    label={t('calibration')}
+                    value={calibration}
+                    options={['', ...(datasets.value?.data.map(({ name }) => name) ?? [])]}
+                    onChange={setCalibration}
+                  />
+                  <NumberField label={t('maxKld')} value={maxKld} onChange={setMaxKld} min={0} />
+                </>
+              )}
             </div>
             <button type="button" onClick={startExport} disabled={current === undefined}>
               {t('exportIt')}
