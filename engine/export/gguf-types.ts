@@ -1,4 +1,5 @@
-import { type BlockFormat, type GgufBlockType, ggufBlocks } from '../quant/gguf-blocks.ts'
+import type { BlockFormat } from '../quant/block-format.ts'
+import { type GgufBlockType, ggufBlocks } from '../quant/gguf-blocks.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
 import type { GgufSource } from './gguf-architecture.ts'
 

@@ -1,4 +1,4 @@
-import type { BlockFormat } from './gguf-blocks.ts'
+import type { BlockFormat } from './block-format.ts'
 import { writeFloat16 } from './gguf-blocks-simple.ts'
 
 /** Weights in one super-block. */

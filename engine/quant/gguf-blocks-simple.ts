@@ -1,5 +1,5 @@
 import { float16Bits, float16Value } from '../weights/dtypes.ts'
-import type { BlockFormat } from './gguf-blocks.ts'
+import type { BlockFormat } from './block-format.ts'
 
 /** Weights in one block of each format here. */
 const SIZE = 32

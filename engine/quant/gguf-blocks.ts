@@ -1,21 +1,10 @@
 import { EngineError } from '../errors.ts'
+import type { BlockFormat } from './block-format.ts'
 import { q4k, q6k } from './gguf-blocks-k.ts'
 import { q4_0, q4_1, q8_0 } from './gguf-blocks-simple.ts'
 
 /** Quantized element types of GGUF that are written here, as ggml names them; engine/gguf/dequantize.ts reads them. */
 export type GgufBlockType = 'Q8_0' | 'Q4_0' | 'Q4_1' | 'Q4_K' | 'Q6_K'
-
-/** How a run of weights is packed into bytes; the layouts are those of ggml (ggml-common.h of llama.cpp). */
-export interface BlockFormat {
-  /** ggml's number of the type, as GGUF's tensor table has it. */
-  readonly ggmlType: number
-  /** Weights in one block; a row's length is a multiple of it. */
-  readonly blockSize: number
-  /** Bytes of one packed block. */
-  readonly blockBytes: number
-  /** Packs `values` (whole blocks) into `target` (`values.length / blockSize · blockBytes` bytes). */
-  quantize(values: Float32Array, target: Uint8Array): void
-}
 
 export const ggufBlocks: Readonly<Record<GgufBlockType, BlockFormat>> = {
   Q8_0: q8_0,

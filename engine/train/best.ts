@@ -1,4 +1,4 @@
-import type { TrainConfig } from './config.ts'
+import type { TrainConfig } from './config-schema.ts'
 
 /** The best evaluation of a run so far; plain data, so that a checkpoint can hold it. */
 export interface Best {

@@ -1,4 +1,4 @@
-import type { TrainConfig } from './config.ts'
+import type { TrainConfig } from './config-schema.ts'
 
 export type ScheduleConfig = Pick<
   TrainConfig,

@@ -1,7 +1,6 @@
 import { join } from 'node:path'
 import { resolveChatTemplate } from '../../engine/text/chat-template.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
-import type { ModelEvaluation } from '../jobs/tasks/evaluate.ts'
 import {
   type ChoiceQuestion,
   type ChoiceRow,
@@ -12,7 +11,7 @@ import {
   readChoiceTask,
 } from './multiple-choice.ts'
 import { fillRows } from './row-file.ts'
-import type { EvaluatedModel, EvaluationTask } from './task.ts'
+import type { EvaluatedModel, EvaluationTask, ModelEvaluation } from './task.ts'
 
 /** Large enough that no other token can win; the letters keep their order among themselves. */
 const LETTER_BIAS = 100

@@ -10,9 +10,9 @@ import { answerQuestions, CONCURRENCY } from '../../evaluation/predictions.ts'
 import { encodeData } from '../../evaluation/questions.ts'
 import { fillRows } from '../../evaluation/row-file.ts'
 import { comparisonTable } from '../../evaluation/table.ts'
-import { type EvaluatedModel, type EvaluationTask, modelFolderName } from '../../evaluation/task.ts'
+import { type EvaluationTask, type ModelEvaluation, modelFolderName } from '../../evaluation/task.ts'
 import type { Task } from '../protocol.ts'
-import { createStages, type Stages } from './stages.ts'
+import { createStages } from './stages.ts'
 
 /** Evaluates each model in turn. Every finished row is on disk at once, and a later start goes on after it. */
 export const evaluateTask: Task = async ({ job, signal, report }) => {
@@ -38,16 +38,6 @@ export const evaluateTask: Task = async ({ job, signal, report }) => {
   } finally {
     await hosts.close()
   }
-}
-
-/** What evaluating one model works with. */
-export interface ModelEvaluation {
-  model: EvaluatedModel
-  /** Where the model's rows and results go. */
-  folder: string
-  hosts: EngineHosts
-  signal: AbortSignal
-  stages: Stages
 }
 
 type Evaluate = (evaluation: ModelEvaluation) => Promise<Record<string, number>>

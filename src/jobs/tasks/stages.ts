@@ -1,12 +1,7 @@
+import type { Stages } from '../../evaluation/task.ts'
 import type { TaskContext } from '../protocol.ts'
 
 const REPORT_MS = 250
-
-/** Progress of a job in several stages that take about the same time each. */
-export interface Stages {
-  /** Begins the next stage, of `total` rows; call the result with the rows that are done. */
-  next(message: string, total: number): (done: number) => void
-}
 
 /** Reports the share of all stages that is done and the remaining time, a few times in a second. */
 export function createStages(report: TaskContext['report'], count: number): Stages {
