@@ -26,7 +26,7 @@ const CONFIG = {
   dataset: [IDENTITY, CONVERTED],
   stage: 'sft',
   finetuning_type: 'lora',
-  lora_rank: 16,
+  lora_rank: 8,
   num_train_epochs: 12,
   per_device_train_batch_size: 8,
   learning_rate: 2e-3,
