@@ -52,6 +52,21 @@ infer_backend: huggingface
     expect(JSON.parse(stdout)).toMatchObject({ model: 'SomeOne/anneal-tiny', content: expect.any(String) })
   })
 
+  it("export a whole model, or say the policy's reason", async () => {
+    const output = join(place.root, 'exported')
+    const whole = `model_name_or_path: anneal-tiny\nexport_dir: ${output}\nexport_size: 1\n`
+    const quantized = `${whole}export_quantization_bit: 4\nexport_quantization_dataset: data/anneal_identity.jsonl\n`
+    const [done, refused, adapted] = await Promise.all([
+      anneal(['export', file('whole.yaml', whole)], { env }),
+      anneal(['export', file('four.yaml', quantized.replace('exported', 'never'))], { env }),
+      anneal(['export', file('adapted.yaml', `${whole}adapter_name_or_path: ${adapter}\n`)], { env }),
+    ])
+    expect({ code: done.code, stderr: done.stderr }).toMatchObject({ code: 0 })
+    expect(existsSync(join(output, 'model.safetensors'))).toBe(true)
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('not exported at 4 bits') })
+    expect(adapted).toMatchObject({ code: 2, stderr: expect.stringContaining('anneal merge') })
+  })
+
   it('are refused with every field that is not done, before anything starts', async () => {
     const yaml = `model_name_or_path: anneal-tiny
 adapter_name_or_path: ${adapter}
