@@ -9,6 +9,7 @@ const allowedRooms: Record<string, readonly string[]> = {
   engine: [],
   routes: [],
   src: ['routes', 'engine', 'wrangler-free.config.ts'],
+  console: [],
 }
 /** Packages that only one place may import. */
 const confinedPackages: Record<string, string> = {
@@ -19,7 +20,7 @@ const confinedPackages: Record<string, string> = {
 
 function sourceFiles(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.ts'))
+    .filter((name) => /\.tsx?$/.test(name))
     .map((name) => join(folder, name))
 }
 
