@@ -1,6 +1,6 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
-import { defaultHook, RouteError } from './errors.ts'
+import { defaultHook } from './errors.ts'
 import { conflict, errors, idParam, json, jsonBody, missing, pageBody } from './responses.ts'
 import { pageOf } from './schemas/common.ts'
 import {
@@ -84,18 +84,6 @@ function metadataOf(c: Context): Record<string, string> {
   return Object.fromEntries(pairs)
 }
 
-/** OpenAI's clients repeat a request that answers 409; a state that will not change by itself says that they should not. */
-async function unrepeatable<T>(c: Context, work: Promise<T>): Promise<T> {
-  try {
-    return await work
-  } catch (error) {
-    if (error instanceof RouteError || (error as { kind?: string }).kind === 'conflict') {
-      c.header('x-should-retry', 'false')
-    }
-    throw error
-  }
-}
-
 /** /v1/fine_tuning/jobs as OpenAI's clients use it. */
 export function fineTuningRoutes(service: FineTuningService): OpenAPIHono {
   return new OpenAPIHono({ defaultHook })
@@ -105,13 +93,13 @@ export function fineTuningRoutes(service: FineTuningService): OpenAPIHono {
     })
     .openapi(get, async (c) => c.json(await service.get(c.req.valid('param').id), 200))
     .openapi(change('cancel', 'Cancel a job; a checkpoint is kept'), async (c) =>
-      c.json(await unrepeatable(c, service.cancel(c.req.valid('param').id)), 200),
+      c.json(await service.cancel(c.req.valid('param').id), 200),
     )
     .openapi(change('pause', 'Stop a job with a checkpoint, to go on later'), async (c) =>
-      c.json(await unrepeatable(c, service.pause(c.req.valid('param').id)), 200),
+      c.json(await service.pause(c.req.valid('param').id), 200),
     )
     .openapi(change('resume', 'Go on with a paused job'), async (c) =>
-      c.json(await unrepeatable(c, service.resume(c.req.valid('param').id)), 200),
+      c.json(await service.resume(c.req.valid('param').id), 200),
     )
     .openapi(events, async (c) => {
       return c.json(pageBody(await service.events(c.req.valid('param').id, c.req.valid('query'))), 200)

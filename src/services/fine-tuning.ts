@@ -8,7 +8,7 @@ import type {
   FineTuningEvent,
   FineTuningJob,
 } from '../../routes/schemas/fine-tuning.ts'
-import type { FineTuningService, Page } from '../../routes/services.ts'
+import type { FineTuningService } from '../../routes/services.ts'
 import {
   isPaused,
   type JobRecord,
@@ -24,6 +24,7 @@ import { isTerminal, type Job, type JobEventRow } from '../jobs/types.ts'
 import type { TrainTask } from '../training/task.ts'
 import type { ServiceContext } from './context.ts'
 import { conflict, jobFieldsOf, unixTime } from './jobs.ts'
+import { pageAfter } from './page-after.ts'
 import type { Training } from './training.ts'
 
 /** A training run together with what its fine-tuning job was asked for. */
@@ -127,15 +128,6 @@ export function fineTuningService(context: ServiceContext, training: Training): 
       )
     },
   }
-}
-
-function pageAfter<T extends { id: string }>(all: T[], after: string | undefined, limit: number): Page<T> {
-  const start = after === undefined ? 0 : all.findIndex(({ id }) => id === after) + 1
-  if (after !== undefined && start === 0) {
-    const message = `after: ${JSON.stringify(after)} is not in this list.`
-    throw new EngineError('invalid', 'unknown_cursor', message, { param: 'after' })
-  }
-  return { data: all.slice(start, start + limit), hasMore: start + limit < all.length }
 }
 
 function statusOf({ status }: Job, folder: string): FineTuningJob['status'] {

@@ -1,10 +1,10 @@
-import { EngineError } from '../../engine/errors.ts'
 import type { FileObject } from '../../routes/schemas/openai-files.ts'
 import type { FileService, StagedUpload } from '../../routes/services.ts'
 import { type StagedFile, stageFile } from '../datasets/staging.ts'
 import type { FileRecord } from '../files/store.ts'
 import { readTrainingFile } from '../fine-tuning/rows.ts'
 import type { ServiceContext } from './context.ts'
+import { pageAfter } from './page-after.ts'
 
 /** OpenAI's files: what clients upload to fine-tune with. */
 export function fileService({ files, settings }: ServiceContext): FileService {
@@ -27,13 +27,7 @@ export function fileService({ files, settings }: ServiceContext): FileService {
     async list({ purpose, after, limit, order }) {
       const all = (await files.list()).filter((file) => purpose === undefined || file.purpose === purpose)
       const ordered = order === 'asc' ? all.toReversed() : all
-      const start = after === undefined ? 0 : ordered.findIndex(({ id }) => id === after) + 1
-      if (after !== undefined && start === 0) {
-        const message = `after: ${JSON.stringify(after)} is not in this list.`
-        throw new EngineError('invalid', 'unknown_cursor', message, { param: 'after' })
-      }
-      const data = ordered.slice(start, start + limit).map(toWire)
-      return { data, hasMore: start + limit < ordered.length }
+      return pageAfter(ordered.map(toWire), after, limit)
     },
     async get(id) {
       return toWire(await files.get(id))

@@ -165,6 +165,8 @@ describe('openai fine-tuning', () => {
     expect(await settled(id)).toMatchObject({ status: 'paused', finished_at: null })
     const refused = client.fineTuning.jobs.pause(id)
     await expect(refused).rejects.toMatchObject({ status: 409, code: 'job_finished' })
+    const again = await fetch(`${server.url}/v1/fine_tuning/jobs/${id}/pause`, { method: 'POST' })
+    expect([again.status, again.headers.get('x-should-retry')]).toEqual([409, 'false'])
     expect(await client.fineTuning.jobs.cancel(id)).toMatchObject({ status: 'cancelled' })
   })
 
