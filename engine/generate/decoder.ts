@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
 import { causalMask, MASKED } from '../nn/masks.ts'
-import { Session } from '../onnx/session.ts'
+import type { Device } from '../onnx/device.ts'
+import { Session, type SessionOptions } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
 import { AdapterStack } from './adapter-stack.ts'
 import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
@@ -18,6 +19,8 @@ export type { DecoderAdapter } from './decoder-adapter.ts'
 const DEFAULT_MAX_POSITIONS = 32_768
 
 export interface DecoderOptions {
+  /** What the model runs on; the CPU by default. */
+  device?: Device
   /** Threads of one run; 0 leaves it to the runtime. */
   threads?: number
   /** Longest context in tokens; at most the model's own. */
@@ -61,6 +64,9 @@ export interface DecoderResult {
   readonly present: Float32Array
 }
 
+/** Where a decoder's sessions run. */
+type Place = Pick<SessionOptions, 'device' | 'threads'>
+
 interface Compiled {
   readonly form: AdapterForm
   readonly session: Session
@@ -76,17 +82,17 @@ export class Decoder {
   readonly model: OpenModel
   /** Context length in tokens. */
   readonly maxPositions: number
-  readonly #threads: number
+  readonly #place: Place
   #compiled: Compiled
   #preparing: Promise<void> = Promise.resolve()
   /** The last run; a session is released only after it. */
   #lastRun: Promise<unknown> = Promise.resolve()
   #stack: AdapterStack | undefined
 
-  private constructor(model: OpenModel, compiled: Compiled, maxPositions: number, threads: number) {
+  private constructor(model: OpenModel, compiled: Compiled, maxPositions: number, place: Place) {
     this.model = model
     this.maxPositions = maxPositions
-    this.#threads = threads
+    this.#place = place
     this.#compiled = compiled
   }
 
@@ -95,9 +101,12 @@ export class Decoder {
     const packedFolder = options.packedFolder ?? join(tmpdir(), 'anneal-packed')
     const model = await openServedBase(folder, options.weights ?? 'float32', packedFolder)
     const maxPositions = Math.min(model.config.maxPositions, options.maxPositions ?? DEFAULT_MAX_POSITIONS)
-    const threads = options.threads ?? 0
-    const compiled = await compile(model, { maxPositions, adapters: options.adapters ?? 'none' }, threads)
-    return new Decoder(model, compiled, maxPositions, threads)
+    const place: Place = {
+      ...(options.device ? { device: options.device } : {}),
+      threads: options.threads ?? 0,
+    }
+    const compiled = await compile(model, { maxPositions, adapters: options.adapters ?? 'none' }, place)
+    return new Decoder(model, compiled, maxPositions, place)
   }
 
   get vocabSize(): number {
@@ -134,7 +143,7 @@ export class Decoder {
     const old = this.#compiled
     if (ADAPTER_FORMS.indexOf(form) <= ADAPTER_FORMS.indexOf(old.form)) return
     const { model, maxPositions } = this
-    this.#compiled = await compile(model, { maxPositions, adapters: form }, this.#threads)
+    this.#compiled = await compile(model, { maxPositions, adapters: form }, this.#place)
     this.#stack = undefined
     await this.#lastRun
     await old.session.release()
@@ -227,7 +236,7 @@ export class Decoder {
 async function compile(
   model: OpenModel,
   options: { maxPositions: number; adapters: AdapterForm },
-  threads: number,
+  place: Place,
 ): Promise<Compiled> {
   const graph = buildDecoderGraph(model, options)
   const weightsFolder = model.folder
@@ -235,7 +244,7 @@ async function compile(
     weightsFolder,
     foldWeights: true,
     prepack: true,
-    threads,
+    ...place,
   })
   return { form: options.adapters, session, graph }
 }

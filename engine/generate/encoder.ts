@@ -7,6 +7,7 @@ import { sequenceAttention } from '../nn/attention.ts'
 import { languageModelHead } from '../nn/decoder-layer.ts'
 import { causalMask, consecutivePositions } from '../nn/masks.ts'
 import { type LinearModule, ModelBuilder, TOKENS } from '../nn/model-builder.ts'
+import type { Device } from '../onnx/device.ts'
 import { Session } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
 import { type TokenLogprob, tokenLogprob } from './logprobs.ts'
@@ -32,16 +33,17 @@ interface Body extends Compiled {
  */
 export class Encoder {
   readonly #folder: string
-  readonly #threads: number
+  readonly #place: { device?: Device; threads: number }
   readonly #maxTokens: number
   #model: OpenModel | undefined
   #body: Promise<Body> | undefined
   #head: Promise<Compiled> | undefined
 
   /** Nothing is read yet. `maxTokens` at most MAX_ENCODED_TOKENS and the model's context. */
-  constructor(folder: string, options: { threads?: number; maxTokens: number }) {
+  constructor(folder: string, options: { device?: Device; threads?: number; maxTokens: number }) {
     this.#folder = folder
-    this.#threads = options.threads ?? 0
+    const { device, threads = 0 } = options
+    this.#place = device ? { device, threads } : { threads }
     this.#maxTokens = Math.min(options.maxTokens, MAX_ENCODED_TOKENS)
   }
 
@@ -145,7 +147,7 @@ export class Encoder {
   async #compile(builder: ModelBuilder, output: Value): Promise<Compiled> {
     const session = await Session.create(builder.g.finish([output]), {
       weightsFolder: this.#folder,
-      threads: this.#threads,
+      ...this.#place,
     })
     return { session, output: output.name }
   }

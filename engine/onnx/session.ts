@@ -2,9 +2,12 @@ import * as ort from 'onnxruntime-node'
 import { EngineError } from '../errors.ts'
 import type { Graph } from '../graph/graph.ts'
 import type { FeedDType, Tensor } from '../tensor.ts'
+import { CPU, type Device } from './device.ts'
 import { encodeModel } from './encode.ts'
 
 export interface SessionOptions {
+  /** What the graph runs on; the CPU by default. */
+  device?: Device
   /** Folder that the graph's external weights are relative to. */
   weightsFolder?: string
   /** Threads inside one operation; 0 leaves it to the runtime. */
@@ -40,12 +43,19 @@ export class Session {
 
   /** Compiles the graph. Weight files must exist below `weightsFolder`; errors name what the runtime refused. */
   static async create(graph: Graph, options: SessionOptions = {}): Promise<Session> {
-    const { weightsFolder, threads = 0, prepack = false, foldWeights = false, profilePrefix } = options
+    const {
+      device = CPU,
+      weightsFolder,
+      threads = 0,
+      prepack = false,
+      foldWeights = false,
+      profilePrefix,
+    } = options
     const disabled = foldWeights ? MERGE_DUPLICATES : `${MERGE_DUPLICATES};${FOLD_CONSTANTS}`
     try {
       return new Session(
         await ort.InferenceSession.create(encodeModel(graph), {
-          executionProviders: ['cpu'],
+          executionProviders: providersOf(device),
           intraOpNumThreads: threads,
           interOpNumThreads: 1,
           graphOptimizationLevel: 'all',
@@ -107,6 +117,11 @@ export class Session {
   endProfiling(): void {
     this.session.endProfiling()
   }
+}
+
+function providersOf({ kind, index = 0 }: Device): ort.InferenceSession.ExecutionProviderConfig[] {
+  if (kind === 'cpu') return ['cpu']
+  return kind === 'cuda' ? [{ name: 'cuda', deviceId: index }, 'cpu'] : ['webgpu', 'cpu']
 }
 
 function toRuntime({ dtype, dims, data }: Tensor): ort.Tensor {

@@ -66,7 +66,7 @@ export interface CompiledStepOptions {
   readonly lossChunks?: number
   /** Start value of a trainable tensor; its array is kept and updated by the optimizer. */
   readonly initialize: (name: string, shape: readonly number[]) => Float32Array
-  readonly session?: Pick<SessionOptions, 'threads' | 'prepack' | 'profilePrefix'>
+  readonly session?: Pick<SessionOptions, 'device' | 'threads' | 'prepack' | 'profilePrefix'>
 }
 
 interface StepGraph {

@@ -1,0 +1,36 @@
+import { EngineError } from '../errors.ts'
+
+/** What a graph runs on, by onnxruntime's execution provider. */
+export const DEVICE_KINDS = ['cpu', 'webgpu', 'cuda'] as const
+export type DeviceKind = (typeof DEVICE_KINDS)[number]
+
+export interface Device {
+  readonly kind: DeviceKind
+  /** Which of several CUDA devices, as the driver counts them; 0 when left out. */
+  readonly index?: number
+}
+
+export const CPU: Device = { kind: 'cpu' }
+
+/**
+ * Reads 'auto', 'cpu', 'webgpu', 'cuda' or 'cuda:1'. 'auto' stays as it is: which device is best is found by selfTest.
+ * @throws EngineError invalid 'invalid_device' for anything else.
+ */
+export function parseDevice(text: string): Device | 'auto' {
+  if (text === 'auto') return text
+  const [, kind, index] = /^(cpu|webgpu|cuda)(?::(\d{1,3}))?$/.exec(text) ?? []
+  if (kind === undefined || (index !== undefined && kind !== 'cuda')) {
+    throw new EngineError(
+      'invalid',
+      'invalid_device',
+      `device is '${text}'; it must be auto, cpu, webgpu, cuda or, for one of several GPUs, cuda:N.`,
+      { param: 'device' },
+    )
+  }
+  return index === undefined ? { kind: kind as DeviceKind } : { kind: 'cuda', index: Number(index) }
+}
+
+/** 'cpu', 'webgpu', 'cuda' or 'cuda:1'; parseDevice reads it back. */
+export function formatDevice({ kind, index }: Device): string {
+  return index === undefined ? kind : `${kind}:${index}`
+}

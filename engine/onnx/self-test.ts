@@ -1,0 +1,103 @@
+import { GraphBuilder } from '../graph/builder.ts'
+import type { Graph } from '../graph/graph.ts'
+import { floatTensor, type Tensor } from '../tensor.ts'
+import { CPU, type Device, formatDevice } from './device.ts'
+import { Session } from './session.ts'
+
+/** What became of a device's self-test. */
+export interface SelfTestResult {
+  /** The device computed what the CPU computes. */
+  readonly ok: boolean
+  /** One sentence: that it agrees and how fast it is, or what went wrong. */
+  readonly reason: string
+  /** The fastest of a few runs of the test's graph, in milliseconds; undefined where it failed. */
+  readonly milliseconds: number | undefined
+  /**
+   * The same for the CPU of this machine. A device that takes longer (WebGPU in software, say) works, but `auto` gains
+   * nothing by it.
+   */
+  readonly cpuMilliseconds: number | undefined
+}
+
+const ROWS = 256
+const WIDTH = 1024
+/** Largest difference allowed, over the largest result. */
+const BOUND = 1e-3
+const RUNS = 3
+
+/**
+ * Runs a small graph (norm, products, softmax) on a device and compares it with the CPU's result. Never throws. It blocks
+ * its thread and may take seconds, and a broken driver may end the process: call it in a child process.
+ */
+export async function selfTest(device: Device): Promise<SelfTestResult> {
+  const graph = testGraph()
+  const name = formatDevice(device)
+  try {
+    const expected = await measure(graph, CPU)
+    if (device.kind === 'cpu') {
+      const { milliseconds } = expected
+      return { ok: true, reason: 'the CPU', milliseconds, cpuMilliseconds: milliseconds }
+    }
+    const actual = await measure(graph, device)
+    const difference = relativeDifference(actual.data, expected.data)
+    const times = `${actual.milliseconds.toFixed(1)} ms, the CPU ${expected.milliseconds.toFixed(1)} ms`
+    if (!(difference <= BOUND)) {
+      const reason = `${name} computes other numbers than the CPU: ${difference.toExponential(1)} of the largest`
+      return { ok: false, reason, milliseconds: undefined, cpuMilliseconds: expected.milliseconds }
+    }
+    return {
+      ok: true,
+      reason: `${name} computes what the CPU computes; ${times}`,
+      milliseconds: actual.milliseconds,
+      cpuMilliseconds: expected.milliseconds,
+    }
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause)
+    return { ok: false, reason: message, milliseconds: undefined, cpuMilliseconds: undefined }
+  }
+}
+
+function testGraph(): Graph {
+  const g = new GraphBuilder()
+  const x = g.input('x', 'float32', ['rows', WIDTH])
+  const w = g.input('w', 'float32', [WIDTH, WIDTH])
+  const scale = g.constant('float32', [WIDTH], new Float32Array(WIDTH).fill(1))
+  const [normed] = g.SimplifiedLayerNormalization(x, scale, 1e-5)
+  const hidden = g.Gemm(g.Gemm(normed, w, { transB: 1 }), w, { transB: 1 }, x)
+  return g.finish([g.Softmax(hidden)])
+}
+
+async function measure(graph: Graph, device: Device): Promise<{ data: Float32Array; milliseconds: number }> {
+  const session = await Session.create(graph, { device })
+  try {
+    const feeds: Record<string, Tensor> = { x: wave(ROWS, WIDTH, 1), w: wave(WIDTH, WIDTH, 0.05) }
+    let data = new Float32Array(0)
+    let milliseconds = Number.POSITIVE_INFINITY
+    // the first run compiles shaders
+    for (let run = 0; run <= RUNS; run++) {
+      const began = performance.now()
+      const results = await session.run(feeds)
+      if (run > 0) milliseconds = Math.min(milliseconds, performance.now() - began)
+      data = Object.values(results)[0]!.data as Float32Array<ArrayBuffer>
+    }
+    return { data, milliseconds }
+  } finally {
+    await session.release()
+  }
+}
+
+function wave(rows: number, columns: number, height: number): Tensor {
+  const data = Float32Array.from({ length: rows * columns }, (_, i) => height * Math.sin(i * 0.7 + i / 1000))
+  return floatTensor(data, [rows, columns])
+}
+
+function relativeDifference(actual: Float32Array, expected: Float32Array): number {
+  let largest = 0
+  let difference = 0
+  for (let i = 0; i < expected.length; i++) {
+    largest = Math.max(largest, Math.abs(expected[i]!))
+    const distance = Math.abs(actual[i]! - expected[i]!)
+    difference = Number.isNaN(distance) ? Number.POSITIVE_INFINITY : Math.max(difference, distance)
+  }
+  return difference / largest
+}
