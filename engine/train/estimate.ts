@@ -34,8 +34,8 @@ export interface MemoryEstimate {
   /** Frozen weights as they lie in their files. */
   mappedWeights: number
   /**
-   * Trainable weights, their gradients (in the runtime and copied out), AdamW's two moments, and the weights that the run
-   * began with where the stage compares with them.
+   * Trainable weights, their gradients (in the runtime and copied out), what the optimizer keeps, and the weights that the
+   * run began with where the stage compares with them.
    */
   trainable: number
   /** What the layers keep of each token for the backward pass. */
@@ -47,6 +47,10 @@ export interface MemoryEstimate {
   /** The sum of the others. */
   total: number
 }
+
+/** What of a configuration changes the memory of a step. */
+type Estimated = Pick<TrainConfig, 'gradient_accumulation_steps' | 'stage'> &
+  Partial<Pick<TrainConfig, 'pref_loss' | 'optim' | 'use_galore' | 'galore_rank' | 'use_badam' | 'use_muon'>>
 
 const FLOAT = 4
 /** Node.js, the runtime's code, and what it notes of each layer's nodes; found by bench:memory, as the counts below. */
@@ -73,14 +77,14 @@ const SCORE_COPIES = 4
  */
 export function estimateMemory(
   model: ModelSize,
-  config: Pick<TrainConfig, 'gradient_accumulation_steps' | 'stage'> &
-    Partial<Pick<TrainConfig, 'pref_loss'>>,
+  config: Estimated,
   batch: BatchSize,
   checkpointing: boolean,
 ): MemoryEstimate {
   // An adapter stands beside the weights, which all stay frozen; full training freezes none.
   const frozen = model.trainableParameters >= model.parameters ? 0 : 1
-  const copies = (config.gradient_accumulation_steps > 1 ? 6 : 5) + (comparesWithStart(config) ? 1 : 0)
+  const accumulated = config.gradient_accumulation_steps > 1 ? 1 : 0
+  const copies = 3 + accumulated + optimizerCopies(model, config) + (comparesWithStart(config) ? 1 : 0)
   const tokens = batch.rows * batch.length
   const layer = { width: layerWidth(model), scores: model.heads * batch.rows * batch.length ** 2 }
   const kept = checkpointing
@@ -100,6 +104,23 @@ export function estimateMemory(
   const whole = Object.fromEntries(Object.entries(parts).map(([name, bytes]) => [name, Math.round(bytes)]))
   const total = Object.values(whole).reduce((sum, bytes) => sum + bytes, 0)
   return { ...whole, total } as MemoryEstimate
+}
+
+/**
+ * Floats that the optimizer keeps for each trained one: two moments for AdamW, of one block at a time for BAdam; one for
+ * Lion, Muon and SGD with momentum; a row and a column for Adafactor, which is next to nothing. GaLore has the moments and
+ * the basis of its rank, and AdamW's where it doesn't project: embedding and head.
+ */
+function optimizerCopies(model: ModelSize, config: Estimated): number {
+  const embedding = Math.min(1, (model.vocabSize * model.hiddenSize) / model.parameters)
+  if (config.use_muon) return 1
+  if (config.use_badam) return 2 * Math.max(embedding, (1 - embedding) / model.layers)
+  if (config.use_galore) {
+    const projected = 3 * Math.min(1, (config.galore_rank ?? model.hiddenSize) / model.hiddenSize)
+    return 2 * embedding + projected * (1 - embedding)
+  }
+  if (config.optim === 'adafactor') return 0
+  return config.optim === 'sgd' || config.optim === 'lion_32bit' ? 1 : 2
 }
 
 /** The allocator hands what the head has left on to the layers, but not every gap fits. */
@@ -166,7 +187,7 @@ function isWidened(model: ModelSize): boolean {
  */
 export function chooseSavings(
   model: ModelSize,
-  config: Pick<TrainConfig, 'gradient_accumulation_steps' | 'gradient_checkpointing' | 'stage'>,
+  config: Estimated & Pick<TrainConfig, 'gradient_checkpointing'>,
   batch: BatchSize,
   availableBytes = Number.POSITIVE_INFINITY,
 ): { checkpointing: boolean; lossChunks: number; memory: MemoryEstimate } {

@@ -87,7 +87,7 @@ const DEFAULT_TAGS: Tags = {
 }
 
 /** OpenAI's own names, for an `openai` entry that gives no tags. */
-const OPENAI_TAGS: Tags = {
+export const OPENAI_TAGS: Tags = {
   role_tag: 'role',
   content_tag: 'content',
   user_tag: 'user',

@@ -3,6 +3,9 @@ import { mkdir, open, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import type { FineTuningRequest } from '../../routes/schemas/fine-tuning.ts'
+import { OPENAI_TAGS } from '../datasets/entry.ts'
+import type { Job } from '../jobs/types.ts'
+import { removeFolder } from '../models/remove.ts'
 import { type FineTuningMethod, readTrainingFile } from './rows.ts'
 
 /** What a fine-tuning job was asked for and what became of `auto`. */
@@ -14,16 +17,6 @@ export interface JobRecord {
 
 const RECORD = 'job.json'
 const PAUSED = 'paused'
-
-const TAGS = {
-  role_tag: 'role',
-  content_tag: 'content',
-  user_tag: 'user',
-  assistant_tag: 'assistant',
-  observation_tag: 'tool',
-  function_tag: 'function_call',
-  system_tag: 'system',
-}
 
 /** Writes a job's own copy of its files as a dataset directory, so that files may be deleted while it runs. */
 export async function writeDatasets(
@@ -51,7 +44,7 @@ export async function writeDatasets(
     formatting: 'openai',
     ...pairs,
     columns: { messages: 'messages', tools: 'tools', ...answers },
-    tags: TAGS,
+    tags: OPENAI_TAGS,
   })
   const info = { train: entry('train.jsonl'), ...(validation && { validation: entry('validation.jsonl') }) }
   await writeFile(join(folder, 'dataset_info.json'), JSON.stringify(info, null, 2))
@@ -76,6 +69,15 @@ async function copyRows(source: string, target: string): Promise<{ method: FineT
 
 export async function writeRecord(folder: string, record: JobRecord): Promise<void> {
   await writeFile(join(folder, RECORD), JSON.stringify(record, null, 2))
+}
+
+/** Where each fine-tuning job keeps its own copy of its rows, in a folder of its own. */
+export const rowsRoot = (saves: string) => join(saves, 'fine-tuning')
+
+/** Removes the copied rows of a training run that was a fine-tuning job; other runs have none. */
+export async function removeCopiedRows(job: Pick<Job, 'request'>, saves: string): Promise<void> {
+  const folder = job.request.dataset_dir
+  if (readRecord(folder, rowsRoot(saves))) await removeFolder(folder as string, saves)
 }
 
 /** The record of a training run that is a fine-tuning job; undefined for any other run. */

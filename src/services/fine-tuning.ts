@@ -14,6 +14,7 @@ import {
   type JobRecord,
   markPaused,
   readRecord,
+  rowsRoot,
   unmarkPaused,
   writeDatasets,
   writeRecord,
@@ -39,7 +40,7 @@ const ALL_EVENTS = 1_000_000
 /** OpenAI's fine-tuning jobs: training runs on uploaded files, under OpenAI's names. */
 export function fineTuningService(context: ServiceContext, training: Training): FineTuningService {
   const { queue, files, settings } = context
-  const root = join(settings.directories.saves, 'fine-tuning')
+  const root = rowsRoot(settings.directories.saves)
 
   function foundOf(job: Job | undefined): Found | undefined {
     const folder = job?.request.dataset_dir

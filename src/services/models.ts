@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import type { Model, ModelService } from '../../routes/services.ts'
 import type { LoadedEngine } from '../engine-host/client.ts'
+import { removeCopiedRows } from '../fine-tuning/job-folder.ts'
 import { ACTIVE_STATUSES } from '../jobs/types.ts'
 import { contextLength } from '../models/model-folder.ts'
 import type { ModelEntry } from '../models/registry.ts'
@@ -48,8 +49,11 @@ export function modelService(context: ServiceContext): ModelService {
       await checkUnused(context, entry)
       await leases.withoutReaders(entry.folder, settings.server.drainSeconds * 1000, async () => {
         if (!entry.adapterFolder) await hosts.unload(entry.baseFolder)
-        if (entry.kind !== 'checkpoint' && entry.jobId !== null) await queue.delete(entry.jobId)
-        await removeFolder(entry.folder, settings.directories.saves)
+        const { saves } = settings.directories
+        const whole = entry.kind !== 'checkpoint' && job
+        if (whole) await queue.delete(job.id)
+        await removeFolder(entry.folder, saves)
+        if (whole) await removeCopiedRows(job, saves)
       })
     },
   }

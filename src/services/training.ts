@@ -9,6 +9,7 @@ import type { TrainingPreview as EnginePreview } from '../../engine/train/previe
 import { drawLoss } from '../../engine/train/run-folder.ts'
 import type { TrainingProgress } from '../../routes/schemas/training.ts'
 import type { Checkpoint, TrainingPreview, TrainingRun, TrainingService } from '../../routes/services.ts'
+import { removeCopiedRows } from '../fine-tuning/job-folder.ts'
 import { logFileOf } from '../jobs/log-file.ts'
 import { isAlive } from '../jobs/process-identity.ts'
 import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
@@ -89,6 +90,7 @@ export function trainingService(context: ServiceContext): Training {
       await checkUnused(context, { id, folder: job.outputDir })
       await queue.delete(id)
       await removeFolder(job.outputDir, saves)
+      await removeCopiedRows(job, saves)
     },
     async checkpoints(id) {
       return listCheckpoints((await find(id)).outputDir).map((info) => checkpointToWire(id, info))

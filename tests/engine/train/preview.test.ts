@@ -79,6 +79,20 @@ describe('the memory estimate', () => {
     expect(estimate).toMatchObject({ mappedWeights: 0, trainable: 5 * 4 * smol.parameters })
   })
 
+  it('counts what the optimizer keeps', () => {
+    const full = { ...smol, trainableParameters: smol.parameters }
+    const batch = { rows: 1, length: 64, trained: 32 }
+    const copies = (fields: Record<string, unknown>) =>
+      estimateMemory(full, parse({ finetuning_type: 'full', ...fields }), batch, false).trainable /
+      (4 * smol.parameters)
+    expect(copies({ optim: 'lion_32bit' })).toBe(4)
+    expect(copies({ optim: 'adafactor' })).toBe(3)
+    expect(copies({ use_badam: true })).toBeCloseTo(3 + (2 * 49_152 * 576) / smol.parameters, 6)
+    const low = copies({ use_galore: true, galore_rank: 8 })
+    expect(low).toBeGreaterThan(3)
+    expect(low).toBeLessThan(copies({ use_galore: true, galore_rank: 128 }))
+  })
+
   it('computes layers again where keeping them would not fit, unless the configuration decides', () => {
     const batch = { rows: 2, length: 512, trained: 512 }
     const keeping = estimateMemory(smol, parse(), batch, false).total

@@ -170,6 +170,19 @@ describe('openai fine-tuning', () => {
     expect(await client.fineTuning.jobs.cancel(id)).toMatchObject({ status: 'cancelled' })
   })
 
+  it("deletes the copied rows with the job's run", async () => {
+    const file = await upload(lines(chats))
+    const copies = () => readdirSync(join(saves, 'fine-tuning'))
+    const before = copies()
+    const job = await client.fineTuning.jobs.create({ model: 'anneal-tiny', training_file: file.id })
+    expect(copies()).toHaveLength(before.length + 1)
+    await client.fineTuning.jobs.cancel(job.id)
+    await settled(job.id)
+    const run = `${server.url}/v1/training/runs/${job.id.replace('ftjob-', 'run-')}`
+    expect((await fetch(run, { method: 'DELETE' })).status).toBe(200)
+    expect(copies()).toEqual(before)
+  })
+
   it('learns preferences with dpo', async () => {
     const file = await upload(lines(preferences))
     const { id } = await client.fineTuning.jobs.create({
