@@ -1,4 +1,4 @@
-import type { LinearModule } from '../nn/model-builder.ts'
+import type { LinearModule } from '../nn/linear-module.ts'
 import { stackedInputNames } from '../nn/stacked-lora.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
 import type { DecoderAdapter } from './decoder-adapter.ts'

@@ -2,7 +2,8 @@ import type { Graph } from '../graph/graph.ts'
 import type { OpenModel } from '../models/index.ts'
 import { cachedAttention } from '../nn/attention.ts'
 import { languageModelHead } from '../nn/decoder-layer.ts'
-import { type LinearModule, ModelBuilder } from '../nn/model-builder.ts'
+import type { LinearModule } from '../nn/linear-module.ts'
+import { ModelBuilder } from '../nn/model-builder.ts'
 
 /** A model's graph for generation, and the names of what it returns. */
 export interface DecoderGraph {

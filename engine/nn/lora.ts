@@ -1,5 +1,6 @@
+import type { GraphBuilder } from '../graph/builder.ts'
 import type { Dim, Value } from '../graph/values.ts'
-import type { LinearModule, ModelBuilder } from './model-builder.ts'
+import type { LinearModule } from './linear-module.ts'
 
 /** An adapter's shape for one linear module; `rank` is a symbol where adapters of any rank may be fed. */
 export interface LoraTarget {
@@ -14,6 +15,13 @@ export interface LoraTarget {
   readonly magnitude?: 'trained' | 'fed' | undefined
 }
 
+/** Where an adapter finds its matrices and its dropout. */
+export interface AdapterInputs {
+  readonly g: GraphBuilder
+  adapterInput(name: string, shape: readonly Dim[]): Value
+  dropoutMask(module: LinearModule, rows: Dim): Value
+}
+
 /**
  * LoRA (arXiv:2106.09685): y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ + offset; the offset and the sum ride in the products' C operand.
  * DoRA (arXiv:2402.09353): y = c ⊙ (x·Wᵀ + s·(x·Aᵀ)·Bᵀ) + offset with c = m / ‖W + s·B·A‖ by rows.
@@ -22,7 +30,7 @@ export interface LoraTarget {
  * @param base the frozen weight [outFeatures, inFeatures] and what is added to the result (bias, residual)
  */
 export function adaptedLinear(
-  m: ModelBuilder,
+  m: AdapterInputs,
   x: Value,
   base: { weight: Value; offset: Value | undefined },
   module: LinearModule,

@@ -3,25 +3,16 @@ import type { Dim, Value } from '../graph/values.ts'
 import { type PackedLayout, packedLayout } from '../quant/packed-layout.ts'
 import type { DType } from '../tensor.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
+import type { LinearModule } from './linear-module.ts'
 import { adaptedLinear, type LoraTarget } from './lora.ts'
 import { hasPackedProduct, packedProduct } from './packed-product.ts'
 import { packedWeight } from './packed-weight.ts'
+import { StackedLora } from './stacked-lora.ts'
 
 export type { LoraTarget } from './lora.ts'
 
-import { StackedLora } from './stacked-lora.ts'
-
 /** Flattened rows of a batch: every matrix product runs over these. */
 export const TOKENS: Dim = 'batch*seq'
-
-/** A linear module of the model, as PEFT would find it by walking the modules. */
-export interface LinearModule {
-  readonly path: string
-  readonly inFeatures: number
-  readonly outFeatures: number
-  /** One of many routed experts: 'all' leaves it out, as PEFT's all-linear does where experts are no linear modules. */
-  readonly expert?: true
-}
 
 export interface ModelBuilderOptions {
   /** Whether a tensor of the checkpoint, by name, is a trained input; the others are constants mapped from their files. */

@@ -1,13 +1,14 @@
 import type { Value } from '../graph/values.ts'
 import type { PackedLayout } from '../quant/packed-layout.ts'
-import type { LinearModule, ModelBuilder } from './model-builder.ts'
+import type { LinearModule } from './linear-module.ts'
+import type { StoredTensors } from './packed-weight.ts'
 
 /**
  * Whether modules of a packed base can be multiplied as they are packed: integers in blocks that MatMulNBits takes,
  * whose inputs stand in their order.
  */
 export function hasPackedProduct(
-  m: ModelBuilder,
+  m: StoredTensors,
   modules: readonly LinearModule[],
   { scheme, blockSize }: PackedLayout,
 ): boolean {
@@ -27,7 +28,7 @@ export function hasPackedProduct(
  * row (accuracy level 4), so that the product is one of integers; no row's rounding depends on another row.
  */
 export function packedProduct(
-  m: ModelBuilder,
+  m: StoredTensors,
   x: Value,
   modules: readonly LinearModule[],
   { blockSize }: PackedLayout,
@@ -60,7 +61,7 @@ export function packedProduct(
 }
 
 /** 4-bit zero points with a whole number of bytes for each row, where the file packs them without gaps. */
-function paddedZeros(m: ModelBuilder, { path, outFeatures }: LinearModule, blocks: number): Value {
+function paddedZeros(m: StoredTensors, { path, outFeatures }: LinearModule, blocks: number): Value {
   m.stored(`${path}.weight.zeros`, 'uint8') // counts as read; the graph keeps the padded copy alone
   const flat = m.rawBytes(`${path}.weight.zeros`)
   const width = Math.ceil(blocks / 2)

@@ -1,14 +1,24 @@
+import type { GraphBuilder } from '../graph/builder.ts'
 import type { Value } from '../graph/values.ts'
 import { byteTable } from '../quant/nf4.ts'
 import { CODEBOOKS, type PackedLayout } from '../quant/packed-layout.ts'
-import type { ModelBuilder } from './model-builder.ts'
+import type { DType } from '../tensor.ts'
+
+/** The tensors of a packed base as they stand in its files. */
+export interface StoredTensors {
+  readonly g: GraphBuilder
+  has(name: string): boolean
+  stored(name: string, dtype: DType, shape?: readonly number[]): Value
+  storedBytes(name: string): number
+  rawBytes(name: string): Uint8Array
+}
 
 /**
  * The float32 weight [rows, columns] that a packed module stands for, computed where it is used: nothing but the codes
  * stays in memory. Codebooks are looked up a byte at a time, integers go through DequantizeLinear.
  */
 export function packedWeight(
-  m: ModelBuilder,
+  m: StoredTensors,
   name: string,
   shape: readonly [rows: number, columns: number],
   { scheme, blockSize }: PackedLayout,

@@ -1,6 +1,6 @@
 import type { GraphBuilder } from '../graph/builder.ts'
 import type { Dim, Value } from '../graph/values.ts'
-import type { LinearModule } from './model-builder.ts'
+import type { LinearModule } from './linear-module.ts'
 
 /** Ranks of all adapters that share a run, side by side. */
 const RANKS = 'ranks'

@@ -2,7 +2,7 @@ import { isBelow, loraMethod } from '../adapter/method.ts'
 import { loraSize, type PeftConfig } from '../adapter/peft.ts'
 import { matchesPattern, noSuchTarget, targetedPaths, unmatchedTargets } from '../adapter/targets.ts'
 import { EngineError } from '../errors.ts'
-import type { LinearModule } from '../nn/model-builder.ts'
+import type { LinearModule } from '../nn/linear-module.ts'
 import { elementCount } from '../tensor.ts'
 
 /** A tensor of the base by its header alone. */
