@@ -1,9 +1,11 @@
 import { join } from 'node:path'
 import type { TaskProgress } from '../../routes/schemas/jobs.ts'
-import type { Job } from '../jobs/types.ts'
+import type { Job, ProcessIdentity } from '../jobs/types.ts'
 import { type ModelFacts, readModelFacts } from '../models/model-folder.ts'
 import type { ModelEntry } from '../models/registry.ts'
 import type { PolicySubject } from '../policy.ts'
+import type { ServiceContext } from './context.ts'
+import { checkQueueSpace, newJobId } from './jobs.ts'
 
 /** What the rows of merges and exports keep of the model that they start from. */
 export interface SourceModel {
@@ -42,11 +44,21 @@ export function bytesOf(job: Job): number | null {
   return typeof job.result?.bytes === 'number' ? job.result.bytes : null
 }
 
-/** Where a merge or an export lands. */
-export function artifactFolder(
-  saves: string,
-  kind: 'merges' | 'exports' | 'evaluations',
-  id: string,
-): string {
-  return join(saves, kind, id)
+/** Submits a merge, an export or an evaluation, which lands in a folder of its own below the saves. */
+export async function submitArtifact(
+  context: ServiceContext,
+  kind: 'merge' | 'export' | 'evaluation',
+  { request, resolved, owner }: { request: object; resolved: object; owner: ProcessIdentity | undefined },
+): Promise<Job> {
+  await checkQueueSpace(context, kind)
+  const id = newJobId(kind)
+  const outputDir = join(context.settings.directories.saves, `${kind}s`, id)
+  return context.queue.submit({
+    id,
+    kind,
+    request: { ...request },
+    resolved: { ...resolved },
+    outputDir,
+    owner,
+  })
 }

@@ -10,9 +10,9 @@ import { readChoiceTask } from '../evaluation/multiple-choice.ts'
 import { type EvaluatedModel, type EvaluationTask, modelFolderName } from '../evaluation/task.ts'
 import type { Job } from '../jobs/types.ts'
 import { removeFolder } from '../models/remove.ts'
-import { artifactFolder, taskProgressOf } from './artifacts.ts'
+import { submitArtifact, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
-import { checkAtRest, checkQueueSpace, conflict, findJob, jobFieldsOf, jobService, newJobId } from './jobs.ts'
+import { checkAtRest, conflict, findJob, jobFieldsOf, jobService } from './jobs.ts'
 import type { SubmitOptions } from './submit.ts'
 
 export interface Evaluations extends EvaluationService {
@@ -28,20 +28,9 @@ export function evaluationService(context: ServiceContext): Evaluations {
     async create(request, { owner } = {}) {
       const models = await resolveModels(context, request)
       await checkInput(context, request)
-      await checkQueueSpace(context, 'evaluation')
-      const id = newJobId('evaluation')
       const engine = { threads: settings.chat.threads, maxPositions: settings.limits.contextTokens }
       const resolved: EvaluationTask = { models, request, datasetDir, engine }
-      const outputDir = artifactFolder(saves, 'evaluations', id)
-      const job = {
-        id,
-        kind: 'evaluation',
-        request: { ...request },
-        resolved: { ...resolved },
-        outputDir,
-        owner,
-      } as const
-      return toWire(await queue.submit(job))
+      return toWire(await submitArtifact(context, 'evaluation', { request, resolved, owner }))
     },
     async resume(id) {
       const job = await findJob(queue, 'evaluation', id)

@@ -5,10 +5,10 @@ import type { ExportJob, ExportRequest, ExportService } from '../../routes/servi
 import type { Job } from '../jobs/types.ts'
 import type { ModelFacts } from '../models/model-folder.ts'
 import { checkAdapterExport, checkExport } from '../policy.ts'
-import { artifactFolder, bytesOf, inspect, taskProgressOf } from './artifacts.ts'
+import { bytesOf, inspect, submitArtifact, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
 import { type ExportTask, planExport } from './export-plan.ts'
-import { checkQueueSpace, findJob, jobFieldsOf, jobService, newJobId } from './jobs.ts'
+import { findJob, jobFieldsOf, jobService } from './jobs.ts'
 import { fileOf, filesOf } from './published.ts'
 import type { SubmitOptions } from './submit.ts'
 
@@ -32,18 +32,7 @@ export function exportService(context: ServiceContext): Exports {
       const { datasets } = settings.directories
       const resolved = await planExport(request, model, facts, context.datasets, datasets)
       checkFreeSpace(settings.directories.saves, spaceFor(resolved, facts))
-      await checkQueueSpace(context, 'export')
-      const id = newJobId('export')
-      const outputDir = artifactFolder(settings.directories.saves, 'exports', id)
-      const job = {
-        id,
-        kind: 'export',
-        request: { ...request },
-        resolved: { ...resolved },
-        outputDir,
-        owner,
-      } as const
-      return toWire(await queue.submit(job))
+      return toWire(await submitArtifact(context, 'export', { request, resolved, owner }))
     },
     async files(id) {
       return filesOf(await findJob(queue, 'export', id))

@@ -4,9 +4,9 @@ import type { Merge, MergeRequest, MergeService } from '../../routes/services.ts
 import type { Job } from '../jobs/types.ts'
 import type { ModelEntry } from '../models/registry.ts'
 import { checkMerge } from '../policy.ts'
-import { artifactFolder, bytesOf, inspect, type SourceModel, sourceOf, taskProgressOf } from './artifacts.ts'
+import { bytesOf, inspect, type SourceModel, sourceOf, submitArtifact, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
-import { checkQueueSpace, jobFieldsOf, jobService, newJobId } from './jobs.ts'
+import { jobFieldsOf, jobService } from './jobs.ts'
 import type { SubmitOptions } from './submit.ts'
 
 /** What tasks/merge.ts gets. */
@@ -24,7 +24,7 @@ export interface Merges extends MergeService {
 
 /** Merges adapters into their bases. */
 export function mergeService(context: ServiceContext): Merges {
-  const { queue, settings } = context
+  const { settings } = context
   return {
     ...jobService(context, 'merge', toWire),
     async create(request, { owner } = {}) {
@@ -32,24 +32,13 @@ export function mergeService(context: ServiceContext): Merges {
       const { facts, subject } = inspect(base)
       checkMerge(subject)
       checkFreeSpace(settings.directories.saves, facts.weightBytes)
-      await checkQueueSpace(context, 'merge')
-      const id = newJobId('merge')
       const resolved: MergeTask = {
         model: { ...sourceOf(adapter), root: base.root },
         base: base.id,
         baseFolder: base.baseFolder,
         adapterFolder: adapter.adapterFolder!,
       }
-      const outputDir = artifactFolder(settings.directories.saves, 'merges', id)
-      const job = {
-        id,
-        kind: 'merge',
-        request: { ...request },
-        resolved: { ...resolved },
-        outputDir,
-        owner,
-      } as const
-      return toWire(await queue.submit(job))
+      return toWire(await submitArtifact(context, 'merge', { request, resolved, owner }))
     },
   }
 }

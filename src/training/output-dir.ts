@@ -12,8 +12,18 @@ export interface OutputOptions {
   trusted: boolean
 }
 
-/** Names in the saves directory that are not for runs. */
-const RESERVED = ['merges', 'exports', 'logs', 'demo']
+/** What the saves directory holds beside runs. */
+const RESERVED = [
+  'merges',
+  'exports',
+  'evaluations',
+  'fine-tuning',
+  'files',
+  'logs',
+  'demo',
+  'server.json',
+  'anneal.db',
+]
 
 /**
  * The absolute output folder of a run; by default <model>/<finetuning_type>/train_<time> below the saves, as

@@ -36,6 +36,12 @@ describe('placeOutput', () => {
     '.trash',
     'merges/x',
     'exports',
+    'evaluations/x',
+    'fine-tuning',
+    'files/a',
+    'saves/files',
+    'anneal.db',
+    'server.json',
     'a/\0',
     'saves/',
   ])('refuses %j from a client', (name) => {
