@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { register } from 'tsx/esm/api'
+import { runProgram } from './program.js'
 
-register()
-await import('../src/cli/main.ts')
+await runProgram('src/cli/main.ts')

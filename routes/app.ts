@@ -91,12 +91,15 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.route('/', ollamaRoutes(services.ollama))
   app.route('/', systemRoutes(services.system))
 
-  const document = describeApi(app, {
-    version: options.version,
-    keysRequired: services.auth.required,
-    trainConfig: options.schemas.trainConfig,
+  let document: object | undefined
+  app.get('/openapi.json', (c) => {
+    document ??= describeApi(app, {
+      version: options.version,
+      keysRequired: services.auth.required,
+      trainConfig: options.schemas.trainConfig,
+    })
+    return c.json(document)
   })
-  app.get('/openapi.json', (c) => c.json(document))
   app.route('/', docsRoutes())
   app.route('/', consoleRoutes())
   return app

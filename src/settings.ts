@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { delimiter, dirname, resolve, sep } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
-import { tsImport } from 'tsx/esm/api'
+import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { EngineError } from '../engine/errors.ts'
 import { SERVED_WEIGHTS } from '../engine/generate/served-weights.ts'
+import { readConfigFile } from './config-file.ts'
 
 const count = z.number().int()
 const path = z.string().min(1)
@@ -153,7 +153,7 @@ export async function loadSettings(
   refuseUnknownVariables(env)
   const configFile = findConfig(env, cwd)
   const root = dirname(configFile)
-  let config = parse(await readConfig(configFile), configFile)
+  let config = parse(await readConfigFile(configFile), configFile)
   config = absolutePaths(config, root, writableRoot(root, cwd))
   const overridden = Object.keys(OVERRIDES).filter((name) => env[name])
   if (overridden.length > 0) {
@@ -182,28 +182,6 @@ function findConfig(env: NodeJS.ProcessEnv, cwd: string): string {
   }
   const local = resolve(cwd, CONFIG_NAME)
   return existsSync(local) ? local : resolve(packageRoot, CONFIG_NAME)
-}
-
-async function readConfig(file: string): Promise<ConfigInput> {
-  let content: unknown
-  try {
-    // tsImport, because a config file may lie in a folder whose package.json, if any, doesn't say "type": "module".
-    const module = (await tsImport(pathToFileURL(file).href, import.meta.url)) as { default?: unknown }
-    content = unwrapDefault(module.default)
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause)
-    throw new EngineError('invalid', 'config_unreadable', `${file} cannot be read: ${reason}`, { cause })
-  }
-  if (typeof content !== 'object' || content === null) {
-    throw invalid('config_invalid', `${file} must export its settings as default: export default { … }`)
-  }
-  return content
-}
-
-/** Where the file counts as CommonJS, its exports are the default export. */
-function unwrapDefault(exported: unknown): unknown {
-  const isNested = typeof exported === 'object' && exported !== null && 'default' in exported
-  return isNested ? exported.default : exported
 }
 
 function parse(input: unknown, source: string): z.output<typeof configSchema> {

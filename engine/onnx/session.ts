@@ -1,4 +1,4 @@
-import * as ort from 'onnxruntime-node'
+import type * as ort from 'onnxruntime-node'
 import { EngineError } from '../errors.ts'
 import type { Graph } from '../graph/graph.ts'
 import type { FeedDType, Tensor } from '../tensor.ts'
@@ -33,11 +33,13 @@ const FOLD_CONSTANTS = 'ConstantFolding'
 
 /** A graph loaded into onnxruntime. `run` blocks the thread: keep sessions out of the server's process. */
 export class Session {
+  private readonly runtime: typeof ort
   private readonly session: ort.InferenceSession
   /** Feeds that come again and again (caches, adapters) are wrapped once. */
   private readonly wrapped = new WeakMap<Tensor, ort.Tensor>()
 
-  private constructor(session: ort.InferenceSession) {
+  private constructor(runtime: typeof ort, session: ort.InferenceSession) {
+    this.runtime = runtime
     this.session = session
   }
 
@@ -52,9 +54,12 @@ export class Session {
       profilePrefix,
     } = options
     const disabled = foldWeights ? MERGE_DUPLICATES : `${MERGE_DUPLICATES};${FOLD_CONSTANTS}`
+    // Its binary is loaded with the first session, not by all that may need one.
+    const runtime = await import('onnxruntime-node')
     try {
       return new Session(
-        await ort.InferenceSession.create(encodeModel(graph), {
+        runtime,
+        await runtime.InferenceSession.create(encodeModel(graph), {
           executionProviders: providersOf(device),
           intraOpNumThreads: threads,
           interOpNumThreads: 1,
@@ -102,7 +107,7 @@ export class Session {
   private wrap(tensor: Tensor): ort.Tensor {
     let known = this.wrapped.get(tensor)
     if (known === undefined) {
-      known = toRuntime(tensor)
+      known = toRuntime(this.runtime, tensor)
       this.wrapped.set(tensor, known)
     }
     return known
@@ -124,8 +129,8 @@ function providersOf({ kind, index = 0 }: Device): ort.InferenceSession.Executio
   return kind === 'cuda' ? [{ name: 'cuda', deviceId: index }, 'cpu'] : ['webgpu', 'cpu']
 }
 
-function toRuntime({ dtype, dims, data }: Tensor): ort.Tensor {
-  return new ort.Tensor(dtype, data as Float32Array, dims)
+function toRuntime(runtime: typeof ort, { dtype, dims, data }: Tensor): ort.Tensor {
+  return new runtime.Tensor(dtype, data as Float32Array, dims)
 }
 
 function fromRuntime(value: ort.OnnxValue): Tensor {

@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module'
-import { Resvg } from '@resvg/resvg-js'
+import type * as Renderer from '@resvg/resvg-js'
 import { smooth } from './curve.ts'
 
 /** Points of a curve: x are steps. */
@@ -27,7 +27,10 @@ export function plotCurve(
 ): Uint8Array | undefined {
   const shown = pointsOf(curve)
   if (shown.length === 0) return undefined
-  const font = createRequire(import.meta.url).resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf')
+  const require = createRequire(import.meta.url)
+  const font = require.resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf')
+  // Its binary is loaded by who draws, not by everybody who reads a run.
+  const { Resvg } = require('@resvg/resvg-js') as typeof Renderer
   const evaluation = options.evaluation ? pointsOf(options.evaluation) : []
   const resvg = new Resvg(curveSvg(shown, evaluation, options), {
     background: 'white',

@@ -6,4 +6,6 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error
 })
 
-process.exitCode = await runCommandLine(process.argv.slice(2))
+void runCommandLine(process.argv.slice(2)).then((code) => {
+  process.exitCode = code
+})

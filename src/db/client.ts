@@ -1,5 +1,5 @@
-import { mkdirSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import Database from 'better-sqlite3'
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3'
 import { migrate } from 'drizzle-orm/better-sqlite3/migrator'
@@ -29,13 +29,24 @@ export function openDatabase(file: string): { db: Db; close(): void } {
     sqlite.pragma('synchronous = FULL')
     sqlite.pragma('foreign_keys = ON')
     const db = drizzle(sqlite, { schema })
-    applyMigrations(db)
+    if (!isCurrent(sqlite)) applyMigrations(db)
     const opened = sqlite
     return { db, close: () => void opened.close() }
   } catch (cause) {
     sqlite?.close()
     throw databaseError(cause, file)
   }
+}
+
+/** Whether the newest migration is there already: drizzle would read and hash every file to say so. */
+function isCurrent(sqlite: Database.Database): boolean {
+  const known = sqlite.prepare("select 1 from sqlite_master where name = '__drizzle_migrations'").get()
+  if (!known) return false
+  const journal = JSON.parse(readFileSync(join(MIGRATIONS, 'meta/_journal.json'), 'utf8')) as {
+    entries: Array<{ when: number }>
+  }
+  const last = sqlite.prepare('select max(created_at) from __drizzle_migrations').pluck().get()
+  return last === journal.entries.at(-1)?.when
 }
 
 /** Two processes may find the same fresh database: the one that comes second finds the tables made, and looks again. */

@@ -1,11 +1,10 @@
-import { type ChildProcess, fork } from 'node:child_process'
-import { createRequire } from 'node:module'
+import type { ChildProcess } from 'node:child_process'
 import { basename } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
 import { EngineError } from '../../engine/errors.ts'
 import { EventQueue } from '../../engine/generate/event-queue.ts'
 import { cancelledError } from '../../engine/generate/generation.ts'
 import { DEFAULT_MAX_QUEUE, DEFAULT_MAX_RUNNING, queueFullError } from '../../engine/generate/scheduler.ts'
+import { forkProgram } from '../fork-program.ts'
 import {
   type AnswerEvent,
   type CallKind,
@@ -67,9 +66,7 @@ export class EngineProcess {
   constructor(options: EngineProcessOptions) {
     this.baseFolder = options.baseFolder
     this.#options = options
-    const tsx = createRequire(import.meta.url).resolve('tsx')
-    this.#child = fork(fileURLToPath(new URL('./host.ts', import.meta.url)), {
-      execArgv: ['--import', pathToFileURL(tsx).href],
+    this.#child = forkProgram(new URL('./host.ts', import.meta.url), {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     })
     this.#exited = new Promise((resolve) => {

@@ -1,8 +1,7 @@
-import { type ChildProcess, fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { closeSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { loaderArguments } from './loader-arguments.ts'
+import { forkProgram } from '../fork-program.ts'
 import { identityOf } from './process-identity.ts'
 import type { FromWorker, ToWorker, WorkerJob } from './protocol.ts'
 import type { JobFailure, NewEvent, ProcessIdentity } from './types.ts'
@@ -45,8 +44,7 @@ export class JobProcess {
     const log = openSync(options.logFile, 'a')
     this.#logStart = fstatSync(log).size
     try {
-      this.#child = fork(fileURLToPath(options.entry), {
-        execArgv: loaderArguments(options.entry),
+      this.#child = forkProgram(options.entry, {
         stdio: ['ignore', log, log, 'ipc'],
         serialization: 'advanced',
       })

@@ -16,7 +16,7 @@ import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
 import { removeFolder } from '../models/remove.ts'
 import { memoryCapacity } from '../training/memory.ts'
 import { planRun } from '../training/plan-run.ts'
-import { previewRun } from '../training/preview.ts'
+import type * as Preview from '../training/preview.ts'
 import type { TrainTask } from '../training/task.ts'
 import type { ServiceContext } from './context.ts'
 import {
@@ -36,6 +36,10 @@ export interface Training extends TrainingService {
   create(body: Record<string, unknown>, options?: SubmitOptions): Promise<TrainingRun>
   preview(body: Record<string, unknown>, options?: SubmitOptions): Promise<TrainingPreview>
 }
+
+/** What would be trained is counted with half of the engine, which a server that answers need not load. */
+const previewRun: typeof Preview.previewRun = async (task, body) =>
+  (await import('../training/preview.ts')).previewRun(task, body)
 
 /** Training runs: checks, the queue, and what a run's folder holds. */
 export function trainingService(context: ServiceContext): Training {

@@ -4,11 +4,12 @@ import type { GrammarFormat } from './format.ts'
 import { GrammarLibrary, type GrammarVocabulary } from './xgrammar.ts'
 
 const vocabulary = workerData as GrammarVocabulary
-const library = await GrammarLibrary.load(vocabulary)
+const loading = GrammarLibrary.load(vocabulary)
 const port = parentPort!
 
 port.on('message', async (format: GrammarFormat) => {
   try {
+    const library = await loading
     const grammar = await library.compile(format)
     const matcher = await grammar.start()
     const mask = matcher.mask()!
@@ -22,4 +23,4 @@ port.on('message', async (format: GrammarFormat) => {
     port.postMessage('refused')
   }
 })
-port.postMessage('ready')
+void loading.then(() => port.postMessage('ready'))

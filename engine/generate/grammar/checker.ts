@@ -1,5 +1,4 @@
-import { createRequire } from 'node:module'
-import { pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { EngineError } from '../../errors.ts'
 import type { GrammarFormat } from './format.ts'
@@ -65,8 +64,8 @@ export class GrammarChecker {
   }
 
   async #start(): Promise<Worker> {
-    const worker = new Worker(workerSource(), {
-      eval: true,
+    const worker = new Worker(new URL('../../../bin/child.js', import.meta.url), {
+      argv: [fileURLToPath(new URL('./checker-worker.ts', import.meta.url))],
       workerData: this.#vocabulary,
       execArgv: [],
       stdout: true,
@@ -81,15 +80,6 @@ export class GrammarChecker {
     }
     return worker
   }
-}
-
-/** tsx leaves threads out when it is loaded by --import, so the thread asks for it before it loads TypeScript. */
-function workerSource(): string {
-  // Of its two forms require would find the CommonJS one, which looks for its loader in the wrong folder.
-  const manifest = pathToFileURL(createRequire(import.meta.url).resolve('tsx/package.json'))
-  const tsx = new URL('./dist/esm/api/index.mjs', manifest).href
-  const entry = new URL('./checker-worker.ts', import.meta.url).href
-  return `import('${tsx}').then(({ register }) => { register(); return import('${entry}') })`
 }
 
 /** The worker's next word; 'refused' when it ends without one, 'late' when the time is over. */

@@ -8,7 +8,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, it } from 'vitest'
 import { lockServer } from '../../../src/db/lock.ts'
-import { loaderArguments } from '../../../src/jobs/loader-arguments.ts'
+import { loaderArguments } from '../loader-arguments.ts'
 
 describe('lockServer', () => {
   let other: ChildProcess | undefined
