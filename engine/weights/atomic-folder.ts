@@ -129,7 +129,8 @@ export function writeFileDurably(path: string, content: string | Uint8Array): vo
   }
 }
 
-function syncTree(folder: string): void {
+/** Makes everything in a folder durable, and the names in it. */
+export function syncTree(folder: string): void {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name)
     if (entry.isDirectory()) syncTree(path)
@@ -138,7 +139,8 @@ function syncTree(folder: string): void {
   syncFolder(folder)
 }
 
-function syncFolder(folder: string): void {
+/** Makes the names in a folder durable. */
+export function syncFolder(folder: string): void {
   // Windows cannot open folders; NTFS journals renames itself.
   if (process.platform !== 'win32') syncPath(folder, 'r')
 }

@@ -6,6 +6,7 @@ import { chatCommand } from './chat.ts'
 import { completionCommand } from './completion.ts'
 import { datasetsCommand } from './datasets.ts'
 import { demoCommand } from './demo.ts'
+import { deviceCommand } from './device.ts'
 import { doctorCommand } from './doctor.ts'
 import { evalCommand } from './eval.ts'
 import { expandCommand } from './expand.ts'
@@ -55,6 +56,7 @@ export function buildProgram(): Command {
     logsCommand(),
     cancelCommand(),
     rmCommand(),
+    deviceCommand(),
     doctorCommand(),
     completionCommand(),
     demoCommand(),

@@ -1,6 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { z } from 'zod'
 import { EngineError } from '../../engine/errors.ts'
+import type { DownloadedFile } from '../download/download-file.ts'
+import { fetchRetrying, openFrom, reasonOf } from '../download/fetch-retrying.ts'
 
 export interface HubSettings {
   /** Address of a model hub, such as https://huggingface.co or http://127.0.0.1:8000/hub. */
@@ -9,12 +10,7 @@ export interface HubSettings {
 }
 
 /** A file of a repository at one commit. */
-export interface RemoteFile {
-  path: string
-  size: number
-  /** What its content hashes to: SHA-256 of the bytes, or SHA-1 of a git blob. */
-  digest: { algorithm: 'sha256' | 'git-sha1'; hex: string }
-}
+export type RemoteFile = Required<DownloadedFile>
 
 const revisionSchema = z.object({ sha: z.string().regex(/^[0-9a-f]{40}$/) })
 const treeSchema = z.array(
@@ -29,10 +25,6 @@ const treeSchema = z.array(
   }),
 )
 
-/** Waits before each further attempt. */
-const RETRY_MS = [500, 2000, 5000]
-/** A hub that says nothing for this long is not there. */
-const HEADER_TIMEOUT_MS = 60_000
 /** Pages of a file list; a repository with more is no model. */
 const MAX_PAGES = 50
 
@@ -58,7 +50,7 @@ export class HubClient {
     let url: string | undefined = `${this.#endpoint}/api/models/${repository}/tree/${commit}?recursive=true`
     for (let page = 0; url !== undefined; page++) {
       if (page === MAX_PAGES) throw hubError(`${repository} lists more files than a model has`)
-      const response: Response = await this.#request(url, {}, signal)
+      const response: Response = await this.#request(url, signal)
       for (const { type, path, size, oid, lfs } of parse(treeSchema, await response.json(), url)) {
         if (type !== 'file') continue
         const digest = lfs
@@ -72,7 +64,7 @@ export class HubClient {
   }
 
   /** Opens a file's content from byte `start` on. A hub that ignores ranges answers with the whole: `start` is then 0. */
-  async open(
+  open(
     repository: string,
     commit: string,
     path: string,
@@ -80,18 +72,12 @@ export class HubClient {
     signal?: AbortSignal,
   ): Promise<{ start: number; body: ReadableStream<Uint8Array> }> {
     const encoded = path.split('/').map(encodeURIComponent).join('/')
-    const headers = { 'accept-encoding': 'identity', ...(start > 0 ? { range: `bytes=${start}-` } : {}) }
-    const response = await this.#request(
-      `${this.#endpoint}/${repository}/resolve/${commit}/${encoded}`,
-      headers,
-      signal,
-    )
-    if (response.body === null) throw hubError(`${path} came without content`)
-    return { start: response.status === 206 ? start : 0, body: response.body }
+    const url = `${this.#endpoint}/${repository}/resolve/${commit}/${encoded}`
+    return openFrom(url, start, this.#options(url, signal))
   }
 
   async #json(url: string, signal?: AbortSignal): Promise<unknown> {
-    return (await this.#request(url, {}, signal)).json()
+    return (await this.#request(url, signal)).json()
   }
 
   /** A link to the next page must stay on the configured hub: the token goes with it. */
@@ -104,29 +90,18 @@ export class HubClient {
     return url.href
   }
 
-  /** fetch drops the token by itself when it is redirected to another origin, as hubs do for large files. */
-  async #request(url: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Response> {
-    const authorization: Record<string, string> =
+  #request(url: string, signal?: AbortSignal): Promise<Response> {
+    return fetchRetrying(url, this.#options(url, signal))
+  }
+
+  #options(url: string, signal?: AbortSignal) {
+    const headers: Record<string, string> =
       this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }
-    for (let attempt = 0; ; attempt++) {
-      const timeout = new AbortController()
-      const timer = setTimeout(() => timeout.abort(), HEADER_TIMEOUT_MS)
-      const ending = AbortSignal.any([timeout.signal, ...(signal ? [signal] : [])])
-      try {
-        const response = await fetch(url, { headers: { ...headers, ...authorization }, signal: ending })
-        if (response.ok) return response
-        await response.body?.cancel()
-        const isPassing = response.status === 429 || response.status >= 500
-        if (!isPassing || attempt === RETRY_MS.length) throw statusError(url, response)
-      } catch (cause) {
-        if (cause instanceof EngineError) throw cause
-        if (signal?.aborted)
-          throw new EngineError('cancelled', 'cancelled', 'The download was stopped.', { cause })
-        if (attempt === RETRY_MS.length || isHopeless(cause)) throw unreachable(this.#endpoint, cause)
-      } finally {
-        clearTimeout(timer)
-      }
-      await sleep(RETRY_MS[attempt], undefined, { signal })
+    return {
+      headers,
+      signal,
+      onStatus: (response: Response) => statusError(url, response),
+      onUnreachable: (cause: unknown) => unreachable(this.#endpoint, cause),
     }
   }
 }
@@ -156,21 +131,11 @@ function statusError(url: string, response: Response): EngineError {
   return new EngineError('unavailable', 'hub_failed', `The hub failed: ${where}.`)
 }
 
-/** Nobody listens there, or the name does not exist: asking again would not help. */
-function isHopeless(error: unknown): boolean {
-  const inner = error instanceof Error ? error.cause : undefined
-  return (
-    inner instanceof Error && 'code' in inner && ['ECONNREFUSED', 'ENOTFOUND'].includes(String(inner.code))
-  )
-}
-
 function unreachable(endpoint: string, cause: unknown): EngineError {
-  const { message, cause: inner } = cause instanceof Error ? cause : new Error(String(cause))
-  const reason = inner instanceof Error ? inner.message : message
   return new EngineError(
     'unavailable',
     'hub_unreachable',
-    `The hub ${endpoint} cannot be reached (${reason}). hub.endpoint in the config file or HF_ENDPOINT names another.`,
+    `The hub ${endpoint} cannot be reached (${reasonOf(cause)}). hub.endpoint in the config file or HF_ENDPOINT names another.`,
     { cause },
   )
 }

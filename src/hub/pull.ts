@@ -2,9 +2,9 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { checkFreeSpace, publishFolder } from '../../engine/weights/atomic-folder.ts'
+import { downloadFile } from '../download/download-file.ts'
 import { newBaseFolder } from '../models/bases.ts'
 import { HubClient, type HubSettings, hubError } from './client.ts'
-import { downloadFile } from './download-file.ts'
 import { claimPartialFolder } from './partial-folder.ts'
 import { checkNoRemoteCode, MAY_ASK_FOR_CODE, selectFiles } from './select.ts'
 
@@ -56,7 +56,9 @@ export async function pullModel(options: PullOptions): Promise<Pulled> {
         done += bytes
         onProgress?.({ done, total, message: file.path })
       }
-      await downloadFile({ client, repository, commit, file }, partial.folder, onBytes, signal)
+      const open = (start: number, ending?: AbortSignal) =>
+        client.open(repository, commit, file.path, start, ending)
+      await downloadFile({ file, open }, partial.folder, onBytes, signal)
       if (MAY_ASK_FOR_CODE.includes(file.path)) {
         checkNoRemoteCode(repository, file.path, readJson(join(partial.folder, file.path)))
       }

@@ -4,13 +4,19 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { checkCancelled, diskError } from '../../engine/weights/atomic-folder.ts'
-import type { HubClient, RemoteFile } from './client.ts'
+
+export interface DownloadedFile {
+  /** Its name below the folder that it is downloaded into. */
+  path: string
+  size: number
+  /** What its content hashes to: SHA-2 of the bytes, or SHA-1 of a git blob. Unknown where the caller checks by itself. */
+  digest?: { algorithm: 'sha256' | 'sha512' | 'git-sha1'; hex: string }
+}
 
 export interface FileSource {
-  client: HubClient
-  repository: string
-  commit: string
-  file: RemoteFile
+  file: DownloadedFile
+  /** Opens the content from a byte on; a server without ranges answers from byte 0. */
+  open(start: number, signal?: AbortSignal): Promise<{ start: number; body: ReadableStream<Uint8Array> }>
 }
 
 /** How often a broken connection is taken up again where it broke, as long as each attempt brings something. */
@@ -21,7 +27,7 @@ const MAX_BREAKS = 20
  * name once size and digest are right.
  *
  * @param onBytes is told how many more bytes are there, those of earlier attempts included.
- * @throws EngineError `invalid` when size or digest are wrong (nothing is kept then), and what the client throws.
+ * @throws EngineError `invalid` when size or digest are wrong (nothing is kept then), and what `open` throws.
  */
 export async function downloadFile(
   source: FileSource,
@@ -50,8 +56,9 @@ export async function downloadFile(
 }
 
 /** Git hashes a header before the content of a blob. */
-function startHash({ size, digest }: RemoteFile): Hash {
-  return digest.algorithm === 'sha256' ? createHash('sha256') : createHash('sha1').update(`blob ${size}\0`)
+function startHash({ size, digest }: DownloadedFile): Hash {
+  const algorithm = digest?.algorithm ?? 'sha256'
+  return algorithm === 'git-sha1' ? createHash('sha1').update(`blob ${size}\0`) : createHash(algorithm)
 }
 
 async function hashPart(part: string, hash: Hash): Promise<number> {
@@ -65,15 +72,15 @@ async function hashPart(part: string, hash: Hash): Promise<number> {
 }
 
 async function append(
-  { client, repository, commit, file }: FileSource,
+  { file, open: openContent }: FileSource,
   part: string,
   done: number,
   hash: Hash,
   onBytes: (bytes: number) => void,
   signal?: AbortSignal,
 ): Promise<void> {
-  const { start, body } = await client.open(repository, commit, file.path, done, signal)
-  let skip = done - start // a hub without ranges sends what is there already once more
+  const { start, body } = await openContent(done, signal)
+  let skip = done - start // a server without ranges sends what is there already once more
   const handle = await open(part, 'a')
   try {
     for await (const chunk of body as unknown as AsyncIterable<Uint8Array>) {
@@ -109,16 +116,16 @@ async function write(handle: FileHandle, bytes: Uint8Array, part: string): Promi
   }
 }
 
-function tooLong(file: RemoteFile, part: string): EngineError {
+function tooLong(file: DownloadedFile, part: string): EngineError {
   rmSync(part)
   return new EngineError(
     'invalid',
     'download_size_wrong',
-    `${file.path} is longer than the ${file.size} bytes that the hub lists`,
+    `${file.path} is longer than the ${file.size} bytes that its source lists`,
   )
 }
 
-function broken(file: RemoteFile, done: number, cause: unknown): EngineError {
+function broken(file: DownloadedFile, done: number, cause: unknown): EngineError {
   return new EngineError(
     'unavailable',
     'download_broken',
@@ -127,12 +134,12 @@ function broken(file: RemoteFile, done: number, cause: unknown): EngineError {
   )
 }
 
-function check(file: RemoteFile, digest: string, part: string): void {
-  if (digest === file.digest.hex) return
+function check(file: DownloadedFile, digest: string, part: string): void {
+  if (file.digest === undefined || digest === file.digest.hex) return
   rmSync(part)
   throw new EngineError(
     'invalid',
     'download_digest_wrong',
-    `${file.path} has the ${file.digest.algorithm} digest ${digest}, but the hub lists ${file.digest.hex}; it was thrown away`,
+    `${file.path} has the ${file.digest.algorithm} digest ${digest}, but its source lists ${file.digest.hex}; it was thrown away`,
   )
 }
