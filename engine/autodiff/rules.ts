@@ -161,6 +161,7 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
     const kept = g.Reshape(dy, keptShape(x!, axes))
     return [g.Expand(g.Mul(kept, g.scalar(1 / averagedCount(x!, axes))), x!.shape), null]
   },
+  ReduceMax: NOT_DIFFERENTIABLE,
   // y = α·op(A)·op(B) + C  →  dA = α·dy·op(B)ᵀ, dB = α·op(A)ᵀ·dy (transposed back where op transposes), dC = dy
   Gemm: ({ g, dy, inputs: [a, b], attributes: { transA, transB, alpha }, needs }) => [
     needs[0] ? gradLeft(g.Gemm, dy, b!, transA, transB, alpha) : null,

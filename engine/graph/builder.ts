@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts'
-import type { DType } from '../tensor.ts'
+import type { DType, Tensor } from '../tensor.ts'
 import type { Constant, ExternalWeight, Graph, Node, Segment } from './graph.ts'
 import { type Op, type OpAttributes, opSpecs } from './ops.ts'
 import {
@@ -29,6 +29,12 @@ export class GraphBuilder {
   private readonly scopes: string[] = []
   private readonly marked: Segment[] = []
   private counter = 0
+  private readonly constantPrefix: string
+
+  /** @param constantPrefix what names of constants begin with; another one for a builder that adds to a finished graph. */
+  constructor(constantPrefix = 'constant') {
+    this.constantPrefix = constantPrefix
+  }
 
   // --- edges -------------------------------------------------------------------------------------------------------
 
@@ -51,18 +57,14 @@ export class GraphBuilder {
     return value
   }
 
-  /** A constant inside the graph; equal constants are made once. */
-  constant(
-    dtype: 'float32' | 'int64' | 'uint8',
-    shape: readonly number[],
-    data: Float32Array | BigInt64Array | Uint8Array,
-  ): Value {
+  /** A constant inside the graph, of the bytes that `dtype` has in a file; equal constants are made once. */
+  constant(dtype: DType, shape: readonly number[], data: Tensor['data']): Value {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
     const key =
       data.length <= 16 ? `${dtype}[${shape.join()}]:${data.join()}` : `large:${this.constants.size}`
     const known = this.constants.get(key)
     if (known) return known.value
-    const value = { name: `constant_${this.constants.size}`, dtype, shape }
+    const value = { name: `${this.constantPrefix}_${this.constants.size}`, dtype, shape }
     this.constants.set(key, { value, data: bytes })
     return value
   }
@@ -243,6 +245,10 @@ export class GraphBuilder {
 
   ReduceSum(x: Value, axes: readonly number[], keepdims: 0 | 1): Value {
     return this.emit('ReduceSum', [x, this.ints(axes)], { axes, keepdims })
+  }
+
+  ReduceMax(x: Value, axes: readonly number[], keepdims: 0 | 1): Value {
+    return this.emit('ReduceMax', [x, this.ints(axes)], { axes, keepdims })
   }
 
   ReduceMean(x: Value, axes: readonly number[], keepdims: 0 | 1): Value {

@@ -41,7 +41,10 @@ export interface OpAttributes {
   Softmax: { axis: number }
   LogSoftmax: { axis: number }
   Cast: { to: DType }
-  /** (codes - zero points) · scales, a scale and a zero point for each block of `block_size` codes along `axis`. */
+  /**
+   * (codes - zero points) · scales, a scale and a zero point for each block of `block_size` codes along `axis`; block_size 0
+   * with one scale for all.
+   */
   DequantizeLinear: { axis: number; block_size: number }
   /** allowzero 1: a 0 in the fed shape is an empty axis; 0: it copies the input's axis. */
   Reshape: { shape: Shape; allowzero: 0 | 1 }
@@ -69,6 +72,7 @@ export interface OpAttributes {
   Split: { axis: number; sizes: readonly Dim[] }
   ReduceSum: { axes: readonly number[]; keepdims: 0 | 1 }
   ReduceMean: { axes: readonly number[]; keepdims: 0 | 1 }
+  ReduceMax: { axes: readonly number[]; keepdims: 0 | 1 }
   Gemm: { transA: 0 | 1; transB: 0 | 1; alpha: number }
   MatMul: None
   FusedMatMul: { transA: 0 | 1; transB: 0 | 1; alpha: number }
@@ -165,6 +169,7 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   },
   ReduceSum: { domain: '', infer: inferReduce, internal: ['axes'] },
   ReduceMean: { domain: '', infer: inferReduce, internal: ['axes'] },
+  ReduceMax: { domain: '', infer: inferReduce, internal: ['axes'] },
   Gemm: { domain: '', infer: inferGemm },
   MatMul: { domain: '', infer: (inputs) => inferMatMul(inputs, { transA: 0, transB: 0 }) },
   FusedMatMul: { domain: 'com.microsoft', infer: inferMatMul },

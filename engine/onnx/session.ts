@@ -1,9 +1,10 @@
 import type * as ort from 'onnxruntime-node'
-import { EngineError } from '../errors.ts'
 import type { Graph } from '../graph/graph.ts'
+import { type LoweredGraph, lower } from '../graph/lower.ts'
 import type { FeedDType, Tensor } from '../tensor.ts'
 import { CPU, type Device } from './device.ts'
 import { encodeModel } from './encode.ts'
+import { creationError, runError } from './runtime-errors.ts'
 
 export interface SessionOptions {
   /** What the graph runs on; the CPU by default. */
@@ -19,11 +20,15 @@ export interface SessionOptions {
   prepack?: boolean
   /**
    * Convert bf16 and fp16 weights to float32 once at load instead of in every run: twice their memory, no casts.
-   * Right for decoding, where a run reads every weight for one token.
+   * Right for decoding, where a run reads every weight for one token. By default only where a device has no other way.
    */
   foldWeights?: boolean
+  /** Outputs that stay in the device's memory, to be fed again (WebGPU; elsewhere all come back). */
+  keepOnDevice?: readonly string[]
   /** Write a chrome-trace profile with this prefix. */
   profilePrefix?: string
+  /** Give the graph to the runtime as it is, for tests of what a device has kernels for. */
+  lowered?: boolean
 }
 
 /** Merges recomputed activations with the first ones, which keeps them all alive. */
@@ -31,77 +36,123 @@ const MERGE_DUPLICATES = 'CommonSubexpressionElimination'
 /** Turns mapped bf16 weights into float32 copies at load. */
 const FOLD_CONSTANTS = 'ConstantFolding'
 
-/** A graph loaded into onnxruntime. `run` blocks the thread: keep sessions out of the server's process. */
+/** A tensor in a device's memory: an output that a session kept there, for any session on that device to read. */
+export class DeviceTensor {
+  readonly dtype: FeedDType
+  readonly dims: readonly number[]
+  /** @internal */
+  readonly value: ort.Tensor
+
+  constructor(value: ort.Tensor) {
+    this.dtype = value.type as FeedDType
+    this.dims = value.dims
+    this.value = value
+  }
+
+  /** Frees its memory now; it must not be read any more. */
+  dispose(): void {
+    this.value.dispose()
+  }
+}
+
+/** What a run returns: outputs in the host's memory, and those that were kept on the device. */
+export interface RunResults {
+  readonly results: Record<string, Tensor>
+  readonly kept: Record<string, DeviceTensor>
+}
+
+/**
+ * A graph loaded into onnxruntime. `run` blocks the thread: keep sessions out of the server's process. On another device
+ * than the CPU the graph is lowered first (graph/lower.ts): a second, tiny session on the host makes the integers that
+ * it is fed with.
+ */
 export class Session {
+  /** Nodes that the device has no kernel for and that therefore run on the CPU, by name; empty for most graphs. */
+  readonly fallbacks: readonly string[]
+  private readonly device: Device
   private readonly runtime: typeof ort
   private readonly session: ort.InferenceSession
+  private readonly host: ort.InferenceSession | undefined
   /** Feeds that come again and again (caches, adapters) are wrapped once. */
   private readonly wrapped = new WeakMap<Tensor, ort.Tensor>()
 
-  private constructor(runtime: typeof ort, session: ort.InferenceSession) {
+  private constructor(
+    device: Device,
+    runtime: typeof ort,
+    session: ort.InferenceSession,
+    host: ort.InferenceSession | undefined,
+    fallbacks: readonly string[],
+  ) {
+    this.device = device
     this.runtime = runtime
     this.session = session
+    this.host = host
+    this.fallbacks = fallbacks
   }
 
-  /** Compiles the graph. Weight files must exist below `weightsFolder`; errors name what the runtime refused. */
+  /**
+   * Compiles the graph. Weight files must exist below `weightsFolder`.
+   * @throws EngineError unavailable 'device_unavailable', too_large 'device_out_of_memory', internal
+   *   'session_create_failed' with what the runtime refused.
+   */
   static async create(graph: Graph, options: SessionOptions = {}): Promise<Session> {
-    const {
-      device = CPU,
-      weightsFolder,
-      threads = 0,
-      prepack = false,
-      foldWeights = false,
-      profilePrefix,
-    } = options
-    const disabled = foldWeights ? MERGE_DUPLICATES : `${MERGE_DUPLICATES};${FOLD_CONSTANTS}`
+    const { device = CPU } = options
+    const parts = loweredFor(graph, options)
     // Its binary is loaded with the first session, not by all that may need one.
     const runtime = await import('onnxruntime-node')
+    const { InferenceSession } = runtime
     try {
-      return new Session(
-        runtime,
-        await runtime.InferenceSession.create(encodeModel(graph), {
-          executionProviders: providersOf(device),
-          intraOpNumThreads: threads,
-          interOpNumThreads: 1,
-          graphOptimizationLevel: 'all',
-          enableCpuMemArena: true,
-          enableMemPattern: false,
-          logSeverityLevel: 3,
-          ...(profilePrefix ? { enableProfiling: true, profileFilePrefix: profilePrefix } : {}),
-          extra: {
-            session: {
-              ...(weightsFolder ? { model_external_initializers_file_folder_path: weightsFolder } : {}),
-              ...(prepack ? {} : { disable_prepacking: '1' }),
-              // else a DequantizeLinear and its product become an 8-bit product, or the weight is widened at load
-              disable_quant_qdq: '1',
-              disable_qdq_constant_folding: '1',
-            },
-            optimization: { disable_specified_optimizers: disabled },
-          },
-        }),
+      const session = await InferenceSession.create(
+        encodeModel(parts.device),
+        runtimeOptions(device, parts, options),
       )
+      const host = parts.host && (await InferenceSession.create(encodeModel(parts.host), HOST_OPTIONS))
+      return new Session(device, runtime, session, host, parts.fallbacks)
     } catch (cause) {
-      throw new EngineError(
-        'internal',
-        'session_create_failed',
-        `the runtime refused the graph: ${text(cause)}`,
-        {
-          cause,
-        },
-      )
+      throw creationError(device, cause)
     }
   }
 
   /** Runs the graph once. Feeds are read in place; fetched outputs are fresh copies. */
-  async run(feeds: Record<string, Tensor>, outputs?: readonly string[]): Promise<Record<string, Tensor>> {
-    const inputs: Record<string, ort.Tensor> = {}
-    for (const name in feeds) inputs[name] = this.wrap(feeds[name]!)
+  async run(
+    feeds: Record<string, Tensor | DeviceTensor>,
+    outputs?: readonly string[],
+  ): Promise<Record<string, Tensor>> {
+    return (await this.runKeeping(feeds, outputs)).results
+  }
+
+  /** As `run`, with the outputs that `keepOnDevice` named. The caller disposes of those. */
+  async runKeeping(
+    feeds: Record<string, Tensor | DeviceTensor>,
+    outputs?: readonly string[],
+  ): Promise<RunResults> {
     try {
-      const results = outputs ? await this.session.run(inputs, [...outputs]) : await this.session.run(inputs)
-      return Object.fromEntries(Object.entries(results).map(([name, value]) => [name, fromRuntime(value)]))
+      const inputs = this.inputsOf(this.session, feeds)
+      if (this.host) Object.assign(inputs, await this.host.run(this.inputsOf(this.host, feeds)))
+      const fetched = outputs ? await this.session.run(inputs, [...outputs]) : await this.session.run(inputs)
+      const results: Record<string, Tensor> = {}
+      const kept: Record<string, DeviceTensor> = {}
+      for (const [name, value] of Object.entries(fetched)) {
+        if (value.location === 'cpu') results[name] = fromRuntime(value)
+        else kept[name] = new DeviceTensor(value)
+      }
+      return { results, kept }
     } catch (cause) {
-      throw new EngineError('internal', 'session_run_failed', `the runtime failed: ${text(cause)}`, { cause })
+      throw runError(this.device, cause)
     }
+  }
+
+  /** The feeds that a part of the graph reads. */
+  private inputsOf(
+    { inputNames }: ort.InferenceSession,
+    feeds: Record<string, Tensor | DeviceTensor>,
+  ): Record<string, ort.Tensor> {
+    const inputs: Record<string, ort.Tensor> = {}
+    for (const name of inputNames) {
+      const feed = feeds[name]
+      if (feed) inputs[name] = feed instanceof DeviceTensor ? feed.value : this.wrap(feed)
+    }
+    return inputs
   }
 
   private wrap(tensor: Tensor): ort.Tensor {
@@ -116,11 +167,65 @@ export class Session {
   /** Frees the session's memory now instead of at some garbage collection. */
   async release(): Promise<void> {
     await this.session.release()
+    await this.host?.release()
   }
 
   /** Ends profiling and writes its file. */
   endProfiling(): void {
     this.session.endProfiling()
+  }
+}
+
+function loweredFor(graph: Graph, { device = CPU, lowered = true }: SessionOptions): LoweredGraph {
+  if (device.kind === 'cpu' || !lowered) return { host: undefined, device: graph, fallbacks: [] }
+  return lower(graph, device.kind)
+}
+
+const HOST_OPTIONS: ort.InferenceSession.SessionOptions = {
+  executionProviders: ['cpu'],
+  intraOpNumThreads: 1,
+  interOpNumThreads: 1,
+  logSeverityLevel: 3,
+}
+
+function runtimeOptions(
+  device: Device,
+  { fallbacks }: LoweredGraph,
+  options: SessionOptions,
+): ort.InferenceSession.SessionOptions {
+  const { weightsFolder, threads = 0, prepack = false, keepOnDevice = [], profilePrefix } = options
+  // WebGPU has no bf16: its weights are always widened at load
+  const { foldWeights = device.kind === 'webgpu' } = options
+  const keeps = device.kind === 'webgpu' && keepOnDevice.length > 0
+  // a node that the device table promises a kernel for must not silently run on the CPU
+  const strict = device.kind === 'webgpu' && fallbacks.length === 0
+  return {
+    executionProviders: providersOf(device),
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    graphOptimizationLevel: 'all',
+    enableCpuMemArena: true,
+    enableMemPattern: false,
+    logSeverityLevel: 3,
+    ...(profilePrefix ? { enableProfiling: true, profileFilePrefix: profilePrefix } : {}),
+    ...(keeps
+      ? { preferredOutputLocation: Object.fromEntries(keepOnDevice.map((name) => [name, 'gpu-buffer'])) }
+      : {}),
+    extra: {
+      session: {
+        ...(weightsFolder ? { model_external_initializers_file_folder_path: weightsFolder } : {}),
+        ...(prepack ? {} : { disable_prepacking: '1' }),
+        ...(strict ? { disable_cpu_ep_fallback: '1' } : {}),
+        // else a DequantizeLinear and its product become an 8-bit product, or the weight is widened at load
+        disable_quant_qdq: '1',
+        disable_qdq_constant_folding: '1',
+      },
+      optimization: {
+        disable_specified_optimizers: foldWeights
+          ? MERGE_DUPLICATES
+          : `${MERGE_DUPLICATES};${FOLD_CONSTANTS}`,
+      },
+    },
   }
 }
 
@@ -136,8 +241,4 @@ function toRuntime(runtime: typeof ort, { dtype, dims, data }: Tensor): ort.Tens
 function fromRuntime(value: ort.OnnxValue): Tensor {
   const tensor = value as ort.Tensor
   return { dtype: tensor.type as FeedDType, dims: tensor.dims, data: tensor.data as Float32Array }
-}
-
-function text(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause)
 }

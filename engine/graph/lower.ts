@@ -1,0 +1,124 @@
+import { GraphBuilder } from './builder.ts'
+import { type Accelerator, hasKernel } from './device-table.ts'
+import type { Graph, Node } from './graph.ts'
+import { takeHostPart } from './host-part.ts'
+import { type LoweringRule, loweringRules } from './lowering-rules.ts'
+import { removeDeadNodes } from './passes.ts'
+import type { Value } from './values.ts'
+
+/** A graph as a device can run it. */
+export interface LoweredGraph {
+  /** What the host computes before each run from what is fed; its outputs are inputs of `device`. */
+  readonly host: Graph | undefined
+  readonly device: Graph
+  /** Nodes of `device` that it has no kernel for, 'Op type (name)': the runtime computes them on the CPU, copying to and fro. */
+  readonly fallbacks: readonly string[]
+}
+
+/**
+ * Rewrites a graph by the device table: operations without a kernel become others that have one, integers move to the
+ * host, and what constants alone enter is left for the runtime to fold at load. Inputs and outputs keep their names.
+ */
+export function lower(graph: Graph, device: Accelerator): LoweredGraph {
+  const g = new GraphBuilder('lowered')
+  const frozen = new Frozen(graph)
+  const read = new Set(graph.outputs.map(({ name }) => name))
+  for (const input of graph.nodes.flatMap((node) => node.inputs)) if (input) read.add(input.name)
+  const context = {
+    g,
+    device,
+    inputs: graph.inputs,
+    isRead: ({ name }: Value) => read.has(name),
+    isFrozen: (value: Value) => frozen.has(value),
+  }
+  const replaced = new Map<string, Value>()
+  const current = (value: Value | null) => (value ? (replaced.get(value.name) ?? value) : null)
+  for (const original of graph.nodes) {
+    const node = { ...original, inputs: original.inputs.map(current) } as Node
+    const rule = loweringRules[node.op] as LoweringRule | undefined
+    const start = g.nodes.length
+    const results = frozen.madeBefore(node) ?? g.scope(original.outputs[0]!.name, () => rule?.(context, node))
+    if (!results) g.nodes.push(node)
+    for (const [index, { name }] of node.outputs.entries()) {
+      const result = results?.[index]
+      if (result) replaced.set(name, result)
+    }
+    for (const added of g.nodes.slice(start)) frozen.note(added)
+  }
+  const nodes = withOutputNames(g, graph.outputs, replaced)
+  const parts = takeHostPart({
+    ...graph,
+    nodes: removeDeadNodes(nodes, graph.outputs),
+    constants: [...graph.constants, ...g.finish([]).constants],
+  })
+  const lacking = parts.device.nodes.filter(
+    (node) => !hasKernel(device, node) && !frozen.has(node.outputs[0]!),
+  )
+  return { ...parts, fallbacks: lacking.map(nameOf) }
+}
+
+function nameOf({ op, inputs, outputs }: Node): string {
+  return `${op} ${inputs[0]!.dtype} (${outputs[0]!.name})`
+}
+
+/** The nodes, where what has taken an output's place bears the output's name. */
+function withOutputNames(
+  g: GraphBuilder,
+  outputs: readonly Value[],
+  replaced: ReadonlyMap<string, Value>,
+): Node[] {
+  const computed = new Set(g.nodes.flatMap((node) => node.outputs).map(({ name }) => name))
+  const named = new Map<string, Value>()
+  const passedOn: Node[] = []
+  for (const output of outputs) {
+    const replacement = replaced.get(output.name)
+    if (!replacement) continue
+    if (computed.has(replacement.name) && !named.has(replacement.name)) named.set(replacement.name, output)
+    else passedOn.push({ op: 'Identity', inputs: [replacement], outputs: [output], attributes: {} })
+  }
+  const rename = (value: Value) => named.get(value.name) ?? value
+  return [...g.nodes, ...passedOn].map(
+    (node) =>
+      ({
+        ...node,
+        inputs: node.inputs.map((input) => input && rename(input)),
+        outputs: node.outputs.map(rename),
+      }) as Node,
+  )
+}
+
+/**
+ * What is computed from constants alone. The runtime computes it once at load, on the CPU, so it needs no kernel; and two
+ * nodes that compute the same (the backward pass widens weights anew) would be two copies in memory, so they become one.
+ */
+class Frozen {
+  readonly #made = new Map<string, readonly Value[]>()
+  readonly #inputs: ReadonlySet<string>
+  readonly #variable = new Set<string>()
+
+  constructor(graph: Graph) {
+    this.#inputs = new Set(graph.inputs.map(({ name }) => name))
+  }
+
+  has({ name }: Value): boolean {
+    return !this.#inputs.has(name) && !this.#variable.has(name)
+  }
+
+  note(node: Node): void {
+    const folds = !UNFOLDED.has(node.op) && node.inputs.every((input) => input === null || this.has(input))
+    if (folds) this.#made.set(keyOf(node), node.outputs)
+    else for (const { name } of node.outputs) this.#variable.add(name)
+  }
+
+  /** The outputs of an equal node, where constants alone enter it. */
+  madeBefore(node: Node): readonly Value[] | undefined {
+    return this.#made.get(keyOf(node))
+  }
+}
+
+/** Never folded: packed weights would be widened at load. */
+const UNFOLDED: ReadonlySet<string> = new Set(['DequantizeLinear', 'MatMulNBits'])
+
+function keyOf({ op, inputs, attributes }: Node): string {
+  return `${op}(${inputs.map((input) => input?.name ?? '')})${JSON.stringify(attributes)}`
+}

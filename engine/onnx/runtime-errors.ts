@@ -1,0 +1,63 @@
+import { EngineError } from '../errors.ts'
+import { type Device, formatDevice } from './device.ts'
+
+/** What a device says when its memory is used up, in onnxruntime's, Dawn's and CUDA's words. */
+const OUT_OF_MEMORY =
+  /out of (device |host )?memory|VK_ERROR_OUT_OF_(DEVICE|HOST)_MEMORY|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|failed to allocate|bad_alloc/i
+/** What it says when it is gone. */
+const LOST =
+  /device (was |is )?lost|VK_ERROR_DEVICE_LOST|cudaErrorDevicesUnavailable|CUDA failure 46\b|has fallen off the bus/i
+/** What it says when there is none, or its provider's library does not load. */
+const ABSENT =
+  /no supported adapters|failed to get a webgpu adapter|failed to load (shared )?library|no CUDA-capable device|cudaErrorNoDevice|CUDA driver version is insufficient|backend not found/i
+
+/** The error for a graph that could not be loaded onto a device. */
+export function creationError(device: Device, cause: unknown): EngineError {
+  return (
+    deviceError(device, cause) ??
+    new EngineError(
+      'internal',
+      'session_create_failed',
+      `the runtime refused the graph: ${messageOf(cause)}`,
+      { cause },
+    )
+  )
+}
+
+/** The error for a run that failed. */
+export function runError(device: Device, cause: unknown): EngineError {
+  return (
+    deviceError(device, cause) ??
+    new EngineError('internal', 'session_run_failed', `the runtime failed: ${messageOf(cause)}`, { cause })
+  )
+}
+
+/** Errors that are the device's and not the graph's, which a caller can act on. */
+function deviceError(device: Device, cause: unknown): EngineError | undefined {
+  const name = formatDevice(device)
+  const said = messageOf(cause)
+  if (OUT_OF_MEMORY.test(said)) {
+    const message = `${name} has no memory left: ${said}`
+    return new EngineError('too_large', 'device_out_of_memory', message, { param: 'device', cause })
+  }
+  if (LOST.test(said)) {
+    const message = `${name} was lost during the work: ${said}`
+    return new EngineError('unavailable', 'device_lost', message, { param: 'device', cause })
+  }
+  if (ABSENT.test(said)) {
+    const message = `${name} is not available here: ${hint(device)} (${said})`
+    return new EngineError('unavailable', 'device_unavailable', message, { param: 'device', cause })
+  }
+  return undefined
+}
+
+function hint({ kind }: Device): string {
+  if (kind === 'cuda') {
+    return "it needs an NVIDIA driver and onnxruntime's CUDA provider library, which 'anneal device install cuda' puts in place."
+  }
+  return 'it needs a GPU with a Vulkan driver (Linux: libvulkan.so.1), Metal or Direct3D 12.'
+}
+
+function messageOf(cause: unknown): string {
+  return (cause instanceof Error ? cause.message : String(cause)).trim()
+}

@@ -1,0 +1,67 @@
+import { describe, expect, it } from 'vitest'
+import { hasKernel } from '../../../engine/graph/device-table.ts'
+import { Session, type SessionOptions } from '../../../engine/onnx/session.ts'
+import { WEBGPU, webgpuMissing } from '../../webgpu.ts'
+import { type OpCase, opCases } from './op-cases.ts'
+
+/** Largest deviation from the CPU's numbers, over the largest of them. */
+const BOUND = 1e-5
+/** At accuracy level 4 the CPU rounds activations to 8 bits, and other devices do not. */
+const ROUNDED_BOUND = 1e-2
+
+const missing = await webgpuMissing()
+
+async function results(
+  { graph, feeds }: OpCase,
+  options: SessionOptions,
+): Promise<ArrayLike<number | bigint>[]> {
+  const session = await Session.create(graph, options)
+  try {
+    const fetched = await session.run(feeds)
+    return graph.outputs.map(({ name }) => fetched[name]!.data)
+  } finally {
+    await session.release()
+  }
+}
+
+function deviation(actual: ArrayLike<number | bigint>, expected: ArrayLike<number | bigint>): number {
+  let largest = 1e-30
+  let difference = actual.length === expected.length ? 0 : Number.POSITIVE_INFINITY
+  for (let i = 0; i < expected.length; i++) {
+    largest = Math.max(largest, Math.abs(Number(expected[i])))
+    const distance = Math.abs(Number(actual[i]) - Number(expected[i]))
+    difference = Number.isNaN(distance) ? Number.POSITIVE_INFINITY : Math.max(difference, distance)
+  }
+  return difference / largest
+}
+
+const bound = ({ title }: OpCase) => (title.includes('level 4') ? ROUNDED_BOUND : BOUND)
+const all = [...opCases].flatMap(([op, cases]) => cases.map((each) => [each.title, op, each] as const))
+
+describe('operations on the CPU', () => {
+  it.each(all)('%s runs', async (_title, _op, each) => {
+    const numbers = await results(each, {})
+    expect(numbers.every((data) => Array.from(data).every((value) => Number.isFinite(Number(value))))).toBe(
+      true,
+    )
+  })
+})
+
+describe.skipIf(missing !== '')(`operations on WebGPU${missing}`, () => {
+  // Sessions are strict: one whose graph the device has not all kernels for is refused, so a pass is a kernel's.
+  it.each(all)('%s, lowered, is what the CPU computes', async (_title, _op, each) => {
+    const [expected, actual] = [await results(each, {}), await results(each, { device: WEBGPU })]
+    for (const [index, data] of expected.entries()) {
+      expect(deviation(actual[index]!, data)).toBeLessThan(bound(each))
+    }
+  })
+
+  const lacking = all.filter(([, op, { graph }]) =>
+    graph.nodes.some((node) => node.op === op && !hasKernel('webgpu', node)),
+  )
+  // A type that only some adapters have (float16) is refused when it runs.
+  it.each(lacking)('%s is refused without lowering, as the table says', async (_title, _op, each) => {
+    const options = { device: WEBGPU, lowered: false, foldWeights: false }
+    await expect(results(each, options)).rejects.toThrow(/fallback to CPU|requires f16/)
+  })
+})
