@@ -23,13 +23,12 @@ import {
   v128Or,
   v128Store,
   type WasmFunction,
-  wasmModule,
-} from './wasm.ts'
+} from '../wasm/assemble.ts'
+import { compileWasm, reserve } from '../wasm/instance.ts'
 
 /** Rows and columns of one step of the product: eight accumulators, which is what the registers hold. */
 const ROWS = 4
 const PANEL = 8
-const PAGE_BYTES = 65_536
 
 /** bfloat16 bits at `source` become float32 at `target`, eight at a time, until `source` reaches `end`. */
 const widen: WasmFunction = {
@@ -131,21 +130,13 @@ const addProduct: WasmFunction = {
   })(),
 }
 
-interface Exports {
-  memory: { readonly buffer: ArrayBuffer; grow(pages: number): number }
+interface Functions {
   widen(source: number, target: number, end: number): void
   narrow(source: number, end: number, target: number): number
   addProduct(weight: number, end: number, stride: number, a: number, b: number, bEnd: number): void
 }
 
-/** What of WebAssembly is used here; Node's own types leave it to the browser's. */
-interface WebAssemblyNamespace {
-  Module: new (bytes: Uint8Array<ArrayBuffer>) => object
-  Instance: new (module: object) => { exports: unknown }
-}
-const { Module, Instance } = (globalThis as unknown as { WebAssembly: WebAssemblyNamespace }).WebAssembly
-
-let compiled: object | undefined
+const instantiate = compileWasm<Functions>([widen, narrow, addProduct])
 
 /** Whether the kernel takes rows of so many columns. */
 export const fitsKernel = (columns: number): boolean => columns % PANEL === 0
@@ -155,16 +146,11 @@ export const fitsKernel = (columns: number): boolean => columns % PANEL === 0
  * products, and one rounding to bfloat16 at the end. About as fast as the memory that the rows come from.
  */
 export class LoraKernel {
-  readonly #exports: Exports
+  readonly #exports = instantiate()
   #columns = 0
   #rank = 0
   /** Byte offsets in the kernel's memory. */
   #at = { a: 0, b: 0, float: 0, half: 0 }
-
-  constructor() {
-    compiled ??= new Module(wasmModule([widen, narrow, addProduct]))
-    this.#exports = new Instance(compiled).exports as Exports
-  }
 
   /** Takes another A, [rank, columns], row-major; columns must fit the kernel. */
   load(a: Float32Array, rank: number, columns: number): void {
@@ -175,8 +161,7 @@ export class LoraKernel {
     this.#rank = rank
     this.#at = { a: 0, b, float, half }
     const { memory } = this.#exports
-    const missing = half + ROWS * columns * 2 - memory.buffer.byteLength
-    if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES))
+    reserve(memory, half + ROWS * columns * 2)
     packPanels(a, rank, columns, new Float32Array(memory.buffer, 0, a.length))
   }
 

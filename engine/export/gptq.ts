@@ -13,8 +13,10 @@ import { CONFIG_FILE, carryFiles, readModelConfig } from '../weights/model-files
 import { type PlannedTensor, SAFETENSORS_NAMES, SafetensorsWriter } from '../weights/safetensors.ts'
 import { tensorBytes } from '../weights/safetensors-header.ts'
 import { planShards, shardFileName, writeIndex } from '../weights/shards.ts'
+import type { ExportMethod } from './formats.ts'
 
 export interface GptqWriteOptions {
+  method: ExportMethod | undefined
   model: OpenModel
   layers: QuantizedLayers
   bits: 4 | 8
@@ -149,7 +151,7 @@ function writeConfigs(folder: string, options: GptqWriteOptions, version: 1 | 2)
     desc_act: options.actOrder,
     damp_percent: options.damping,
     static_groups: false,
-    true_sequential: false,
+    true_sequential: options.method === 'gptq',
     lm_head: false,
     format,
     checkpoint_format: format,

@@ -4,33 +4,36 @@ import type { MatrixProduct } from './matrix-product.ts'
 /** Columns that are factored in one step. */
 const BLOCK = 64
 
+/** H = (I + U)·D·(I + U)ᵀ. */
+export interface Factors {
+  /** Uᵀ as [size, size]: row k holds the U_ik, i < k; what stands on and right of the diagonal means nothing. */
+  readonly feedback: Float32Array
+  readonly diagonal: Float32Array
+}
+
 /**
  * Writes H = (I + U)·D·(I + U)ᵀ with U strictly upper triangular and D diagonal (QuIP, arXiv:2307.13304, section 3.1),
  * from the Cholesky factor of H read backwards: with J the reversal, J·H·J = L·Lᵀ gives H = R·Rᵀ for R = J·L·J, so
  * I + U = R·diag(1/R) and D = diag(R)².
  *
  * @param hessian symmetric positive definite [size, size]; destroyed.
- * @returns U as [size, size] with zeros on and below its diagonal, and D.
  * @throws EngineError `invalid` when it is not positive definite.
  */
 export async function factorHessian(
   hessian: Float32Array,
   size: number,
   product: MatrixProduct,
-): Promise<{ upper: Float32Array; diagonal: Float32Array }> {
-  const factor = await transposedCholesky(hessian.reverse(), size, product)
-  const upper = new Float32Array(size * size)
+): Promise<Factors> {
+  // Read backwards, row k of Lᵀ is row (size − 1 − k) of Rᵀ.
+  const feedback = (await transposedCholesky(hessian.reverse(), size, product)).reverse()
   const diagonal = new Float32Array(size)
   for (let column = 0; column < size; column++) {
-    const reversed = size - 1 - column
-    const pivot = factor[reversed * size + reversed]!
+    const row = feedback.subarray(column * size, (column + 1) * size)
+    const pivot = row[column]!
     diagonal[column] = pivot * pivot
-    // Row `reversed` of Lᵀ is column `reversed` of L, whose entries below the diagonal are R's above it.
-    for (let row = 0; row < column; row++) {
-      upper[row * size + column] = factor[reversed * size + (size - 1 - row)]! / pivot
-    }
+    for (let i = 0; i < column; i++) row[i]! /= pivot
   }
-  return { upper, diagonal }
+  return { feedback, diagonal }
 }
 
 /**
@@ -84,7 +87,7 @@ function solveBlock(
 }
 
 /** Columns [from, to) of the first `count` rows, as a matrix of its own. */
-export function columnsOf(
+function columnsOf(
   matrix: Float32Array,
   width: number,
   count: number,

@@ -1,5 +1,6 @@
-import { closeSync, existsSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { readValues, writeValuesAsync } from './sequence-store.ts'
 
 /**
  * Hidden states of all calibration sequences in front of a layer, on disk, so that memory does not grow with their
@@ -24,14 +25,9 @@ export class HiddenStates {
   /** The states of `count` sequences from `first` on. */
   read(layer: number, first: number, count: number): Float32Array {
     const values = new Float32Array(count * this.width)
-    const bytes = new Uint8Array(values.buffer)
     const descriptor = openSync(this.pathOf(layer), 'r')
     try {
-      for (let done = 0; done < bytes.length; ) {
-        const read = readSync(descriptor, bytes, done, bytes.length - done, first * this.width * 4 + done)
-        if (read === 0) throw new Error(`${this.pathOf(layer)} is cut short`)
-        done += read
-      }
+      readValues(descriptor, values, first * this.width)
     } finally {
       closeSync(descriptor)
     }
@@ -43,10 +39,13 @@ export class HiddenStates {
     const part = `${this.pathOf(layer)}.part`
     const descriptor = openSync(part, 'w')
     try {
+      let [written, writing] = [0, Promise.resolve()]
       for await (const values of batches) {
-        const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-        for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done)
+        await writing
+        writing = writeValuesAsync(descriptor, values, written) // while the next batch is computed
+        written += values.length
       }
+      await writing
       fsyncSync(descriptor)
     } finally {
       closeSync(descriptor)

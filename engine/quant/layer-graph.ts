@@ -1,3 +1,5 @@
+import type { Op } from '../graph/ops.ts'
+import { cutIntoStages } from '../graph/stages.ts'
 import type { Value } from '../graph/values.ts'
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
@@ -9,7 +11,13 @@ import { rmsNorm } from '../nn/norm.ts'
 import { rotaryTables } from '../nn/rope.ts'
 import { Session } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import { LayerStage } from './layer-stage.ts'
 import type { WeightSource } from './weight-source.ts'
+
+/** Name of the input that a layer's hidden states are fed to. */
+export const HIDDEN = 'hidden'
+/** Costs less to compute again than to keep. */
+const CHEAP: ReadonlySet<Op> = new Set(['SimplifiedLayerNormalization'])
 
 /** Tensors of one layer by name, as float32. */
 export type LayerWeights = ReadonlyMap<string, Tensor>
@@ -24,8 +32,8 @@ export interface LinearGroup {
 
 interface Compiled {
   readonly session: Session
-  readonly hessians: Session
-  readonly outputs: { hidden: string; hessians: readonly string[] }
+  readonly output: string
+  readonly stages: readonly LayerStage[]
   readonly parameters: readonly { name: string; shape: readonly number[] }[]
   readonly groups: readonly LinearGroup[]
 }
@@ -76,27 +84,44 @@ export class LayerGraphs {
     hidden: Float32Array,
     batch: number,
   ): Promise<Float32Array> {
-    const { session, outputs, parameters } = await this.graphOf(layer)
-    const results = await session.run(this.feeds(layer, parameters, weights, hidden, batch))
-    return results[outputs.hidden]!.data as Float32Array
+    const { session, output } = await this.graphOf(layer)
+    const { hiddenSize } = this.model.config
+    const fed = floatTensor(hidden, [hidden.length / hiddenSize, hiddenSize])
+    const results = await session.run({
+      ...(await this.feeds(layer, weights, batch, hidden.length)),
+      [HIDDEN]: fed,
+    })
+    return results[output]!.data as Float32Array
   }
 
-  /** Xᵀ·X of the inputs X of each linear group of a layer, [inFeatures, inFeatures] each. */
-  async hessians(
+  /** A layer cut behind the input of each of its linear groups, and behind its end. */
+  async stages(layer: number): Promise<readonly LayerStage[]> {
+    return (await this.graphOf(layer)).stages
+  }
+
+  /** What every session of a layer may ask for beside its hidden states, which hold `values` numbers. */
+  async feeds(
     layer: number,
     weights: LayerWeights,
-    hidden: Float32Array,
     batch: number,
-  ): Promise<Float32Array[]> {
-    const { hessians, outputs, parameters } = await this.graphOf(layer)
-    const results = await hessians.run(this.feeds(layer, parameters, weights, hidden, batch))
-    return outputs.hessians.map((name) => results[name]!.data as Float32Array)
+    values: number,
+  ): Promise<Record<string, Tensor>> {
+    const { parameters } = await this.graphOf(layer)
+    const tokens = values / this.model.config.hiddenSize
+    const length = tokens / batch
+    const here = this.renamer(layer)
+    return {
+      ...Object.fromEntries(parameters.map(({ name }) => [name, weights.get(here(name))!])),
+      input_ids: intTensor(new BigInt64Array(tokens), [batch, length]),
+      position_ids: consecutivePositions(batch, length),
+      attention_mask: causalMask(length),
+    }
   }
 
   async release(): Promise<void> {
-    for (const { session, hessians } of this.compiled.values()) {
+    for (const { session, stages } of this.compiled.values()) {
       await session.release()
-      await hessians.release()
+      for (const stage of stages) await stage.release()
     }
     this.compiled.clear()
   }
@@ -130,26 +155,6 @@ export class LayerGraphs {
     this.compiled.set(kind, compiled)
     return compiled
   }
-
-  private feeds(
-    layer: number,
-    parameters: Compiled['parameters'],
-    weights: LayerWeights,
-    hidden: Float32Array,
-    batch: number,
-  ): Record<string, Tensor> {
-    const { hiddenSize } = this.model.config
-    const tokens = hidden.length / hiddenSize
-    const length = tokens / batch
-    const here = this.renamer(layer)
-    return {
-      ...Object.fromEntries(parameters.map(({ name }) => [name, weights.get(here(name))!])),
-      input_ids: intTensor(new BigInt64Array(tokens), [batch, length]),
-      position_ids: consecutivePositions(batch, length),
-      attention_mask: causalMask(length),
-      hidden: floatTensor(hidden, [tokens, hiddenSize]),
-    }
-  }
 }
 
 async function compileLayer(
@@ -161,7 +166,7 @@ async function compileLayer(
   const { config } = model
   const builder = new ModelBuilder(model.weights, { trains: () => true })
   const { g } = builder
-  const hidden = g.input('hidden', 'float32', [TOKENS, config.hiddenSize])
+  const hidden = g.input(HIDDEN, 'float32', [TOKENS, config.hiddenSize])
   const { rope, window } = config.layerAttention[layer]!
   const place = {
     layer,
@@ -171,11 +176,12 @@ async function compileLayer(
   }
   const output = decoderLayer(builder, config, place, hidden)
   const groups = linearGroups(builder)
-  const products = groups.map(({ input }) => g.Gemm(input, input, { transA: 1 }))
+  const ends = [...groups.map(({ input }) => input), output]
+  const parts = cutIntoStages([...g.nodes], hidden, ends, CHEAP)
   return {
     session: await Session.create(g.finish([output]), { threads }),
-    hessians: await Session.create(g.finish(products), { threads }),
-    outputs: { hidden: output.name, hessians: products.map(({ name }) => name) },
+    output: output.name,
+    stages: parts.map((part, index) => new LayerStage(g, part, ends[index]!, index < groups.length, threads)),
     parameters: builder.trainables,
     groups,
   }

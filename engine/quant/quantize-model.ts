@@ -1,16 +1,15 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
-import { floatTensor, type Tensor } from '../tensor.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
-import { type GptqOptions, gptq } from './gptq.ts'
+import { CalibratedLayer } from './calibrated-layer.ts'
+import type { GptqOptions } from './gptq.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import { HiddenStates } from './hidden-file.ts'
 import { quantizeIntBlocks } from './int-blocks.ts'
-import { embed, LayerGraphs, type LinearGroup } from './layer-graph.ts'
+import { embed, LayerGraphs } from './layer-graph.ts'
 import { MatrixProduct } from './matrix-product.ts'
-import { orderedValues } from './ordered-values.ts'
 import type { QuantizedLayers } from './quantized-layers.ts'
 
 export type QuantMethod = 'rtn' | 'gptq'
@@ -23,9 +22,6 @@ export interface QuantizeOptions extends GptqOptions {
   readonly onProgress?: (layer: number, layers: number, part: number) => void
   readonly signal?: AbortSignal
 }
-
-/** Tokens in one run of a layer. */
-const RUN_TOKENS = 4096
 
 /**
  * Quantizes every linear module of the layers (embedding and output head stay as they are), one layer after another, into
@@ -60,7 +56,7 @@ export async function quantizeModel(
   }
 }
 
-interface Walk {
+export interface Walk {
   readonly model: OpenModel
   readonly layers: QuantizedLayers
   readonly options: QuantizeOptions
@@ -91,18 +87,21 @@ async function quantizeWithoutData({ model, layers, options, graphs }: Walk): Pr
 }
 
 async function quantizeWithData(walk: Walk, length: number): Promise<void> {
-  const { model, layers, options, graphs } = walk
+  const { model, layers, options } = walk
   const { hiddenSize, layers: count } = model.config
   const states = new HiddenStates(layers.folder, options.calibration.length, length * hiddenSize)
   const first = await firstLayer(walk, states)
   for (let layer = first; layer < count; layer++) {
-    const weights = await graphs.load(layer, model.weights)
-    if (!layers.has(layer)) {
-      const matrices = await gptqLayer(walk, states, layer, length, weights)
-      layers.write(layer, { matrices, changed: new Map() })
+    const isLast = layer + 1 === count
+    if (!(isLast && layers.has(layer))) {
+      const calibration = new CalibratedLayer(walk, states, layer, length)
+      try {
+        layers.write(layer, { matrices: await calibration.quantize(), changed: new Map() })
+        if (!isLast) await states.write(layer + 1, calibration.outputs())
+      } finally {
+        calibration.close()
+      }
     }
-    replaceWeights(weights, layers.read(layer).matrices)
-    if (layer + 1 < count) await states.write(layer + 1, forwardAll(walk, states, layer, length, weights))
     options.onProgress?.(layer + 1, count, 0)
   }
 }
@@ -126,64 +125,5 @@ function rememberLast(weights: WeightFolder) {
       if (last?.name !== name) last = { name, values: weights.readFloat32(name) }
       return last.values
     },
-  }
-}
-
-async function gptqLayer(
-  { options, graphs, product }: Walk,
-  states: HiddenStates,
-  layer: number,
-  length: number,
-  weights: ReadonlyMap<string, Tensor>,
-): Promise<Map<string, OrderedBlocks>> {
-  const { groups } = await graphs.describe(layer)
-  const hessians = groups.map(({ inFeatures }) => new Float32Array(inFeatures * inFeatures))
-  const batch = Math.max(1, Math.floor(RUN_TOKENS / length))
-  for (let from = 0; from < states.sequences; from += batch) {
-    checkCancelled(options.signal)
-    const count = Math.min(batch, states.sequences - from)
-    const parts = await graphs.hessians(layer, weights, states.read(layer, from, count), count)
-    for (const [index, part] of parts.entries()) {
-      const sum = hessians[index]!
-      for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!
-    }
-    await setImmediate() // lets a cancellation in
-  }
-  const matrices = new Map<string, OrderedBlocks>()
-  for (const [index, group] of groups.entries()) {
-    checkCancelled(options.signal)
-    const done = await gptq(matricesOf(group, weights), group.inFeatures, hessians[index]!, options, product)
-    for (const [path, blocks] of done) matrices.set(path, blocks)
-    await setImmediate()
-  }
-  return matrices
-}
-
-function matricesOf({ modules }: LinearGroup, weights: ReadonlyMap<string, Tensor>) {
-  return modules.map(({ path, outFeatures: rows }) => {
-    return { path, rows, values: weights.get(`${path}.weight`)!.data as Float32Array }
-  })
-}
-
-function replaceWeights(weights: Map<string, Tensor>, matrices: ReadonlyMap<string, OrderedBlocks>): void {
-  for (const [path, matrix] of matrices) {
-    const { rows, columns } = matrix.blocks
-    weights.set(`${path}.weight`, floatTensor(orderedValues(matrix), [rows, columns]))
-  }
-}
-
-async function* forwardAll(
-  { graphs, options }: Walk,
-  states: HiddenStates,
-  layer: number,
-  length: number,
-  weights: ReadonlyMap<string, Tensor>,
-): AsyncGenerator<Float32Array> {
-  const batch = Math.max(1, Math.floor(RUN_TOKENS / length))
-  for (let from = 0; from < states.sequences; from += batch) {
-    checkCancelled(options.signal)
-    const count = Math.min(batch, states.sequences - from)
-    yield graphs.forward(layer, weights, states.read(layer, from, count), count)
-    await setImmediate() // lets a cancellation in
   }
 }

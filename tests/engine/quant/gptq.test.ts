@@ -1,12 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { factorHessian } from '../../../engine/quant/factor.ts'
+import { type Factors, factorHessian } from '../../../engine/quant/factor.ts'
+import { FeedbackRounding } from '../../../engine/quant/feedback-rounding.ts'
 import { type GptqOptions, gptq } from '../../../engine/quant/gptq.ts'
 import { packGptq } from '../../../engine/quant/gptq-packing.ts'
 import { unpackGptq } from '../../../engine/quant/gptq-reader.ts'
-import { dequantizeIntBlocks, quantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
+import { dequantizeIntBlocks, type IntBlocks, quantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
 import { MatrixProduct } from '../../../engine/quant/matrix-product.ts'
 import { packNBits } from '../../../engine/quant/nbits-packing.ts'
 import { orderedValues } from '../../../engine/quant/ordered-values.ts'
+import { float16Bits, float16Value } from '../../../engine/weights/dtypes.ts'
 import { gaussian } from '../weights/tiny-model.ts'
 
 const COLUMNS = 160
@@ -57,8 +59,8 @@ async function quantized(options: Partial<GptqOptions> = {}) {
 describe('factorHessian', () => {
   it('gives factors whose product is the Hessian again', async () => {
     const hessian = await hessianOf(inputs())
-    const { upper, diagonal } = await factorHessian(hessian.slice(), COLUMNS, product)
-    const at = (i: number, k: number) => (i === k ? 1 : upper[i * COLUMNS + k]!)
+    const { feedback, diagonal } = await factorHessian(hessian.slice(), COLUMNS, product)
+    const at = (i: number, k: number) => (i === k ? 1 : feedback[k * COLUMNS + i]!)
     const largest = hessian.reduce((a, b) => Math.max(a, Math.abs(b)), 0)
     for (let i = 0; i < COLUMNS; i++) {
       for (let j = 0; j <= i; j++) {
@@ -105,6 +107,47 @@ describe('gptq', () => {
     const result = await gptq(matrices, COLUMNS, await hessianOf(x), OPTIONS, product)
     const values = orderedValues(result.get('m')!)
     for (let row = 0; row < ROWS; row++) expect(values[row * COLUMNS + 3]).toBe(0)
+  })
+})
+
+/** The column by column definition, in double precision, with the scales given. */
+function definition(blocks: IntBlocks, { feedback }: Factors): number[] {
+  const { scales, blockSize } = blocks
+  const groups = Math.ceil(COLUMNS / blockSize)
+  const w = weights()
+  return Array.from({ length: ROWS }, (_, row) => {
+    const errors: number[] = []
+    for (let k = 0; k < COLUMNS; k++) {
+      const fed = errors.reduce((sum, error, i) => sum + error * feedback[k * COLUMNS + i]!, 0)
+      const scale = scales[row * groups + Math.floor(k / blockSize)]!
+      const code = Math.max(-8, Math.min(7, Math.round((w[row * COLUMNS + k]! + fed) / scale)))
+      errors.push(w[row * COLUMNS + k]! - code * scale)
+    }
+    return errors
+  }).flat()
+}
+
+describe('FeedbackRounding', () => {
+  it('rounds as the definition does, but for ties', async () => {
+    const factors = await factorHessian(await hessianOf(inputs()), COLUMNS, product)
+    const options = { columns: COLUMNS, groupSize: 32, bits: 4, symmetric: true, shrinks: [1, 0.9] } as const
+    const blocks = new FeedbackRounding(options, factors).quantize(weights(), ROWS, (place) => place)
+    const errors = definition(blocks, factors)
+    const values = dequantizeIntBlocks(blocks)
+    const same = weights().filter((w, i) => Math.abs(w - values[i]! - errors[i]!) < 1e-4).length
+    expect(same / errors.length).toBeGreaterThan(0.98)
+  })
+
+  it('gives scales that float16 holds, also very small ones', async () => {
+    const factors = { feedback: new Float32Array(COLUMNS ** 2), diagonal: new Float32Array(COLUMNS).fill(1) }
+    const options = { columns: COLUMNS, groupSize: 32, bits: 4, symmetric: true, shrinks: [1] } as const
+    for (const size of [1, 1e-4, 1e-6]) {
+      const small = weights().map((w) => w * size)
+      const { scales } = new FeedbackRounding(options, factors).quantize(small, ROWS, (place) => place)
+      expect(scales).toEqual(scales.map((scale) => float16Value(float16Bits(scale))))
+      const exact = quantizeIntBlocks(small, { ...options, rows: ROWS, blockSize: 32 }).scales
+      expect(scales).toEqual(exact.map((scale) => float16Value(float16Bits(scale))))
+    }
   })
 })
 

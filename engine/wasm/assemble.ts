@@ -35,16 +35,28 @@ const access = (opcode: number, offset: number): Code => [simd(opcode), 0, leb(o
 export const get = (local: number): Code => [0x20, leb(local)]
 export const set = (local: number): Code => [0x21, leb(local)]
 export const i32Const = (value: number): Code => [0x41, signedLeb(value)]
+export const f32Const = (value: number): Code => [0x43, ...new Uint8Array(Float32Array.of(value).buffer)]
 export const i32Add: Code = [0x6a]
 export const i32LessThan: Code = [0x49]
 export const v128Load = (offset = 0): Code => access(0, offset)
 export const v128LoadSplat = (offset = 0): Code => access(9, offset)
 export const v128Store = (offset = 0): Code => access(11, offset)
 export const i32x4Splat = simd(17)
+export const f32x4Splat = simd(19)
 export const i32x4Equal = simd(55)
+export const f32x4Equal = simd(65)
+export const f32x4LessThan = simd(67)
 export const v128And = simd(78)
+/** a and not b. */
+export const v128AndNot = simd(79)
 export const v128Or = simd(80)
+/** The bits of a where the mask has ones, those of b elsewhere. */
+export const v128Select = simd(82)
 export const v128AnyTrue = simd(83)
+/** To the nearest whole number, ties to the even one. */
+export const f32x4Nearest = simd(106)
+/** Two vectors of eight numbers below 256 to one of sixteen. */
+export const i8x16Narrow = simd(102)
 /** Two vectors of four numbers below 65,536 to one of eight. */
 export const i16x8Narrow = simd(134)
 export const i32x4ExtendLow = simd(169)
@@ -52,8 +64,13 @@ export const i32x4ExtendHigh = simd(170)
 export const i32x4ShiftLeft = simd(171)
 export const i32x4ShiftRight = simd(173)
 export const i32x4Add = simd(174)
+export const i32x4Truncate = simd(248)
 export const f32x4Add = simd(228)
+export const f32x4Sub = simd(229)
 export const f32x4Mul = simd(230)
+export const f32x4Div = simd(231)
+export const f32x4Min = simd(232)
+export const f32x4Max = simd(233)
 
 /** `local += amount` */
 export const advance = (local: number, amount: number): Code => [
@@ -69,6 +86,14 @@ export const repeatBelow = (local: number, end: number, body: Code): Code => [
   body,
   [get(local), get(end), i32LessThan],
   [0x0d, 0x00],
+  0x0b,
+]
+
+/** Repeats `body` while `local` is below `end`. */
+export const whileBelow = (local: number, end: number, body: Code): Code => [
+  [get(local), get(end), i32LessThan],
+  [0x04, 0x40],
+  repeatBelow(local, end, body),
   0x0b,
 ]
 

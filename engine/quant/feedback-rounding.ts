@@ -1,0 +1,192 @@
+import { compileWasm, reserve } from '../wasm/instance.ts'
+import type { Factors } from './factor.ts'
+import { COLUMN_BYTES, feed, fit, round, STRIP } from './gptq-kernel.ts'
+import { type IntBlocks, packedBytes, put } from './int-blocks.ts'
+
+export interface RoundingOptions {
+  /** Inputs of the matrices. */
+  readonly columns: number
+  /** Inputs that share a scale. */
+  readonly groupSize: number
+  readonly bits: 4 | 8
+  readonly symmetric: boolean
+  /** Trial scales, as parts of the one that covers a group's whole range. */
+  readonly shrinks: readonly number[]
+}
+
+interface Functions {
+  feed(out: number, base: number, errors: number, end: number, factors: number): void
+  fit(
+    values: number,
+    end: number,
+    weights: number,
+    shrinks: number,
+    shrinksEnd: number,
+    scale: number,
+    zero: number,
+    limits: number,
+  ): void
+  round(
+    wanted: number,
+    weights: number,
+    errors: number,
+    scales: number,
+    zeros: number,
+    codes: number,
+    limits: number,
+  ): void
+}
+
+const instantiate = compileWasm<Functions>([feed, fit, round])
+
+/** Byte offsets in the kernel's memory; a strip is [columns, 16]. */
+interface Places {
+  readonly feedback: number
+  readonly diagonal: number
+  readonly shrinks: number
+  readonly limits: number
+  readonly weights: number
+  readonly wanted: number
+  readonly errors: number
+  readonly codes: number
+  /** [groups, 16] each. */
+  readonly scales: number
+  readonly zeros: number
+}
+
+/**
+ * Rounds matrices of one input column by column, feeding errors forward by the factors of their Hessian (see gptq), sixteen
+ * rows at a time in WebAssembly's vectors: rows know nothing of each other, and a strip's errors stay in the cache.
+ */
+export class FeedbackRounding {
+  readonly #options: RoundingOptions
+  readonly #kernel = instantiate()
+  readonly #at: Places
+  readonly #groups: number
+
+  constructor(options: RoundingOptions, { feedback, diagonal }: Factors) {
+    const { columns, groupSize, bits, symmetric, shrinks } = options
+    this.#options = options
+    this.#groups = Math.ceil(columns / groupSize)
+    const strip = columns * COLUMN_BYTES
+    const sizes: Record<keyof Places, number> = {
+      feedback: feedback.byteLength,
+      diagonal: diagonal.byteLength,
+      shrinks: 4 * shrinks.length,
+      limits: 8,
+      weights: strip,
+      wanted: strip,
+      errors: strip,
+      codes: columns * STRIP,
+      scales: this.#groups * COLUMN_BYTES,
+      zeros: this.#groups * COLUMN_BYTES,
+    }
+    let end = 0
+    const places = Object.entries(sizes).map(([name, bytes]) => {
+      const at = end
+      end += Math.ceil(bytes / 16) * 16
+      return [name, at] as const
+    })
+    this.#at = Object.fromEntries(places) as unknown as Places
+    reserve(this.#kernel.memory, end)
+    this.#floats('feedback', feedback.length).set(feedback)
+    this.#floats('diagonal', columns).set(diagonal)
+    this.#floats('shrinks', shrinks.length).set(shrinks)
+    this.#floats('limits', 2).set([2 ** bits - 1, symmetric ? 2 ** (bits - 1) : -1])
+  }
+
+  /**
+   * Quantizes a matrix [rows, columns], whose inputs may stand in another order.
+   *
+   * @param inputAt the input that stands at a place; undefined for one whose weights become 0.
+   */
+  quantize(values: Float32Array, rows: number, inputAt: (place: number) => number | undefined): IntBlocks {
+    const { bits, columns, groupSize } = this.#options
+    const blocks: IntBlocks = {
+      bits,
+      rows,
+      columns,
+      blockSize: groupSize,
+      codes: new Uint8Array(packedBytes(rows * columns, bits)),
+      scales: new Float32Array(rows * this.#groups),
+      zeros: new Uint8Array(packedBytes(rows * this.#groups, bits)),
+    }
+    const inputs = Int32Array.from({ length: columns }, (_, place) => inputAt(place) ?? -1)
+    for (let first = 0; first < rows; first += STRIP) {
+      const count = Math.min(STRIP, rows - first)
+      this.#takeStrip(values, first, count, inputs)
+      this.#roundStrip()
+      this.#giveStrip(blocks, first, count)
+    }
+    return blocks
+  }
+
+  #floats(place: keyof Places, length: number): Float32Array {
+    return new Float32Array(this.#kernel.memory.buffer, this.#at[place], length)
+  }
+
+  /** Rows [first, first + count) as [columns, 16]; rows that there are not are 0. */
+  #takeStrip(values: Float32Array, first: number, count: number, inputs: Int32Array): void {
+    const { columns } = this.#options
+    const strip = this.#floats('weights', columns * STRIP).fill(0)
+    for (let i = 0; i < count; i++) {
+      const row = (first + i) * columns
+      for (let place = 0; place < columns; place++) {
+        const input = inputs[place]!
+        if (input >= 0) strip[place * STRIP + i] = values[row + input]!
+      }
+    }
+  }
+
+  #roundStrip(): void {
+    const { columns, groupSize, bits, symmetric } = this.#options
+    const { feedback, weights, wanted, errors, codes, scales, zeros, limits } = this.#at
+    this.#floats('scales', this.#groups * STRIP).fill(0)
+    this.#floats('zeros', this.#groups * STRIP).fill(symmetric ? 2 ** (bits - 1) : 0)
+    for (let group = 0, start = 0; start < columns; group++, start += groupSize) {
+      const end = Math.min(start + groupSize, columns)
+      const before = errors + start * COLUMN_BYTES
+      for (let column = start; column < end; column++) {
+        const at = column * COLUMN_BYTES
+        this.#kernel.feed(wanted + at, weights + at, errors, before, feedback + 4 * column * columns)
+      }
+      const [scale, zero] = [scales + group * COLUMN_BYTES, zeros + group * COLUMN_BYTES]
+      this.#fitGroup(start, end, scale, zero)
+      for (let column = start; column < end; column++) {
+        const at = column * COLUMN_BYTES
+        const factors = feedback + 4 * (column * columns + start)
+        this.#kernel.feed(wanted + at, wanted + at, before, errors + at, factors)
+        const code = codes + column * STRIP
+        this.#kernel.round(wanted + at, weights + at, errors + at, scale, zero, code, limits)
+      }
+    }
+  }
+
+  /** The scales and zero points of a group's columns [start, end), four rows at a time. */
+  #fitGroup(start: number, end: number, scale: number, zero: number): void {
+    const { diagonal, wanted, shrinks, limits } = this.#at
+    const shrinksEnd = shrinks + 4 * this.#options.shrinks.length
+    for (let i = 0; i < COLUMN_BYTES; i += 16) {
+      const from = wanted + start * COLUMN_BYTES + i
+      const to = from + (end - start) * COLUMN_BYTES
+      const weights = diagonal + 4 * start
+      this.#kernel.fit(from, to, weights, shrinks, shrinksEnd, scale + i, zero + i, limits)
+    }
+  }
+
+  #giveStrip(blocks: IntBlocks, first: number, count: number): void {
+    const { columns, bits } = this.#options
+    const codes = new Uint8Array(this.#kernel.memory.buffer, this.#at.codes, columns * STRIP)
+    const scales = this.#floats('scales', this.#groups * STRIP)
+    const zeros = this.#floats('zeros', this.#groups * STRIP)
+    for (let i = 0; i < count; i++) {
+      const row = (first + i) * columns
+      for (let k = 0; k < columns; k++) put(blocks.codes, row + k, codes[k * STRIP + i]!, bits)
+      for (let group = 0; group < this.#groups; group++) {
+        const to = (first + i) * this.#groups + group
+        blocks.scales[to] = scales[group * STRIP + i]!
+        put(blocks.zeros, to, zeros[group * STRIP + i]!, bits)
+      }
+    }
+  }
+}
