@@ -36,7 +36,7 @@ export function quantizeIntBlocks(values: Float32Array, options: IntBlockOptions
   const codes = new Uint8Array(packedBytes(rows * columns, bits))
   const scales = new Float32Array(rows * blocks)
   const zeros = new Uint8Array(packedBytes(rows * blocks, bits))
-  const highest = 2 ** bits - 1
+  const write = bits === 8 ? writeBytes : writeNibbles
   for (let block = 0; block < rows * blocks; block++) {
     const row = Math.floor(block / blocks)
     const start = row * columns + (block % blocks) * blockSize
@@ -45,12 +45,38 @@ export function quantizeIntBlocks(values: Float32Array, options: IntBlockOptions
     scales[block] = scale
     put(zeros, block, zero, bits)
     const inverse = scale > 0 ? 1 / scale : 0
-    for (let i = start; i < end; i++) {
-      const code = Math.round(values[i]! * inverse) + zero
-      put(codes, i, Math.max(0, Math.min(highest, code)), bits)
-    }
+    write(values, start, end, inverse, zero + 0.5, codes)
   }
   return { bits, rows, columns, blockSize, codes, scales, zeros }
+}
+
+/** Codes of a block: round(w / scale) + zero, as the whole part of w / scale + zero + 1/2, within the range. */
+function writeBytes(
+  values: Float32Array,
+  start: number,
+  end: number,
+  inverse: number,
+  offset: number,
+  codes: Uint8Array,
+): void {
+  for (let i = start; i < end; i++) {
+    const code = (values[i]! * inverse + offset) | 0
+    codes[i] = code < 0 ? 0 : code > 255 ? 255 : code
+  }
+}
+
+function writeNibbles(
+  values: Float32Array,
+  start: number,
+  end: number,
+  inverse: number,
+  offset: number,
+  codes: Uint8Array,
+): void {
+  for (let i = start; i < end; i++) {
+    const code = (values[i]! * inverse + offset) | 0
+    codes[i >> 1]! |= (code < 0 ? 0 : code > 15 ? 15 : code) << (4 * (i & 1))
+  }
 }
 
 /** The values that the blocks stand for, [rows, columns]. */
