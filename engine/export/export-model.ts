@@ -145,7 +145,7 @@ async function writeGgufFiles(
     signal: options.signal,
   })
   const file = ggufFileName(type)
-  if (options.format === 'ollama') writeModelfile(folder, model.folder, file, model.config.maxPositions)
+  if (options.format === 'ollama') writeModelfile(folder, model.folder, file, plan.contextLength)
   const exported = new GgufSourceFile(join(folder, file), plan)
   return { exported, bytes: plan.bytes, close: () => exported.close() }
 }

@@ -4,7 +4,8 @@ import { EngineError } from '../errors.ts'
 import { openModel } from '../models/index.ts'
 import { checkRange, encodeFloat32, type WeightDType } from '../weights/dtypes.ts'
 import { interleaveHalves } from './gguf.ts'
-import { type GgufSource, ggufModel } from './gguf-architecture.ts'
+import { ggufModel } from './gguf-architecture.ts'
+import type { GgufSource } from './gguf-tensors.ts'
 import { type GgufMetadataValue, GgufWriter } from './gguf-writer.ts'
 
 export interface AdapterGgufOptions {
@@ -32,7 +33,7 @@ export function writeAdapterGguf(
   const model = openModel(modelFolder)
   try {
     const { architecture, tensors } = ggufModel(model)
-    const places = new Map(tensors.map((tensor) => [tensor.from, tensor]))
+    const places = new Map(tensors.flatMap((tensor) => wholeTensor(tensor)))
     const alpha = adapter.config.lora_alpha
     const parts = [...adapter.modules].flatMap(([path, module]) =>
       moduleParts(path, module, places.get(`${path}.weight`), alpha, dtype),
@@ -52,6 +53,12 @@ export function writeAdapterGguf(
   } finally {
     model.weights.close()
   }
+}
+
+/** A tensor by its name in the checkpoint, where it is one tensor there too. */
+function wholeTensor(tensor: GgufSource): [string, GgufSource][] {
+  const { from } = tensor
+  return from instanceof Float32Array || from.length > 1 ? [] : [[from[0]!.name, tensor]]
 }
 
 function moduleParts(

@@ -29,7 +29,7 @@ export function ggufTokenizer(folder: string, size: number): Map<string, GgufMet
   const vocabulary = readVocabulary(json, model, size)
   const isSentencePiece = model.byte_fallback === true
   const parts = isSentencePiece
-    ? sentencePieceMetadata(json, vocabulary, merges)
+    ? sentencePieceMetadata(json, vocabulary, merges, model.vocab as Record<string, number>)
     : byteLevelMetadata(json, model, merges)
   return new Map([
     ['tokenizer.ggml.model', { text: isSentencePiece ? 'llama' : 'gpt2' }],
@@ -38,6 +38,25 @@ export function ggufTokenizer(folder: string, size: number): Map<string, GgufMet
     ...parts,
     ...specialTokens(tokenizer),
   ])
+}
+
+/** Tokens that llama.cpp looks up, without asking whether they are there, in a model whose name says Phi-3. */
+const PHI3_TOKENS = ['<unk>', '<s>', '</s>', '<|endoftext|>']
+
+/**
+ * The name of a model in its file. llama.cpp tells by it whether special tokens swallow the blanks after them, as Phi-3's
+ * do (llama-vocab.cpp), so Phi-3's must say so, and no other may.
+ */
+export function ggufName(name: string, folder: string): string {
+  const added = (requireJsonObject(folder, 'tokenizer.json').added_tokens ?? []) as {
+    content: string
+    rstrip?: boolean
+  }[]
+  const stripping = new Map(added.map(({ content, rstrip = false }) => [content, rstrip]))
+  const isPhi3 = PHI3_TOKENS.every((token) => stripping.has(token)) && stripping.get('</s>') === true
+  const says = /phi-?3/i.test(name)
+  if (isPhi3) return says ? name : `${name} (Phi-3)`
+  return name.replace(/phi-?3/gi, 'phi 3')
 }
 
 function readVocabulary(json: JsonObject, model: JsonObject, size: number): Vocabulary {
@@ -107,29 +126,68 @@ function signature(normalizer: unknown, preTokenizer: unknown, ignoreMerges: boo
   return JSON.stringify([cuts.map((steps) => steps.map(plain)), ignoreMerges])
 }
 
+/** Of pieces that no merge makes: SentencePiece would build them, so they come after all others. */
+const NEVER_MERGED = -1e9
+
 /**
  * SentencePiece keeps a score for each piece and joins the neighbours whose piece has the highest one; the rank of the
  * first merge that makes a piece, negated, gives the same order.
  */
 function sentencePieceMetadata(
   json: JsonObject,
-  { tokens }: Vocabulary,
+  { tokens, kinds }: Vocabulary,
   merges: readonly [string, string][],
+  vocab: Record<string, number>,
 ): [string, GgufMetadataValue][] {
-  const ranks = new Map<string, number>()
-  for (const [rank, [left, right]] of merges.entries()) {
-    const piece = left + right
-    if (!ranks.has(piece)) ranks.set(piece, rank + 1)
-  }
+  const ranks = pieceRanks(merges, vocab)
+  const scores = tokens.map(
+    (token, id) => -(ranks.get(token) ?? (kinds[id] === KIND.normal ? -NEVER_MERGED : 0)),
+  )
   const text = JSON.stringify([json.normalizer, json.pre_tokenizer])
   if (!text.includes('▁'))
     throw unsupported('a BPE with bytes but without ▁ for spaces', "SentencePiece's is")
   const prefix = text.includes('"Prepend"') || /"prepend_scheme":"(first|always)"/.test(text)
   return [
     ['tokenizer.ggml.pre', { text: 'default' }],
-    ['tokenizer.ggml.scores', { f32s: tokens.map((token) => -(ranks.get(token) ?? 0)) }],
+    ['tokenizer.ggml.scores', { f32s: scores }],
     ['tokenizer.ggml.add_space_prefix', { flag: prefix }],
   ]
+}
+
+/**
+ * The rank of each piece that merges make.
+ *
+ * @throws EngineError `unsupported` where a piece has merges of different ranks, or is not made of every pair of tokens that
+ *   spell it: by scores alone such merges cannot be told from the others.
+ */
+function pieceRanks(merges: readonly [string, string][], vocab: Record<string, number>): Map<string, number> {
+  const ranks = new Map<string, number>()
+  const left = new Map<string, number>()
+  let last = ''
+  for (const [first, second] of merges) {
+    const piece = first + second
+    if (piece !== last && ranks.has(piece))
+      throw unsupported(`merges that make '${piece}' apart from one another`, SCORED)
+    if (piece !== last) {
+      ranks.set(piece, ranks.size + 1)
+      left.set(piece, waysToSpell(piece, vocab))
+    }
+    left.set(piece, left.get(piece)! - 1)
+    last = piece
+  }
+  const missing = [...left].find(([, count]) => count > 0)
+  if (missing) throw unsupported(`merges that make '${missing[0]}' of some of its pairs only`, SCORED)
+  return ranks
+}
+
+const SCORED = "SentencePiece's are, which are ordered by the pieces that they make"
+
+function waysToSpell(piece: string, vocab: Record<string, number>): number {
+  let count = 0
+  for (let at = 1; at < piece.length; at++) {
+    if (Object.hasOwn(vocab, piece.slice(0, at)) && Object.hasOwn(vocab, piece.slice(at))) count++
+  }
+  return count
 }
 
 function specialTokens(tokenizer: ModelTokenizer): [string, GgufMetadataValue][] {

@@ -5,8 +5,9 @@ import { checkCancelled } from '../weights/atomic-folder.ts'
 import { checkRange, decodeFloat32, encodeFloat32 } from '../weights/dtypes.ts'
 import type { ByteProgress } from '../weights/model-writer.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
-import { type GgufSource, ggufModel } from './gguf-architecture.ts'
-import { ggufTokenizer } from './gguf-tokenizer.ts'
+import { ggufModel } from './gguf-architecture.ts'
+import type { CheckpointTensor, GgufSource } from './gguf-tensors.ts'
+import { ggufName, ggufTokenizer } from './gguf-tokenizer.ts'
 import {
   FILE_TYPE_NUMBERS,
   type GgufFileType,
@@ -34,6 +35,8 @@ export interface GgufPlan {
   tensors: (GgufTensorPlan & { source: GgufSource; storage: GgufStorage })[]
   /** Bytes of all tensors. */
   bytes: number
+  /** Longest context that the file is good for, in tokens; it names it too. */
+  contextLength: number
 }
 
 /**
@@ -42,11 +45,12 @@ export interface GgufPlan {
  * @throws EngineError `unsupported` for a family, variant or tokenizer that GGUF has no place for.
  */
 export function planGguf({ model, name, type }: GgufExportOptions): GgufPlan {
-  const { architecture, metadata: fields, tensors: sources } = ggufModel(model)
+  const { architecture, contextLength, metadata: fields, tensors: sources } = ggufModel(model)
   const metadata = new Map<string, GgufMetadataValue>([
     ['general.architecture', { text: architecture }],
     ['general.type', { text: 'model' }],
-    ['general.name', { text: name ?? basename(model.folder) }],
+    ['general.name', { text: ggufName(name ?? basename(model.folder), model.folder) }],
+    ...description(architecture, contextLength, model.config.maxPositions),
     ['general.file_type', { u32: FILE_TYPE_NUMBERS[type] }],
     ['general.quantization_version', { u32: 2 }],
     ...fields,
@@ -57,7 +61,14 @@ export function planGguf({ model, name, type }: GgufExportOptions): GgufPlan {
     const byteLength = storedBytes(source.shape, storage)
     return { name: source.name, shape: source.shape, ggmlType: storage.ggmlType, byteLength, source, storage }
   })
-  return { metadata, tensors, bytes: tensors.reduce((sum, { byteLength }) => sum + byteLength, 0) }
+  const bytes = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  return { metadata, tensors, bytes, contextLength }
+}
+
+function description(architecture: string, context: number, whole: number): [string, GgufMetadataValue][] {
+  if (context === whole) return []
+  const text = `Its context is the ${context} tokens of its windows, since llama.cpp's ${architecture} has none; the model's own is ${whole}.`
+  return [['general.description', { text }]]
 }
 
 /** llama.cpp's name for a file: `model-Q4_0.gguf`. */
@@ -106,20 +117,24 @@ function pack(name: string, values: Float32Array, storage: GgufStorage): Uint8Ar
 
 /** A tensor's values in file order, some whole rows (and whole heads, where rows change places) at a time. */
 function* chunksOf(weights: WeightFolder, source: GgufSource): Generator<Float32Array> {
-  const { from, shape, interleavedRows = 1, offset = 0 } = source
-  if (typeof from !== 'string') {
-    yield from
-    return
-  }
-  const dtype = weights.weightDType(from)
-  const { byteLength } = weights.expectShape(from, shape)
+  if (source.from instanceof Float32Array) yield source.from
+  else for (const tensor of source.from) yield* rowChunks(weights, tensor, source)
+}
+
+function* rowChunks(
+  weights: WeightFolder,
+  { name, shape }: CheckpointTensor,
+  { interleavedRows = 1, offset = 0 }: GgufSource,
+): Generator<Float32Array> {
+  const dtype = weights.weightDType(name)
+  const { byteLength } = weights.expectShape(name, shape)
   const rows = shape[0]!
   const columns = shape[1] ?? 1
   const rowBytes = byteLength / rows
   const atOnce = Math.max(1, Math.floor(CHUNK_VALUES / columns / interleavedRows)) * interleavedRows
   for (let row = 0; row < rows; row += atOnce) {
     const count = Math.min(atOnce, rows - row)
-    const values = decodeFloat32(weights.readPartSync(from, row * rowBytes, count * rowBytes), dtype)
+    const values = decodeFloat32(weights.readPartSync(name, row * rowBytes, count * rowBytes), dtype)
     if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! += offset
     yield interleavedRows === 1 ? values : interleaveHalves(values, interleavedRows, columns)
   }

@@ -22,6 +22,15 @@ const cutBy = (regex: string) =>
     byteLevel(false),
   )
 
+/** GPT-4o's pattern: words begin with their capitals; `endings` are what may follow a word. */
+const capitalWords = (endings: string, digits: string) => {
+  const [upper, lower] = ['[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]', '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]']
+  return (
+    `[^\\r\\n\\p{L}\\p{N}]?${upper}*${lower}+${endings}|[^\\r\\n\\p{L}\\p{N}]?${upper}+${lower}*${endings}|` +
+    `\\p{N}${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`
+  )
+}
+
 /** GPT-4's pattern, whose numbers have up to `digits` digits. */
 const words = (digits: string) =>
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" +
@@ -34,6 +43,19 @@ const smollm: ByteLevelForm = {
   ignore_merges: false,
 }
 const llama3: ByteLevelForm = { normalizer: null, pre_tokenizer: cutBy(words('{1,3}')), ignore_merges: true }
+/** GPT-4's tokenizer as OLMo 2, Phi-4 and others have it. */
+const dbrx: ByteLevelForm = { ...llama3, ignore_merges: false }
+const gpt4o: ByteLevelForm = {
+  normalizer: null,
+  pre_tokenizer: cutBy(capitalWords("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", '{1,3}')),
+  ignore_merges: false,
+}
+/** Of Mistral's newer models. */
+const tekken: ByteLevelForm = {
+  normalizer: null,
+  pre_tokenizer: cutBy(capitalWords('', '')),
+  ignore_merges: true,
+}
 const qwen2: ByteLevelForm = {
   normalizer: { type: 'NFC' },
   pre_tokenizer: cutBy(words('')),
@@ -52,4 +74,9 @@ export const BYTE_LEVEL_FORMS: Record<string, ByteLevelForm> = {
   llama3,
   'llama-v3': llama3,
   qwen2,
+  dbrx,
+  'chatglm-bpe': dbrx,
+  glm4: llama3,
+  'gpt-4o': gpt4o,
+  tekken,
 }

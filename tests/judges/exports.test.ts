@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,9 +7,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { writeAdapter } from '../../engine/adapter/peft.ts'
 import { exportAdapter } from '../../engine/export/adapter.ts'
 import { exportModel, type ModelExport } from '../../engine/export/export-model.ts'
+import { ggufFileName, writeGguf } from '../../engine/export/gguf.ts'
 import { Decoder } from '../../engine/generate/decoder.ts'
+import { openModel } from '../../engine/models/index.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { randomAdapter } from '../engine/export/random-adapter.ts'
+import { NEEDS_SHARED, SHARED, sharedMissing } from '../shared.ts'
 
 const JUDGES = fileURLToPath(new URL('.', import.meta.url))
 const MODEL = fileURLToPath(new URL('../../data/models/anneal-tiny', import.meta.url))
@@ -115,6 +118,25 @@ describe.skipIf(!installed)(`llama.cpp${NEEDS}`, () => {
     expect(expected).not.toEqual(await ours(TEXTS))
   })
 })
+
+describe.skipIf(!installed || sharedMissing('models'))(
+  `llama.cpp with SmolLM2${NEEDS} ${NEEDS_SHARED}`,
+  () => {
+    it('still knows the capital of France from each of our quantized files', options, async () => {
+      const modelFolder = join(folder, 'smollm2')
+      execFileSync('node', [join(SHARED, 'models/unpack.mjs'), modelFolder])
+      const model = openModel(modelFolder)
+      for (const type of ['Q8_0', 'Q4_K_M', 'Q4_1', 'Q4_0'] as const) {
+        await writeGguf(folder, { model, type })
+        const [answer] = judge('llama-cpp.mjs', join(folder, ggufFileName(type)), [
+          'The capital of France is',
+        ])
+        expect(loadTokenizer(modelFolder).decode(Int32Array.from(answer!.ids)), type).toMatch(/Paris|Seine/)
+      }
+      model.weights.close()
+    })
+  },
+)
 
 describe.skipIf(!installed)(`transformers.js${NEEDS}`, () => {
   it('runs our fp32 decoder with its cache and answers alike', options, async () => {

@@ -139,7 +139,7 @@ describe('importGguf', () => {
   it.each<[string, Record<string, Value | undefined>, TensorBytes[], string]>([
     ['another architecture', { 'general.architecture': { text: 'gemma3' } }, [], 'gemma3'],
     ['experts', { 'llama.expert_count': { u32: 8 } }, tinyTensors(), 'expert_count'],
-    ['another pre-tokenizer', { 'tokenizer.ggml.pre': { text: 'tekken' } }, tinyTensors(), 'tekken'],
+    ['another pre-tokenizer', { 'tokenizer.ggml.pre': { text: 'bloom' } }, tinyTensors(), 'bloom'],
     ['another tokenizer', { 'tokenizer.ggml.model': { text: 'bert' } }, tinyTensors(), 'bert'],
     ['partial rotation', { 'llama.rope.dimension_count': { u32: 2 } }, tinyTensors(), 'dimension_count'],
     [

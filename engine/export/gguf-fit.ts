@@ -1,0 +1,104 @@
+import { EngineError } from '../errors.ts'
+import type { DecoderConfig, RopeScaling } from '../models/config.ts'
+import type { Architecture } from './gguf-architecture.ts'
+
+/**
+ * Compares what llama.cpp's code for an architecture takes for granted with what the model's config says.
+ *
+ * @throws EngineError `unsupported` naming the first difference: such a file would load and answer wrongly, or not load.
+ */
+export function checkArchitectureFits(architecture: Architecture, config: DecoderConfig): void {
+  const difference = differences(architecture, config).find(([differs]) => differs)
+  if (!difference) return
+  const message = `llama.cpp's ${architecture.name} has no place for ${difference[1]}, so this model is not written as GGUF`
+  throw new EngineError('unsupported', 'gguf_unsupported', message, { param: 'format' })
+}
+
+function differences(architecture: Architecture, config: DecoderConfig): [differs: boolean, what: string][] {
+  const { name, output } = architecture
+  const { activation, headDim, heads, hiddenSize, bias, scoreSoftCap, logitSoftCap, attentionScale } = config
+  const scale = attentionScaleOf(architecture, config)
+  return [
+    [activation !== (architecture.gelu ? 'gelu_tanh' : 'silu'), `the activation ${activation}`],
+    [
+      architecture.squareHeads === true && heads * headDim !== hiddenSize,
+      `${heads} heads of ${headDim} in a width of ${hiddenSize}`,
+    ],
+    [
+      Math.abs(attentionScale - scale) > 1e-6 * scale,
+      `an attention scale of ${attentionScale} (it computes with ${scale})`,
+    ],
+    [output === 'tied' && !config.tieWordEmbeddings, 'an output matrix beside the embedding'],
+    [(bias.output || bias.mlp) && !architecture.biases, 'biases beside those of query, key and value'],
+    [(scoreSoftCap !== null) !== (name === 'gemma2'), `a soft cap of ${scoreSoftCap} on attention`],
+    [name === 'gemma2' && logitSoftCap === null, 'logits without a soft cap'],
+    ...expertDifferences(architecture, config),
+    ...ropeDifferences(architecture, config),
+    ...windowDifferences(architecture, config),
+  ]
+}
+
+/** gemma2.cpp and gemma3.cpp know their largest model by its number of layers. */
+function attentionScaleOf({ wideScaleLayers }: Architecture, config: DecoderConfig): number {
+  const { layers, hiddenSize, heads, headDim } = config
+  return 1 / Math.sqrt(layers === wideScaleLayers ? hiddenSize / heads : headDim)
+}
+
+function expertDifferences(
+  architecture: Architecture,
+  { experts, layers }: DecoderConfig,
+): [boolean, string][] {
+  if (!experts) return [[architecture.experts === true, 'a model without experts']]
+  return [
+    [architecture.experts !== true, 'routed experts'],
+    [experts.layers.size !== layers, 'experts in some layers only'],
+    [!experts.normalizeWeights, "experts' weights that are not scaled to a sum of 1 (norm_topk_prob)"],
+  ]
+}
+
+function ropeDifferences(
+  architecture: Architecture,
+  { layerAttention, headDim }: DecoderConfig,
+): [boolean, string][] {
+  const { name } = architecture
+  const [full, sliding] = [layerAttention.filter(isFull), layerAttention.filter((layer) => !isFull(layer))]
+  const ropes = layerAttention.map(({ rope }) => rope)
+  const partial = ropes.find(({ rotaryDim }) => rotaryDim !== headDim)
+  const llama3 = ropes.some(({ scaling }) => scaling?.kind === 'llama3')
+  const distinct = (layers: typeof layerAttention) =>
+    new Set(layers.map(({ rope }) => JSON.stringify(rope))).size
+  // Layers with a window take the scaling of the others in gemma2, and none in gemma3.
+  const slidingScaling = (layer: (typeof layerAttention)[number]): RopeScaling | null =>
+    name === 'gemma3' ? null : (full[0] ?? layer).rope.scaling
+  return [
+    [
+      !architecture.partialRotary && partial !== undefined,
+      `${partial?.rotaryDim} of ${headDim} dimensions that rotate`,
+    ],
+    [name !== 'llama' && llama3, "Llama 3's rope scaling"],
+    [distinct(full) > 1 || distinct(sliding) > 1, 'more than one rope'],
+    [
+      full.length > 0 &&
+        sliding.some((layer) => JSON.stringify(layer.rope.scaling) !== JSON.stringify(slidingScaling(layer))),
+      'another rope scaling in layers with a window',
+    ],
+    [
+      name === 'gemma3' && full.length === 0 && sliding[0]!.rope.scaling !== null,
+      'rope scaling in layers with a window',
+    ],
+    [
+      architecture.windowPeriod === undefined && distinct([...layerAttention]) > 1,
+      'another rope in layers with a window',
+    ],
+  ]
+}
+
+function windowDifferences(
+  { windowPeriod }: Architecture,
+  { layerAttention }: DecoderConfig,
+): [boolean, string][] {
+  const windows = new Set(layerAttention.flatMap(({ window }) => window ?? []))
+  return [[windowPeriod !== undefined && windows.size > 1, `windows of ${[...windows].join(' and ')} tokens`]]
+}
+
+const isFull = ({ window }: DecoderConfig['layerAttention'][number]) => window === null
