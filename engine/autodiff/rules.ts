@@ -127,6 +127,7 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   ],
   ArgMax: NO_GRAD,
   MatMulNBits: NOT_DIFFERENTIABLE,
+  SkipSimplifiedLayerNormalization: NOT_DIFFERENTIABLE,
   Shape: NO_GRAD,
   ConstantOfShape: NO_GRAD,
   // y = data[indices] along the first axis  →  d(data) = zeros with dy added at the indices

@@ -1,4 +1,5 @@
 import type { Graph } from '../graph/graph.ts'
+import { fuseAddIntoNorm, removeDeadNodes } from '../graph/passes.ts'
 import type { OpenModel } from '../models/index.ts'
 import { cachedAttention } from '../nn/attention.ts'
 import { languageModelHead } from '../nn/decoder-layer.ts'
@@ -34,8 +35,9 @@ export function buildDecoderGraph(
   const largest = g.ArgMax(logits, 1)
   const sum = g.ReduceSum(logits, [1], 0)
   const present = attention.present()
+  const outputs = [logits, largest, sum, present]
   return {
-    graph: g.finish([logits, largest, sum, present]),
+    graph: g.finish(outputs, fuseAddIntoNorm(removeDeadNodes(g.nodes, outputs))),
     linears: builder.linears,
     outputs: { logits: logits.name, largest: largest.name, sum: sum.name, present: present.name },
   }

@@ -39,7 +39,7 @@ export class KvCache {
   feeds(): { tensors: Record<string, Tensor>; places: number } {
     const { layers, keyValueHeads, headDim } = this.shape
     const places = this.length === 0 ? 0 : this.capacity
-    const dims = [1, keyValueHeads, places, headDim]
+    const dims = [1, keyValueHeads, 1, places, headDim]
     const tensor = (index: number) =>
       floatTensor(places === 0 ? new Float32Array(0) : this.tensors[index]!, dims)
     const tensors: Record<string, Tensor> = {}

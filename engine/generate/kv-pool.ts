@@ -74,7 +74,7 @@ export class KvGroup {
     if (known) return known
     const { layers, keyValueHeads, headDim } = this.#shape
     const size = keyValueHeads * this.capacity * headDim
-    const dims = [count, keyValueHeads, this.capacity, headDim]
+    const dims = [count, keyValueHeads, 1, this.capacity, headDim]
     const tensor = (index: number) =>
       floatTensor(this.#tensors[index]!.subarray(first * size, (first + count) * size), dims)
     const tensors: Record<string, ReturnType<typeof tensor>> = {}
@@ -94,7 +94,7 @@ export class KvGroup {
     const known = this.#feeds.get(key)
     if (known) return known
     const { layers, keyValueHeads, headDim } = this.#shape
-    const nothing = floatTensor(new Float32Array(0), [count, keyValueHeads, 0, headDim])
+    const nothing = floatTensor(new Float32Array(0), [count, keyValueHeads, 1, 0, headDim])
     const names = Array.from({ length: layers }, (_, layer) => [`past_key.${layer}`, `past_value.${layer}`])
     const tensors = Object.fromEntries(names.flat().map((name) => [name, nothing]))
     const feeds = { tensors, mask: floatTensor(new Float32Array(0), [count, 1, 1, 1, 0]) }

@@ -79,6 +79,8 @@ export interface OpAttributes {
   /** x [rows, K] · Wᵀ of W [N, K] in blocks of unsigned integers. Level 4 rounds x to 8 bits. */
   MatMulNBits: { K: number; N: number; bits: 4 | 8; block_size: number; accuracy_level: 0 | 4 }
   SimplifiedLayerNormalization: { axis: number; epsilon: number }
+  /** SimplifiedLayerNormalization of a sum, and as fourth output the sum; the second and third are left out. */
+  SkipSimplifiedLayerNormalization: { epsilon: number }
   /** rotary_embedding_dim 0 rotates whole heads, whose width the tables tell; num_heads is then 0, too. */
   RotaryEmbedding: { interleaved: 0 | 1; num_heads: number; rotary_embedding_dim: number }
 }
@@ -183,6 +185,10 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
       { dtype: x!.dtype, shape: x!.shape },
       { dtype: 'float32', shape: [...x!.shape.slice(0, -1), 1] },
     ],
+  },
+  SkipSimplifiedLayerNormalization: {
+    domain: 'com.microsoft',
+    infer: (inputs) => [...like(inputs), ...like(inputs), ...like(inputs), ...like(inputs)],
   },
   RotaryEmbedding: { domain: 'com.microsoft', infer: like },
 }

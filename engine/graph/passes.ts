@@ -94,6 +94,46 @@ function fuseOne(
 }
 
 /**
+ * Norm(Add(a, b)) → one operation that also gives the sum, which the next residual reads. Decoding has so little to
+ * compute for each token that every operation counts (docs/LOG.md).
+ */
+export function fuseAddIntoNorm(nodes: readonly Node[]): Node[] {
+  const sums = new Map<string, Node>()
+  const fused = new Map<Node, Node>()
+  for (const node of nodes) {
+    if (node.op === 'SimplifiedLayerNormalization') {
+      const [x, scale] = node.inputs
+      const sum = sums.get(x!.name)
+      if (sum) fused.set(node, skipNorm(sum, scale!, node as Node<'SimplifiedLayerNormalization'>))
+      if (sum) fused.set(sum, fused.get(node)!)
+    }
+    // what reads a sum before its norm needs it to stand there
+    for (const input of node.inputs) if (input) sums.delete(input.name)
+    const [a, b] = node.inputs
+    if (node.op === 'Add' && sameShape(a!.shape, b!.shape)) sums.set(node.outputs[0]!.name, node)
+  }
+  return nodes.flatMap((node) => {
+    const replacement = fused.get(node)
+    if (!replacement) return [node]
+    return node.op === 'Add' ? [] : [replacement]
+  })
+}
+
+function skipNorm(
+  { inputs: [a, b], outputs: [sum] }: Node,
+  scale: Value,
+  { outputs: [y], attributes: { epsilon } }: Node<'SimplifiedLayerNormalization'>,
+): Node<'SkipSimplifiedLayerNormalization'> {
+  const leftOut = { ...sum!, name: '' }
+  return {
+    op: 'SkipSimplifiedLayerNormalization',
+    inputs: [a!, b!, scale],
+    outputs: [y!, leftOut, leftOut, sum!],
+    attributes: { epsilon },
+  }
+}
+
+/**
  * Orders nodes for memory. onnxruntime walks back from the leaves, highest node index first, so the leaves' places
  * in the file decide how long activations live: gradients of weights go to the end in forward order (the last layer's
  * then run first, beside the backward pass that frees their inputs). The loss stands before them, so that it runs last:

@@ -1,13 +1,10 @@
 import { multiplyDims, type Value } from '../graph/values.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig, RopeConfig } from '../models/config.ts'
 import { MASKED } from './masks.ts'
 import type { ModelBuilder } from './model-builder.ts'
 import { softCap } from './soft-cap.ts'
 
-/**
- * Query, keys and values of one layer. Heads that share keys are folded into the rows of one product:
- * query [batch, kvHeads, group·seq, headDim], key and value [batch, kvHeads, seq, headDim].
- */
+/** Rotated query [batch, heads, seq, headDim], key and value [batch, kvHeads, seq, headDim] of one layer. */
 export interface AttentionInputs {
   readonly layer: number
   /** A token sees itself and the window - 1 tokens before it; null: all before it. */
@@ -19,15 +16,42 @@ export interface AttentionInputs {
 
 /** How a graph attends: over the sequence itself when training, over a cache and the new tokens when decoding. */
 export interface AttentionForm {
-  /** softmax(scale·q·kᵀ + mask)·v as [batch, kvHeads, group·seq, headDim], soft-capped where the config says so. */
+  /**
+   * softmax(scale·q·kᵀ + mask)·v as [batch, kvHeads, group, seq, headDim], where `group` heads share keys; soft-capped
+   * where the config says so.
+   */
   attend(m: ModelBuilder, config: DecoderConfig, inputs: AttentionInputs): Value
+  /** A factor on queries and keys that their rotation shall bring along: √scale where their product is not scaled again. */
+  rotationScale?(config: DecoderConfig, rope: RopeConfig): number
 }
 
-/** scale·q·kᵀ, soft-capped where the config says so: [batch, kvHeads, group·seq, keys]. */
-export function scores(m: ModelBuilder, config: DecoderConfig, query: Value, key: Value): Value {
-  const { attentionScale, scoreSoftCap: cap } = config
-  const raw = m.g.FusedMatMul(query, key, { transB: 1, alpha: attentionScale / (cap ?? 1) })
-  return cap === null ? raw : softCap(m, raw, cap)
+/** scale·q·kᵀ, soft-capped where the config says so; `factor` is what query and key don't have of the scale yet. */
+export function scores(
+  m: ModelBuilder,
+  config: DecoderConfig,
+  query: Value,
+  key: Value,
+  factor = scoreScale(config),
+): Value {
+  const raw = m.g.FusedMatMul(query, key, { transB: 1, alpha: factor })
+  return config.scoreSoftCap === null ? raw : softCap(m, raw, config.scoreSoftCap)
+}
+
+/** The factor on q·kᵀ; of a cap c·tanh(x/c) it holds the 1/c. */
+function scoreScale({ attentionScale, scoreSoftCap }: DecoderConfig): number {
+  return attentionScale / (scoreSoftCap ?? 1)
+}
+
+/** Heads that share keys as the rows of one product, [batch, kvHeads, group·seq, headDim]. */
+export function foldGroup(m: ModelBuilder, config: DecoderConfig, query: Value): Value {
+  const { heads, keyValueHeads, headDim } = config
+  return m.g.Reshape(query, ['batch', keyValueHeads, multiplyDims(heads / keyValueHeads, 'seq'), headDim])
+}
+
+/** Undoes foldGroup: [batch, kvHeads, group, seq, headDim]. */
+export function unfoldGroup(m: ModelBuilder, config: DecoderConfig, folded: Value): Value {
+  const { heads, keyValueHeads, headDim } = config
+  return m.g.Reshape(folded, ['batch', keyValueHeads, heads / keyValueHeads, 'seq', headDim])
 }
 
 /** Adds a mask [1|batch, 1, 1, 1|seq, keys] to scores. */
@@ -96,9 +120,9 @@ export function sequenceAttention(m: ModelBuilder, form?: MaskForm): AttentionFo
   const maskFor = newTokenMasks(m, form)
   return {
     attend(builder, config, { query, key, value, window }) {
-      const raw = scores(builder, config, query, key)
+      const raw = scores(builder, config, foldGroup(builder, config, query), key)
       const weights = builder.g.Softmax(masked(builder, config, raw, maskFor(window)))
-      return builder.g.FusedMatMul(weights, value)
+      return unfoldGroup(builder, config, builder.g.FusedMatMul(weights, value))
     },
   }
 }
@@ -114,22 +138,32 @@ export interface CachedAttention extends AttentionForm {
  * which are only read, and over the new tokens; both score blocks share one softmax. Only the new rows are returned,
  * so the cache is never copied. `past_mask` [batch, 1, 1, 1, past] hides unused places, `attention_mask`
  * [1, 1, 1, seq, seq] keeps new tokens causal. Place p of the past holds position p: windows are measured by it.
+ *
+ * Each head's product is one of its own, over keys that its group shares (a broadcast), and the scale is in the rotary
+ * tables: with one new token and no factor, onnxruntime streams keys and values through a vector product, where a
+ * product of the group's rows would first copy them into another layout.
  */
 export function cachedAttention(m: ModelBuilder, config: DecoderConfig): CachedAttention {
   const { g } = m
-  const maskFor = joinedMasks(m, config.heads / config.keyValueHeads)
+  const maskFor = joinedMasks(m)
+  const { keyValueHeads, headDim } = config
   const rows: Value[] = []
+  const shared = (x: Value) => g.Reshape(x, ['batch', keyValueHeads, 1, 'seq', headDim])
   return {
     present: () => g.Concat(rows, 0),
+    rotationScale: (_, rope) => (rotatesAll(config, rope) ? Math.sqrt(scoreScale(config)) : 1),
     attend(builder, _, { layer, query, key, value, window }) {
-      const shape = ['batch', config.keyValueHeads, 'past', config.headDim]
+      const shape = ['batch', keyValueHeads, 1, 'past', headDim]
       const pastKey = g.input(`past_key.${layer}`, 'float32', shape)
       const pastValue = g.input(`past_value.${layer}`, 'float32', shape)
       rows.push(key, value)
-      const overBoth = [pastKey, key].map((keys) => scores(builder, config, query, keys))
-      const weights = g.Softmax(g.Add(g.Concat(overBoth, 3, BOTH), maskFor(window)))
-      const [overPast, overNew] = g.Split(weights, 3, ['past', 'seq'])
-      return g.Add(g.FusedMatMul(overPast!, pastValue), g.FusedMatMul(overNew!, value))
+      const queries = unfoldGroup(builder, config, query)
+      const [newKey, newValue] = [shared(key), shared(value)]
+      const scale = rotatesAll(config, config.layerAttention[layer]!.rope) ? 1 : scoreScale(config)
+      const overBoth = [pastKey, newKey].map((keys) => scores(builder, config, queries, keys, scale))
+      const weights = g.Softmax(g.Add(g.Concat(overBoth, 4, BOTH), maskFor(window)))
+      const [overPast, overNew] = g.Split(weights, 4, ['past', 'seq'])
+      return g.Add(g.FusedMatMul(overPast!, pastValue), g.FusedMatMul(overNew!, newValue))
     },
   }
 }
@@ -137,8 +171,13 @@ export function cachedAttention(m: ModelBuilder, config: DecoderConfig): CachedA
 /** Places of the past and of the new tokens, side by side. */
 export const BOTH = 'past+seq'
 
-/** Masks over the past and the new tokens by window, [batch, 1, group·seq, past+seq]; made once for all layers. */
-function joinedMasks(m: ModelBuilder, group: number): (window: number | null) => Value {
+/** Whether rotary tables reach every element of a head, and so may hold the scale. */
+function rotatesAll({ headDim }: DecoderConfig, { rotaryDim }: RopeConfig): boolean {
+  return rotaryDim === headDim
+}
+
+/** Masks over the past and the new tokens by window, [batch, 1, 1, seq, past+seq]; made once for all layers. */
+function joinedMasks(m: ModelBuilder): (window: number | null) => Value {
   const { g } = m
   const pastMask = g.input('past_mask', 'float32', ['batch', 1, 1, 1, 'past'])
   g.bindDim('past', pastMask, 4)
@@ -152,12 +191,10 @@ function joinedMasks(m: ModelBuilder, group: number): (window: number | null) =>
     const made = known.get(window)
     if (made) return made
     const parts = [
-      g.Expand(pastMaskFor(window), ['batch', 1, group, 'seq', 'past']),
-      g.Expand(newMaskFor(window), ['batch', 1, group, 'seq', 'seq']),
+      g.Expand(pastMaskFor(window), ['batch', 1, 1, 'seq', 'past']),
+      g.Expand(newMaskFor(window), ['batch', 1, 1, 'seq', 'seq']),
     ]
-    const joined = g.Concat(parts, 4, BOTH)
-    g.bindDim(BOTH, joined, 4)
-    const mask = g.Reshape(joined, ['batch', 1, multiplyDims(group, 'seq'), BOTH])
+    const mask = g.Concat(parts, 4, BOTH)
     known.set(window, mask)
     return mask
   }

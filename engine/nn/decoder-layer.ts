@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
 import type { Value } from '../graph/values.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig, RopeConfig } from '../models/config.ts'
 import type { AttentionForm } from './attention.ts'
 import { routedExperts } from './experts.ts'
 import { gatedMlp } from './mlp.ts'
@@ -21,7 +21,8 @@ export interface BuildForm {
 export function decoder(m: ModelBuilder, config: DecoderConfig, form: BuildForm): Value {
   const { names, embeddingScale } = config
   const ropes = [...new Set(config.layerAttention.map(({ rope }) => rope))]
-  const tables = new Map(ropes.map((rope) => [rope, rotaryTables(m, rope, form.positions)]))
+  const scale = (rope: RopeConfig) => form.attention.rotationScale?.(config, rope) ?? 1
+  const tables = new Map(ropes.map((rope) => [rope, rotaryTables(m, rope, form.positions, scale(rope))]))
   const embedded = m.embedding(names.embedding, config.vocabSize, config.hiddenSize)
   let x = embeddingScale === 1 ? embedded : m.g.Mul(embedded, m.g.scalar(embeddingScale))
   for (const [layer, { rope, window }] of config.layerAttention.entries()) {

@@ -1,6 +1,15 @@
 import type { Value } from '../graph/values.ts'
 import type { DecoderConfig } from '../models/config.ts'
-import { type AttentionForm, BOTH, masked, masksByWindow, narrowed, scores } from './attention.ts'
+import {
+  type AttentionForm,
+  BOTH,
+  foldGroup,
+  masked,
+  masksByWindow,
+  narrowed,
+  scores,
+  unfoldGroup,
+} from './attention.ts'
 import { MASKED } from './masks.ts'
 import type { ModelBuilder } from './model-builder.ts'
 
@@ -26,8 +35,9 @@ export function exportedAttention(m: ModelBuilder, config: DecoderConfig): Expor
       const keys = g.Concat([past('key'), key], 2, BOTH)
       const values = g.Concat([past('value'), value], 2, BOTH)
       present[layer] = { key: keys, value: values }
-      const raw = scores(builder, config, query, keys)
-      return g.FusedMatMul(g.Softmax(masked(builder, config, raw, maskFor(window))), values)
+      const raw = scores(builder, config, foldGroup(builder, config, query), keys)
+      const weights = g.Softmax(masked(builder, config, raw, maskFor(window)))
+      return unfoldGroup(builder, config, g.FusedMatMul(weights, values))
     },
   }
 }

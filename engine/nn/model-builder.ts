@@ -217,14 +217,10 @@ export class ModelBuilder {
   }
 
   /**
-   * Several modules over one input, each x·Wᵀ (+ bias), computed as one product over the weights one below the other:
-   * fewer and larger operations.
+   * Several modules over one input, each x·Wᵀ (+ bias), side by side, computed as one product over the weights one below
+   * the other: fewer and larger operations.
    */
-  joinedLinears(
-    x: Value,
-    modules: readonly LinearModule[],
-    options: { bias?: boolean } = {},
-  ): readonly Value[] {
+  joinedLinears(x: Value, modules: readonly LinearModule[], options: { bias?: boolean } = {}): Value {
     const { g } = this
     this.linears.push(...modules)
     return g.scope(modules.map(({ path }) => path).join('+'), () => {
@@ -232,10 +228,10 @@ export class ModelBuilder {
         ? modules.map(({ path, outFeatures }) => this.floatParameter(`${path}.bias`, [outFeatures]))
         : []
       const product = this.product(x, modules)(biases.length > 0 ? g.Concat(biases, 0) : undefined)
-      const widths = modules.map(({ outFeatures }) => outFeatures)
-      const parts = g.Split(product, 1, widths)
       const { stacked } = this
-      return stacked ? parts.map((part, index) => stacked.branch(x, modules[index]!, part)) : parts
+      if (!stacked) return product
+      const branches = modules.map((module) => stacked.branch(x, module, undefined))
+      return g.Add(product, g.Concat(branches, 1))
     })
   }
 

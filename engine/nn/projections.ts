@@ -1,4 +1,5 @@
 import type { Value } from '../graph/values.ts'
+import type { LinearModule } from './linear-module.ts'
 import type { ModelBuilder } from './model-builder.ts'
 
 /** Several projections of one input, as a checkpoint stores them. */
@@ -15,19 +16,32 @@ export interface Projections {
 
 /** x [tokens, inFeatures] → one [tokens, width] for each width. */
 export function project(m: ModelBuilder, x: Value, of: Projections): readonly Value[] {
-  const { path, names, inFeatures, widths, bias, expert } = of
-  const module = (name: string, outFeatures: number) => ({
+  const { path, names, widths, bias } = of
+  const joined = projectJoined(m, x, of)
+  if (joined) return m.g.scope(`${path}.${[names].flat().join('+')}`, () => m.g.Split(joined, 1, widths))
+  return modulesOf(of).map((each) => m.linear(x, each, { bias }))
+}
+
+/** All of them side by side, [tokens, sum of widths], where they are computed in one product; else undefined. */
+export function projectJoined(m: ModelBuilder, x: Value, of: Projections): Value | undefined {
+  const modules = modulesOf(of)
+  if (modules.length === 1) return m.linear(x, modules[0]!, { bias: of.bias })
+  return m.joinsProjections && !of.expert ? m.joinedLinears(x, modules, { bias: of.bias }) : undefined
+}
+
+function modulesOf({ path, names, inFeatures, widths, expert }: Projections): LinearModule[] {
+  const sizes =
+    typeof names === 'string'
+      ? [[names, sum(widths)] as const]
+      : names.map((name, at) => [name, widths[at]!] as const)
+  return sizes.map(([name, outFeatures]) => ({
     path: `${path}.${name}`,
     inFeatures,
     outFeatures,
     ...(expert ? { expert } : {}),
-  })
-  if (typeof names !== 'string') {
-    const modules = names.map((name, index) => module(name, widths[index]!))
-    if (m.joinsProjections && !expert) return m.joinedLinears(x, modules, { bias })
-    return modules.map((each) => m.linear(x, each, { bias }))
-  }
-  const outFeatures = widths.reduce((sum, width) => sum + width, 0)
-  const joined = m.linear(x, module(names, outFeatures), { bias })
-  return m.g.scope(`${path}.${names}`, () => m.g.Split(joined, 1, widths))
+  }))
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0)
 }

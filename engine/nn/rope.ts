@@ -2,7 +2,7 @@ import type { Value } from '../graph/values.ts'
 import type { RopeConfig, RopeScaling } from '../models/config.ts'
 import type { ModelBuilder } from './model-builder.ts'
 
-/** Tables of cos and sin, [positions, rotaryDim / 2] each. */
+/** Tables of cos and sin, [positions, rotaryDim / 2] each, times a factor where one was asked for. */
 export interface RotaryTables {
   readonly rope: RopeConfig
   readonly cos: Value
@@ -10,10 +10,10 @@ export interface RotaryTables {
 }
 
 /**
- * cos and sin of position · frequency as graph constants (RoFormer, arXiv:2104.09864). Computed in float32 steps as
- * transformers does, so that long contexts agree with it to the last bit that matters.
+ * scale · cos and scale · sin of position · frequency as graph constants (RoFormer, arXiv:2104.09864). Computed in
+ * float32 steps as transformers does, so that long contexts agree with it to the last bit that matters.
  */
-export function rotaryTables(m: ModelBuilder, rope: RopeConfig, positions: number): RotaryTables {
+export function rotaryTables(m: ModelBuilder, rope: RopeConfig, positions: number, scale = 1): RotaryTables {
   const frequencies = rotaryFrequencies(rope)
   const half = frequencies.length
   const cos = new Float32Array(positions * half)
@@ -21,8 +21,8 @@ export function rotaryTables(m: ModelBuilder, rope: RopeConfig, positions: numbe
   for (let position = 0; position < positions; position++) {
     for (let i = 0; i < half; i++) {
       const angle = Math.fround(position * frequencies[i]!)
-      cos[position * half + i] = Math.cos(angle)
-      sin[position * half + i] = Math.sin(angle)
+      cos[position * half + i] = scale * Math.cos(angle)
+      sin[position * half + i] = scale * Math.sin(angle)
     }
   }
   return {
@@ -56,9 +56,10 @@ function scaleFrequency(frequency: number, scaling: RopeScaling): number {
   return ((1 - blend) * frequency) / factor + blend * frequency
 }
 
-/** Rotates [batch, seq, heads·headDim] by each token's position. */
+/** Rotates [batch, seq, heads·headDim] or [batch, heads, seq, headDim] by each token's position. */
 export function rotate(m: ModelBuilder, x: Value, heads: number, { rope, cos, sin }: RotaryTables): Value {
-  const partial = x.shape[2] === heads * rope.rotaryDim ? {} : { partial: { heads, rotated: rope.rotaryDim } }
+  const headDim = x.shape.length === 4 ? x.shape[3] : (x.shape[2] as number) / heads
+  const partial = headDim === rope.rotaryDim ? {} : { partial: { heads, rotated: rope.rotaryDim } }
   return m.g.RotaryEmbedding(x, m.positionIds, cos, sin, {
     interleaved: rope.interleaved ? 1 : 0,
     ...partial,

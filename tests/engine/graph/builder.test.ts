@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
-import { fuseAddIntoGemm, orderForMemory, removeDeadNodes } from '../../../engine/graph/passes.ts'
+import { fuseAddIntoGemm, fuseAddIntoNorm, orderForMemory, removeDeadNodes } from '../../../engine/graph/passes.ts'
 import { printGraph } from '../../../engine/graph/print.ts'
 import { multiplyDims } from '../../../engine/graph/values.ts'
 import { Session } from '../../../engine/onnx/session.ts'
@@ -76,6 +76,24 @@ describe('passes', () => {
       'Add/2',
       'Mul/2',
     ])
+  })
+
+  it('a sum and the norm after it become one operation, unless something reads the sum before the norm', () => {
+    const g = new GraphBuilder()
+    const [a, b] = ['a', 'b'].map((name) => g.input(name, 'float32', [2, 4]))
+    const scale = g.input('scale', 'float32', [4])
+    const fused = g.SimplifiedLayerNormalization(g.Add(a!, b!), scale, 1e-5)[0]
+    const sum = g.Add(fused, a!)
+    g.Neg(sum)
+    g.SimplifiedLayerNormalization(sum, scale, 1e-5)
+    const nodes = fuseAddIntoNorm([...g.nodes])
+    expect(nodes.map(({ op }) => op)).toEqual([
+      'SkipSimplifiedLayerNormalization',
+      'Add',
+      'Neg',
+      'SimplifiedLayerNormalization',
+    ])
+    expect(nodes[0]!.outputs[0]).toBe(fused)
   })
 
   it('nodes that reach no output are removed', () => {
