@@ -243,6 +243,17 @@ export class GraphBuilder {
     return [y!, inverseRms!]
   }
 
+  /** RMS norm of a + b times `scale`, and a + b. */
+  SkipSimplifiedLayerNormalization(
+    a: Value,
+    b: Value,
+    scale: Value,
+    epsilon: number,
+  ): readonly [Value, Value] {
+    const [y, sum] = this.emitAll('SkipSimplifiedLayerNormalization', [a, b, scale], { epsilon })
+    return [y!, sum!]
+  }
+
   ReduceSum(x: Value, axes: readonly number[], keepdims: 0 | 1): Value {
     return this.emit('ReduceSum', [x, this.ints(axes)], { axes, keepdims })
   }

@@ -71,6 +71,7 @@ const webgpu: Kernels = {
   FusedMatMul: NONE,
   MatMulNBits: FLOAT,
   SimplifiedLayerNormalization: FLOAT,
+  SkipSimplifiedLayerNormalization: FLOAT,
   RotaryEmbedding: FLOAT,
 }
 

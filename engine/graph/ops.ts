@@ -79,7 +79,7 @@ export interface OpAttributes {
   /** x [rows, K] · Wᵀ of W [N, K] in blocks of unsigned integers. Level 4 rounds x to 8 bits. */
   MatMulNBits: { K: number; N: number; bits: 4 | 8; block_size: number; accuracy_level: 0 | 4 }
   SimplifiedLayerNormalization: { axis: number; epsilon: number }
-  /** SimplifiedLayerNormalization of a sum, and as fourth output the sum; the second and third are left out. */
+  /** SimplifiedLayerNormalization of a sum, and the sum (the operation's fourth output: two are always left out). */
   SkipSimplifiedLayerNormalization: { epsilon: number }
   /** rotary_embedding_dim 0 rotates whole heads, whose width the tables tell; num_heads is then 0, too. */
   RotaryEmbedding: { interleaved: 0 | 1; num_heads: number; rotary_embedding_dim: number }
@@ -94,6 +94,8 @@ interface OpSpec<K extends Op> {
   readonly infer: (inputs: readonly Value[], attributes: OpAttributes[K]) => ResultType[]
   /** Attributes that only our shape inference knows and that are not written into the file. */
   readonly internal?: readonly (keyof OpAttributes[K])[]
+  /** Places of outputs that are always left out of the file. */
+  readonly leftOut?: readonly number[]
 }
 
 const like = (inputs: readonly Value[]): ResultType[] => [
@@ -188,7 +190,8 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   },
   SkipSimplifiedLayerNormalization: {
     domain: 'com.microsoft',
-    infer: (inputs) => [...like(inputs), ...like(inputs), ...like(inputs), ...like(inputs)],
+    infer: (inputs) => [...like(inputs), ...like(inputs)],
+    leftOut: [1, 2],
   },
   RotaryEmbedding: { domain: 'com.microsoft', infer: like },
 }

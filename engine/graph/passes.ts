@@ -124,11 +124,10 @@ function skipNorm(
   scale: Value,
   { outputs: [y], attributes: { epsilon } }: Node<'SimplifiedLayerNormalization'>,
 ): Node<'SkipSimplifiedLayerNormalization'> {
-  const leftOut = { ...sum!, name: '' }
   return {
     op: 'SkipSimplifiedLayerNormalization',
     inputs: [a!, b!, scale],
-    outputs: [y!, leftOut, leftOut, sum!],
+    outputs: [y!, sum!],
     attributes: { epsilon },
   }
 }

@@ -67,11 +67,17 @@ function encodeNode(node: Node, index: number): NodeProto {
     opType: node.op,
     domain: spec.domain,
     input: node.inputs.map((value) => value?.name ?? ''),
-    output: node.outputs.map((value) => value.name),
+    output: outputNames(node),
     attribute: Object.entries(node.attributes as Record<string, AttributeValue>)
       .filter(([name]) => !internal.has(name))
       .map(([name, value]) => encodeAttribute(name, value)),
   })
+}
+
+function outputNames({ op, outputs }: Node): string[] {
+  const names = outputs.map(({ name }) => name)
+  for (const place of opSpecs[op].leftOut ?? []) names.splice(place, 0, '')
+  return names
 }
 
 function encodeAttribute(name: string, content: AttributeValue): AttributeProto {

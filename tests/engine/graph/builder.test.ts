@@ -1,6 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
-import { fuseAddIntoGemm, fuseAddIntoNorm, orderForMemory, removeDeadNodes } from '../../../engine/graph/passes.ts'
+import {
+  fuseAddIntoGemm,
+  fuseAddIntoNorm,
+  orderForMemory,
+  removeDeadNodes,
+} from '../../../engine/graph/passes.ts'
 import { printGraph } from '../../../engine/graph/print.ts'
 import { multiplyDims } from '../../../engine/graph/values.ts'
 import { Session } from '../../../engine/onnx/session.ts'

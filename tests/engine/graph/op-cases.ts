@@ -272,8 +272,8 @@ const builds: { readonly [K in Op]: Readonly<Record<string, Build>> } = {
     'of matrices': (c) => c.g.MatMul(c.float([3, 8]), c.float([8, 8])),
     'of rank 4': (c) => c.g.MatMul(c.float([2, 3, 3, 8]), c.float([2, 3, 8, 8])),
   },
-  FusedMatMul: Object.fromEntries(
-    flags.flatMap((transA) =>
+  FusedMatMul: Object.fromEntries([
+    ...flags.flatMap((transA) =>
       flags.map((transB) => [
         `transA=${transA} transB=${transB}`,
         (c: CaseBuilder) =>
@@ -288,11 +288,19 @@ const builds: { readonly [K in Op]: Readonly<Record<string, Build>> } = {
           ),
       ]),
     ),
-  ),
+    [
+      'of heads that share keys',
+      (c: CaseBuilder) => c.g.FusedMatMul(c.float([2, 3, 3, 1, 8]), c.float([2, 3, 1, 5, 8]), { transB: 1 }),
+    ],
+  ]),
   SimplifiedLayerNormalization: {
     'of a matrix': (c) => c.g.SimplifiedLayerNormalization(c.float([6, 36]), c.float([36]), 1e-5),
     'of rank 4': (c) => c.g.SimplifiedLayerNormalization(c.float([2, 3, 4, 16]), c.float([16]), 1e-5),
     'of the result alone': (c) => c.g.SimplifiedLayerNormalization(c.float([6, 36]), c.float([36]), 1e-5)[0],
+  },
+  SkipSimplifiedLayerNormalization: {
+    'of matrices': (c) =>
+      c.g.SkipSimplifiedLayerNormalization(c.float([6, 36]), c.float([6, 36]), c.float([36]), 1e-5),
   },
   RotaryEmbedding: Object.fromEntries(
     flags.flatMap((interleaved) =>
@@ -300,10 +308,11 @@ const builds: { readonly [K in Op]: Readonly<Record<string, Build>> } = {
         `of ${partial ? 'parts of heads' : 'whole heads'}, interleaved ${interleaved}`,
         (c: CaseBuilder) => {
           const [cos, sin] = tables(c, 9, 4)
-          return c.g.RotaryEmbedding(c.float([2, 3, partial ? 32 : 16]), c.int([2, 3], 9), cos!, sin!, {
-            interleaved,
-            ...(partial ? { partial } : {}),
-          })
+          const options = { interleaved, ...(partial ? { partial } : {}) }
+          const positions = c.int([2, 3], 9)
+          return [[2, 3, partial ? 32 : 16], ...(partial ? [] : [[2, 4, 3, 8]])].map((shape) =>
+            c.g.RotaryEmbedding(c.float(shape), positions, cos!, sin!, options),
+          )
         },
       ]),
     ),
