@@ -22,7 +22,10 @@ const config: ConfigInput = {
     allowedHosts: [],
     /** Origins of web pages that may call the API, such as 'http://localhost:3000'. */
     allowedOrigins: [],
-    /** SHA-256 of each accepted key, in hex (printf %s "$KEY" | sha256sum). Empty: no key is asked for. */
+    /**
+     * SHA-256 of each accepted key, in hex (printf %s "$KEY" | sha256sum). Empty: no key is asked for. A key may do
+     * everything, or what its scopes say: { sha256: '…', scopes: ['chat', 'jobs', 'metrics'] }; 'admin' is everything.
+     */
     apiKeys: [],
   },
   limits: {

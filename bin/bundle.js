@@ -146,7 +146,12 @@ async function addressOf(server) {
 }
 
 async function play(url) {
-  while ((await fetch(`${url}/health`)).status !== 200) await sleep(50)
+  for (;;) {
+    const { status, error } = await (await fetch(`${url}/health`)).json()
+    if (status === 'ok') break
+    if (error.code !== 'starting') throw new Error(error.message)
+    await sleep(50)
+  }
   const answer = await fetch(`${url}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },

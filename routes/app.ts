@@ -21,6 +21,7 @@ import { modelRoutes } from './models.ts'
 import { ollamaRoutes } from './ollama.ts'
 import { fileRoutes, filesPath } from './openai-files.ts'
 import { describeApi } from './openapi.ts'
+import { authorize } from './scopes.ts'
 import { allowOrigins, authenticate, checkHost, checkOrigin, limitBody, protectBrowsers } from './security.ts'
 import type { AppOptions, Services } from './services.ts'
 import type { StreamSettings } from './sse.ts'
@@ -52,7 +53,7 @@ function answerNotFound(c: Context): Response {
 
 /**
  * The HTTP application: everything it knows comes from `services`, everything it decides by itself from `options`.
- * Order matters: identify and report, refuse strangers, authenticate, cap the body, then the resources.
+ * Order matters: identify and report, refuse strangers, authenticate, authorize, cap the body, then the resources.
  */
 export function createApp(services: Services, options: AppOptions): OpenAPIHono {
   const streams: StreamSettings = {
@@ -70,6 +71,7 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   app.use(checkOrigin(options.allowedOrigins))
   app.use(allowOrigins(options.allowedOrigins))
   app.use(authenticate(services.auth))
+  app.use(authorize)
   app.use(limitBody(options.maxJsonBytes, [datasetsPath, filesPath]))
   app.use(checkJson(options.jsonLimits))
 

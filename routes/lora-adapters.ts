@@ -23,6 +23,7 @@ const load = createRoute({
   path: '/v1/load_lora_adapter',
   tags,
   summary: 'Load an adapter before its first request',
+  description: 'With API keys in use, takes one with the scope admin.',
   request,
   responses: { 200: done, ...errors, ...missing, ...conflict },
 })
@@ -32,7 +33,8 @@ const unload = createRoute({
   path: '/v1/unload_lora_adapter',
   tags,
   summary: 'Let an adapter go from memory',
-  description: 'Requests that it answers go on; the next request for it loads it again.',
+  description:
+    'Requests that it answers go on; the next request for it loads it again. With API keys in use, takes one with the scope admin.',
   request,
   responses: { 200: done, ...errors, ...missing },
 })

@@ -98,9 +98,11 @@ export function authenticate(auth: AuthService): MiddlewareHandler {
         const message = 'Send an API key in the header `Authorization: Bearer <key>`.'
         throw new RouteError('unauthorized', 'missing_api_key', message)
       }
-      if (!auth.authenticate(key)) {
+      const scopes = auth.authenticate(key)
+      if (scopes === undefined) {
         throw new RouteError('unauthorized', 'invalid_api_key', 'The API key is not valid.')
       }
+      c.set('scopes', scopes)
     }
     await next()
   }

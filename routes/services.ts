@@ -24,6 +24,7 @@ import type { Model } from './schemas/models.ts'
 import type { ImageManifest } from './schemas/ollama.ts'
 import type { FileObject, FilePurpose, FileQuery } from './schemas/openai-files.ts'
 import type { Checkpoint, TrainingPreview, TrainingRun } from './schemas/training.ts'
+import type { Scope } from './scopes.ts'
 
 /*
  * What the routes need from the application. Every method that fails on purpose throws an error of the shape
@@ -193,7 +194,9 @@ export interface ModelService {
 
 export interface Health {
   /** Anything but 'ok' answers 503. */
-  status: 'ok' | 'starting' | 'draining'
+  status: 'ok' | 'starting' | 'preload_failed' | 'draining'
+  /** Models that were to be loaded at the start and could not be, with the codes of the reasons. */
+  failedModels: Array<{ id: string; code: string }>
   version: string
   /** Execution provider in use. */
   device: string
@@ -209,8 +212,8 @@ export interface SystemService {
 export interface AuthService {
   /** Whether API keys are configured; when they are, every route except /health asks for one. */
   required: boolean
-  /** Compares the key's hash with the configured ones in constant time. */
-  authenticate(key: string): boolean
+  /** What a key is good for; undefined for an unknown one. Compares its hash with the configured ones in constant time. */
+  authenticate(key: string): readonly Scope[] | undefined
 }
 
 export interface Services {

@@ -1,14 +1,15 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import { defaultHook } from './errors.ts'
 import { json, media } from './responses.ts'
-import type { SystemService } from './services.ts'
+import type { Health, SystemService } from './services.ts'
 
 const health = createRoute({
   method: 'get',
   path: '/health',
   tags: ['System'],
   summary: 'Whether the server takes work',
-  description: 'Needs no API key.',
+  description:
+    'Needs no API key. 503 while models are preloaded, when one of them could not be, and while the server drains.',
   security: [],
   responses: {
     200: json(
@@ -34,13 +35,21 @@ const metrics = createRoute({
   responses: { 200: media('text/plain', 'The text format of Prometheus.') },
 })
 
+/** Without details, as this answer goes to everybody. */
+function whyNot(status: Exclude<Health['status'], 'ok'>, failed: Health['failedModels']): string {
+  if (status === 'starting') return 'The server is starting.'
+  if (status === 'draining') return 'The server is shutting down.'
+  const models = failed.map(({ id, code }) => `${id} (${code})`).join(', ')
+  return `Could not be loaded at the start: ${models}. The log says why.`
+}
+
 /** /health and /metrics. */
 export function systemRoutes(service: SystemService): OpenAPIHono {
   return new OpenAPIHono({ defaultHook })
     .openapi(health, async (c) => {
-      const { status, version, device, uptimeSeconds } = await service.health()
+      const { status, version, device, uptimeSeconds, failedModels } = await service.health()
       if (status === 'ok') return c.json({ status, version, device, uptime_seconds: uptimeSeconds }, 200)
-      const message = status === 'starting' ? 'The server is starting.' : 'The server is shutting down.'
+      const message = whyNot(status, failedModels)
       const error = { message, type: 'unavailable_error', param: null, code: status }
       return c.json({ error }, 503, { 'retry-after': '5' })
     })

@@ -4,7 +4,6 @@ import { basename, join } from 'node:path'
 import { type Logger, pino } from 'pino'
 import { z } from 'zod'
 import { EngineError } from '../engine/errors.ts'
-import type { Health } from '../routes/services.ts'
 import { DatasetRegistry } from './datasets/registry.ts'
 import { openDatabase } from './db/client.ts'
 import { JobQueries } from './db/queries.ts'
@@ -19,6 +18,7 @@ import { FolderLeases } from './models/leases.ts'
 import { ModelRegistry } from './models/registry.ts'
 import type { ServiceContext } from './services/context.ts'
 import { Metrics } from './services/metrics.ts'
+import type { ServerState } from './services/system.ts'
 import { type AppServices, createServices } from './services.ts'
 import { packageRoot, type Settings } from './settings.ts'
 
@@ -29,7 +29,7 @@ export interface Application extends ServiceContext {
   /** This process, as the owner of the jobs that it runs. */
   self: ProcessIdentity
   /** What /health says. */
-  state: { status: Health['status'] }
+  state: ServerState
   /** Ends all event streams. */
   endStreams(): void
   /** Ends the engine's processes and closes the database. Drain the supervisor before. */
@@ -93,7 +93,7 @@ export function openApplication(
     onSettled: ({ id, status, error }) => logger.info({ job: id, status, code: error?.code }, 'job settled'),
     ...options.supervisor,
   })
-  const state: Application['state'] = { status: 'starting' }
+  const state: ServerState = { status: 'starting', failedPreloads: [] }
   return {
     ...context,
     services: createServices(context, state),

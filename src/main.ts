@@ -67,12 +67,15 @@ export async function startServer(
 /** Loads the models that the config names; the server counts as starting until they are there. */
 async function preload({ settings, models, hosts, logger, state }: Application): Promise<void> {
   for (const id of settings.chat.preload) {
+    let baseFolder: string | undefined
     try {
-      const { baseFolder } = await models.resolve(id)
+      baseFolder = (await models.resolve(id)).baseFolder
       await hosts.call(baseFolder, { kind: 'detokenize', tokens: [] })
       logger.info({ model: id }, 'preloaded')
     } catch (error) {
       logger.error({ model: id, err: error }, 'cannot be preloaded')
+      const code = error instanceof EngineError ? error.code : 'internal_error'
+      state.failedPreloads.push({ id, code, baseFolder })
     }
   }
   if (state.status === 'starting') state.status = 'ok'

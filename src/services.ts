@@ -1,4 +1,4 @@
-import type { Health, Services } from '../routes/services.ts'
+import type { Services } from '../routes/services.ts'
 import { chatService } from './services/chat.ts'
 import { completionService } from './services/completions.ts'
 import type { ServiceContext } from './services/context.ts'
@@ -12,7 +12,7 @@ import { type Merges, mergeService } from './services/merges.ts'
 import { modelService } from './services/models.ts'
 import { ollamaService } from './services/ollama.ts'
 import { fileService } from './services/openai-files.ts'
-import { authService, systemService } from './services/system.ts'
+import { authService, type ServerState, systemService } from './services/system.ts'
 import { embeddingService, textService } from './services/text.ts'
 import { type Training, trainingService } from './services/training.ts'
 
@@ -25,7 +25,7 @@ export interface AppServices extends Services {
   evaluations: Evaluations
 }
 
-export function createServices(context: ServiceContext, state: { status: Health['status'] }): AppServices {
+export function createServices(context: ServiceContext, state: ServerState): AppServices {
   const training = trainingService(context)
   return {
     auth: authService(context.settings.server.apiKeys),

@@ -5,10 +5,15 @@ import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { EngineError } from '../engine/errors.ts'
 import { SERVED_WEIGHTS } from '../engine/generate/served-weights.ts'
+import { SCOPES } from '../routes/scopes.ts'
 import { readConfigFile } from './config-file.ts'
 
 const count = z.number().int()
 const path = z.string().min(1)
+const digest = z.string().regex(/^[0-9a-f]{64}$/)
+const apiKey = z.union([digest, z.strictObject({ sha256: digest, scopes: z.array(z.enum(SCOPES)).min(1) })], {
+  error: `must be the SHA-256 of a key (64 lowercase hex digits), or { sha256, scopes } with scopes of ${SCOPES.join(', ')}`,
+})
 
 /** The config file's form, with every default. Unknown keys are refused: a typing error must not pass in silence. */
 export const configSchema = z.strictObject({
@@ -28,9 +33,7 @@ export const configSchema = z.strictObject({
       port: count.min(0).max(65535).default(8000),
       allowedHosts: z.array(z.string().min(1)).default([]),
       allowedOrigins: z.array(z.url()).default([]),
-      apiKeys: z
-        .array(z.string().regex(/^[0-9a-f]{64}$/, 'must be the SHA-256 of a key: 64 lowercase hex digits'))
-        .default([]),
+      apiKeys: z.array(apiKey).default([]),
       drainSeconds: z.number().min(1).max(3600).default(60),
     })
     .prefault({}),

@@ -61,7 +61,7 @@ function writeBytes(
 ): void {
   for (let i = start; i < end; i++) {
     const code = (values[i]! * inverse + offset) | 0
-    codes[i] = code < 0 ? 0 : code > 255 ? 255 : code
+    codes[i] = code < 0 ? 0 : Math.min(code, 255)
   }
 }
 
@@ -75,7 +75,7 @@ function writeNibbles(
 ): void {
   for (let i = start; i < end; i++) {
     const code = (values[i]! * inverse + offset) | 0
-    codes[i >> 1]! |= (code < 0 ? 0 : code > 15 ? 15 : code) << (4 * (i & 1))
+    codes[i >> 1]! |= (code < 0 ? 0 : Math.min(code, 15)) << (4 * (i & 1))
   }
 }
 

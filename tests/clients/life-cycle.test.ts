@@ -110,3 +110,22 @@ describe('The life of a model over HTTP', () => {
     expect(text).toContain(`vllm:request_success_total{model_name="${MODEL}",finished_reason="stop"}`)
   })
 })
+
+describe('A server whose model cannot be preloaded', () => {
+  it('says so on /health instead of being healthy, and answers with other models', async () => {
+    const server = await startRealServer((settings) => {
+      settings.chat.preload = ['absent']
+    })
+    try {
+      const health = async () =>
+        (await (await fetch(`${server.url}/health`)).json()) as { error: { code: string; message: string } }
+      await vi.waitFor(async () => expect((await health()).error.code).toBe('preload_failed'))
+      expect((await health()).error.message).toContain('absent (model_not_found)')
+      const client = new OpenAI({ baseURL: server.baseURL, apiKey: 'unused', maxRetries: 0 })
+      const answer = await client.chat.completions.create({ model: MODEL, messages, max_tokens: 1 })
+      expect(answer.choices).toHaveLength(1)
+    } finally {
+      await server.close()
+    }
+  })
+})

@@ -212,6 +212,12 @@ describe('health and metrics', () => {
     const starting = await app.request('/health')
     expect([starting.status, starting.headers.get('retry-after')]).toEqual([503, '5'])
     expect((await envelope(starting)).type).toBe('unavailable_error')
+    services.healthStatus = 'preload_failed'
+    const failed = await app.request('/health')
+    expect(failed.status).toBe(503)
+    expect(await failed.json()).toMatchObject({
+      error: { code: 'preload_failed', message: expect.stringContaining('big (unsupported_model)') },
+    })
     const metrics = await app.request('/metrics')
     expect(metrics.headers.get('content-type')).toBe('text/plain; version=0.0.4')
     expect(await metrics.text()).toContain('anneal_runs_total')

@@ -6,11 +6,13 @@ import type {
   CompletionEvent,
   CompletionRequest,
 } from '../../routes/generation-services.ts'
+import type { Scope } from '../../routes/scopes.ts'
 import type {
   AppOptions,
   Dataset,
   Evaluation,
   ExportJob,
+  Health,
   ImportJob,
   JobEvent,
   Jobs,
@@ -510,9 +512,12 @@ export const trainConfig = z.strictObject({
 /** All services in memory, with what they were asked for in their fields. */
 export class FakeServices {
   keys: string[] = []
+  /** Scopes of keys that are not good for everything. */
+  scopes: Record<string, Scope[]> = {}
   readonly auth = {
     isRequired: () => this.keys.length > 0,
-    authenticate: (key: string) => this.keys.includes(key),
+    authenticate: (key: string) =>
+      this.keys.includes(key) ? (this.scopes[key] ?? ['admin' as const]) : undefined,
     get required() {
       return this.isRequired()
     },
@@ -532,9 +537,15 @@ export class FakeServices {
   readonly completions = new FakeCompletions()
   readonly text = new FakeText()
   readonly embeddings = new FakeEmbeddings()
-  healthStatus: 'ok' | 'starting' | 'draining' = 'ok'
+  healthStatus: Health['status'] = 'ok'
   readonly system = {
-    health: async () => ({ status: this.healthStatus, version: '1.2.3', device: 'cpu', uptimeSeconds: 1.5 }),
+    health: async () => ({
+      status: this.healthStatus,
+      failedModels: this.healthStatus === 'preload_failed' ? [{ id: 'big', code: 'unsupported_model' }] : [],
+      version: '1.2.3',
+      device: 'cpu',
+      uptimeSeconds: 1.5,
+    }),
     metrics: async () => ({ contentType: 'text/plain; version=0.0.4', body: 'anneal_runs_total 1\n' }),
   }
 

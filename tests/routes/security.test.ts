@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { createApp } from '../../routes/app.ts'
+import type { Scope } from '../../routes/scopes.ts'
 import type { AppOptions } from '../../routes/services.ts'
 import { FakeServices, fakeOptions } from './fake-services.ts'
 
@@ -116,5 +117,63 @@ describe('API keys', () => {
     for (const authorization of ['Bearer wrong', 'Bearer right x', 'Basic right', 'right', 'Bearer ']) {
       expect(await statusOf(app, { authorization }), authorization).toBe(401)
     }
+  })
+})
+
+describe('scopes', () => {
+  /** An application with a key named after each scope. */
+  function appWithScopes() {
+    const services = new FakeServices()
+    services.keys = ['chat', 'jobs', 'metrics', 'admin']
+    for (const key of services.keys) services.scopes[key] = [key as Scope]
+    return createApp(services.asServices(), fakeOptions({}))
+  }
+
+  it.each([
+    ['POST', '/v1/load_lora_adapter', ['admin']],
+    ['POST', '/v1/unload_lora_adapter', ['admin']],
+    ['POST', '/v1/%6Coad_lora_adapter', ['admin']],
+    ['POST', '/v1/something/new', ['admin']],
+    ['POST', '/v1/chat/completions', ['chat', 'admin']],
+    ['POST', '/v1/chat/completions/render', ['chat', 'admin']],
+    ['POST', '/v1/tokenize', ['chat', 'admin']],
+    ['GET', '/v1/models', ['chat', 'jobs', 'admin']],
+    ['DELETE', '/v1/models/run-1', ['jobs', 'admin']],
+    ['POST', '/v1/models/import', ['jobs', 'admin']],
+    ['POST', '/v1/training/runs', ['jobs', 'admin']],
+    ['GET', '/v1/files', ['jobs', 'admin']],
+    ['GET', '/metrics', ['metrics', 'admin']],
+    ['GET', '/openapi.json', ['chat', 'jobs', 'metrics', 'admin']],
+  ])('%s %s takes a key for %j', async (method, path, allowed) => {
+    const app = appWithScopes()
+    for (const key of ['chat', 'jobs', 'metrics', 'admin']) {
+      const { status } = await app.request(path, { method, headers: { authorization: `Bearer ${key}` } })
+      expect(status === 403, key).toBe(!allowed.includes(key))
+    }
+  })
+
+  it('are named in the answer, in the envelope', async () => {
+    const headers = { authorization: 'Bearer chat', 'content-type': 'application/json' }
+    const init = { method: 'POST', headers, body: '{"lora_name":"run-1"}' }
+    const response = await appWithScopes().request('/v1/load_lora_adapter', init)
+    expect(response.status).toBe(403)
+    expect(await response.json()).toEqual({
+      error: {
+        message: 'This takes an API key with the scope admin; yours has chat.',
+        type: 'permission_error',
+        param: null,
+        code: 'insufficient_scope',
+      },
+    })
+  })
+
+  it('are not asked for where no keys are configured', async () => {
+    const app = createApp(new FakeServices().asServices(), fakeOptions({}))
+    const init = {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: '{"lora_name":"base"}',
+    }
+    expect((await app.request('/v1/load_lora_adapter', init)).status).not.toBe(403)
   })
 })

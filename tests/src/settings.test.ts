@@ -58,6 +58,7 @@ describe('loadSettings', () => {
     ['{ server: { prot: 1 } }', {}, 'server'],
     ['{ policy: { allowedBits: [4] } }', {}, 'policy.allowedBits'],
     ['{ server: { apiKeys: ["plain"] } }', {}, 'server.apiKeys.0'],
+    [`{ server: { apiKeys: [{ sha256: "${'a'.repeat(64)}", scopes: ["all"] }] } }`, {}, 'server.apiKeys.0'],
     ['{ server: { host: "0.0.0.0" } }', {}, 'server.apiKeys'],
     ['{}', { ANNEAL_PORT: 'http' }, 'server.port'],
     ['{}', { ANNEAL_PROT: '1' }, 'ANNEAL_PROT'],

@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { databaseError, openDatabase } from '../../../src/db/client.ts'
 import { JobQueries } from '../../../src/db/queries.ts'
-import { loaderArguments } from '../loader-arguments.ts'
 import { event } from '../../../src/jobs/queue.ts'
+import { loaderArguments } from '../loader-arguments.ts'
 
 function temporaryFile(): string {
   return join(mkdtempSync(join(tmpdir(), 'anneal-db-')), 'deep', 'anneal.db')

@@ -5,11 +5,11 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { followEvents } from '../../../src/jobs/follow.ts'
-import { loaderArguments } from '../loader-arguments.ts'
 import { identityOf, isAlive } from '../../../src/jobs/process-identity.ts'
 import { recoverJobs } from '../../../src/jobs/recover.ts'
 import type { JobSupervisor } from '../../../src/jobs/supervisor.ts'
 import type { JobEventRow } from '../../../src/jobs/types.ts'
+import { loaderArguments } from '../loader-arguments.ts'
 import { atRest, fakeJob, fakeSupervisor, type OpenQueue, openQueue, self, untilEvent } from './support.ts'
 
 let open: OpenQueue

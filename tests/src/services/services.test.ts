@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { exportRequest } from '../../../routes/schemas/artifacts.ts'
 import { type Application, openApplication } from '../../../src/application.ts'
-import { authService } from '../../../src/services/system.ts'
+import type { ServiceContext } from '../../../src/services/context.ts'
+import { authService, systemService } from '../../../src/services/system.ts'
 import { configSchema, type Settings } from '../../../src/settings.ts'
 import { tinyLlama } from '../engine-host/tiny-llama.ts'
 
@@ -132,14 +133,34 @@ describe('authService', () => {
     const auth = authService([hash('first'), hash('second')])
     expect(auth.required).toBe(true)
     expect(['first', 'second', 'third', ''].map((key) => auth.authenticate(key))).toEqual([
-      true,
-      true,
-      false,
-      false,
+      ['admin'],
+      ['admin'],
+      undefined,
+      undefined,
     ])
+  })
+
+  it('tells what a key with scopes is good for', () => {
+    const auth = authService([{ sha256: hash('chatty'), scopes: ['chat', 'metrics'] }])
+    expect(auth.authenticate('chatty')).toEqual(['chat', 'metrics'])
   })
 
   it('asks for none where none is configured', () => {
     expect(authService([]).required).toBe(false)
+  })
+})
+
+describe('systemService', () => {
+  it('is healthy again once a request has loaded what could not be preloaded', async () => {
+    const loaded: Array<{ baseFolder: string; state: string }> = []
+    const context = { settings: { device: 'cpu' }, version: '1', hosts: { loaded: () => loaded } }
+    const failedPreloads = [{ id: 'late', code: 'model_unloaded', baseFolder: '/models/late' }]
+    const system = systemService(context as unknown as ServiceContext, { status: 'ok', failedPreloads })
+    expect(await system.health()).toMatchObject({
+      status: 'preload_failed',
+      failedModels: [{ id: 'late', code: 'model_unloaded' }],
+    })
+    loaded.push({ baseFolder: '/models/late', state: 'ready' })
+    expect(await system.health()).toMatchObject({ status: 'ok', failedModels: [] })
   })
 })
