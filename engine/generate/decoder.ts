@@ -2,14 +2,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
-import { causalMask, MASKED } from '../nn/masks.ts'
+import { causalMask } from '../nn/masks.ts'
 import type { Device } from '../onnx/device.ts'
-import { Session, type SessionOptions } from '../onnx/session.ts'
-import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
+import { type DeviceTensor, Session, type SessionOptions } from '../onnx/session.ts'
+import { intTensor, type Tensor } from '../tensor.ts'
 import { AdapterStack } from './adapter-stack.ts'
 import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
 import { ADAPTER_FORMS, type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
+import { CacheKernels, cacheRows, type DeviceCache } from './device-cache.ts'
 import { KvCache } from './kv-cache.ts'
+import { ResidentKvCache } from './resident-kv-cache.ts'
 import { openServedBase } from './served-base.ts'
 import type { ServedWeights } from './served-weights.ts'
 
@@ -34,9 +36,31 @@ export interface DecoderOptions {
 }
 
 /** The past of a batch as graph inputs; `mask` [batch, 1, 1, 1, places] hides the places that are not filled. */
-export interface PastFeeds {
+export interface FedPast {
   readonly tensors: Readonly<Record<string, Tensor>>
   readonly mask: Tensor
+}
+
+/** The past of a batch on the device: its sequences' slots. The run replaces the cache's tensors. */
+export interface ResidentPast {
+  readonly cache: DeviceCache
+  readonly slots: readonly number[]
+}
+
+export type PastFeeds = FedPast | ResidentPast
+
+/** Keys and values of one sequence, wherever they are. */
+export interface SequenceCache {
+  /** Tokens held. */
+  readonly length: number
+  /** Forgets all tokens after the first `length`. */
+  truncate(length: number): void
+  /** What a run that appends `count` tokens is fed with. */
+  past(count: number): PastFeeds | Promise<PastFeeds>
+  /** Appends what the run returned. */
+  append(present: Float32Array, count: number): void
+  /** Frees its memory. */
+  dispose(): void
 }
 
 /** One run: `seq` new tokens for each of `batch` sequences. */
@@ -60,7 +84,7 @@ export interface DecoderResult {
   readonly logits: Float32Array | undefined
   /** The id of the largest logit, the lowest among equals, [rows]. */
   readonly largest: BigInt64Array | undefined
-  /** New keys and values, [2·layers, batch, kvHeads, seq, headDim]. */
+  /** New keys and values, [2·layers, batch, kvHeads, seq, headDim]; empty where the past is resident. */
   readonly present: Float32Array
 }
 
@@ -82,6 +106,8 @@ export class Decoder {
   readonly model: OpenModel
   /** Context length in tokens. */
   readonly maxPositions: number
+  /** What makes caches in the device's memory, where they stay there. */
+  readonly cacheKernels: CacheKernels | undefined
   readonly #place: Place
   #compiled: Compiled
   #preparing: Promise<void> = Promise.resolve()
@@ -89,10 +115,17 @@ export class Decoder {
   #lastRun: Promise<unknown> = Promise.resolve()
   #stack: AdapterStack | undefined
 
-  private constructor(model: OpenModel, compiled: Compiled, maxPositions: number, place: Place) {
+  private constructor(
+    model: OpenModel,
+    compiled: Compiled,
+    maxPositions: number,
+    place: Place,
+    cacheKernels?: CacheKernels,
+  ) {
     this.model = model
     this.maxPositions = maxPositions
     this.#place = place
+    this.cacheKernels = cacheKernels
     this.#compiled = compiled
   }
 
@@ -106,7 +139,8 @@ export class Decoder {
       threads: options.threads ?? 0,
     }
     const compiled = await compile(model, { maxPositions, adapters: options.adapters ?? 'none' }, place)
-    return new Decoder(model, compiled, maxPositions, place)
+    const kernels = keepsOutputs(place) ? await CacheKernels.create(place.device!, model.config) : undefined
+    return new Decoder(model, compiled, maxPositions, place, kernels)
   }
 
   get vocabSize(): number {
@@ -118,9 +152,15 @@ export class Decoder {
     return this.model.config
   }
 
-  /** An empty cache for one sequence, with places for `capacity` tokens; it grows when needed. */
-  createCache(capacity = 0): KvCache {
-    return new KvCache(this.model.config, capacity)
+  /**
+   * An empty cache for one sequence, with places for `capacity` tokens, which grows when needed; on devices that keep
+   * outputs it is there.
+   */
+  createCache(capacity = 0): SequenceCache {
+    const { cacheKernels } = this
+    return cacheKernels
+      ? new ResidentKvCache(cacheKernels, capacity)
+      : new KvCache(this.model.config, capacity)
   }
 
   /**
@@ -152,12 +192,10 @@ export class Decoder {
   /** Computes one step of a batch. The past is only read: the caller writes `present` into its cache. */
   async run(step: DecoderStep): Promise<DecoderResult> {
     const { batch, seq, tokens, positions, past, rows, want, adapters } = step
-    const feeds: Record<string, Tensor> = {
-      ...past.tensors,
+    const feeds: Record<string, Tensor | DeviceTensor> = {
+      ...pastFeeds(step),
       input_ids: intTensor(tokens, [batch, seq]),
       position_ids: intTensor(positions, [batch, seq]),
-      past_mask: past.mask,
-      attention_mask: causalMask(seq),
       rows: intTensor(BigInt64Array.from(rows, BigInt), [rows.length]),
     }
     const stack = this.#stackFor(adapters)
@@ -169,26 +207,27 @@ export class Decoder {
     const { session, graph } = this.#compiled
     const { outputs } = graph
     const wanted = want === 'logits' ? [outputs.logits] : [outputs.largest, outputs.sum]
-    const running = session.run(feeds, [...wanted, outputs.present])
+    const running = session.runKeeping(feeds, [...wanted, ...outputs.caches])
     this.#lastRun = running.catch(() => {})
-    const results = await running
+    const { results, kept } = await running
+    if ('cache' in past) past.cache.adopt(outputs.caches.map((name) => kept[name]!))
     if (want === 'largest') checkFinite(results[outputs.sum]!.data as Float32Array)
     return {
       logits: results[outputs.logits]?.data as Float32Array | undefined,
       largest: results[outputs.largest]?.data as BigInt64Array | undefined,
-      present: results[outputs.present]!.data as Float32Array,
+      present: 'cache' in past ? NOTHING : (results[outputs.caches[0]!]!.data as Float32Array),
     }
   }
 
   /** Appends tokens to the cache and returns the logits [vocabSize] that follow the last one. */
-  async forward(tokens: Int32Array, cache: KvCache, adapter?: DecoderAdapter): Promise<Float32Array> {
+  async forward(tokens: Int32Array, cache: SequenceCache, adapter?: DecoderAdapter): Promise<Float32Array> {
     return this.logitsAt(tokens, cache, [tokens.length - 1], adapter)
   }
 
   /** Appends tokens and returns the logits after each of the given ones, [rows.length · vocabSize]. */
   async logitsAt(
     tokens: Int32Array,
-    cache: KvCache,
+    cache: SequenceCache,
     rows: readonly number[],
     adapter?: DecoderAdapter,
   ): Promise<Float32Array> {
@@ -200,14 +239,12 @@ export class Decoder {
         `${cache.length + seq} tokens exceed the context of ${this.maxPositions}`,
       )
     }
-    const { tensors, places } = cache.feeds()
-    const mask = floatTensor(new Float32Array(places).fill(MASKED, cache.length), [1, 1, 1, 1, places])
     const { logits, present } = await this.run({
       batch: 1,
       seq,
       tokens: BigInt64Array.from(tokens, BigInt),
       positions: BigInt64Array.from(tokens, (_, index) => BigInt(cache.length + index)),
-      past: { tensors, mask },
+      past: await cache.past(seq),
       rows,
       want: 'logits',
       adapters: [adapter],
@@ -219,6 +256,7 @@ export class Decoder {
   async release(): Promise<void> {
     await this.#preparing.catch(() => {})
     await this.#compiled.session.release()
+    await this.cacheKernels?.release()
   }
 
   /** The stacked adapters of a run, where the graph takes any; the last stack is kept, as batches change slowly. */
@@ -238,15 +276,42 @@ async function compile(
   options: { maxPositions: number; adapters: AdapterForm },
   place: Place,
 ): Promise<Compiled> {
-  const graph = buildDecoderGraph(model, options)
+  const residentCache = keepsOutputs(place)
+  const graph = buildDecoderGraph(model, { ...options, residentCache })
   const weightsFolder = model.folder
   const session = await Session.create(graph.graph, {
     weightsFolder,
+    keepOnDevice: residentCache ? graph.outputs.caches : [],
     foldWeights: true,
     prepack: true,
     ...place,
   })
   return { form: options.adapters, session, graph }
+}
+
+/** Only WebGPU's outputs can stay on the device through this binding. */
+function keepsOutputs({ device }: Place): boolean {
+  return device?.kind === 'webgpu'
+}
+
+const NOTHING = new Float32Array(0)
+
+/** What a run is fed with of its past. */
+function pastFeeds({ past, batch, seq, positions }: DecoderStep): Record<string, Tensor | DeviceTensor> {
+  if (!('cache' in past)) {
+    return { ...past.tensors, past_mask: past.mask, attention_mask: causalMask(seq) }
+  }
+  const { cache, slots } = past
+  const rows = slots.flatMap((slot, index) =>
+    cacheRows(slot, cache.keyValueHeads, Number(positions[index * seq]), seq),
+  )
+  const places = BigInt64Array.from({ length: cache.places }, (_, place) => BigInt(place))
+  return {
+    ...cache.feeds,
+    slots: intTensor(BigInt64Array.from(slots, BigInt), [batch]),
+    cache_rows: intTensor(BigInt64Array.from(rows, BigInt), [rows.length / 3, 3]),
+    places: intTensor(places, [cache.places]),
+  }
 }
 
 /** A sum over all logits of a row finds any that is no finite number. */

@@ -1,4 +1,6 @@
+import { MASKED } from '../nn/masks.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
+import type { PastFeeds, SequenceCache } from './decoder.ts'
 
 /** Places are added in steps of this many tokens. */
 const GROWTH = 128
@@ -13,7 +15,7 @@ interface CacheShape {
  * Keys and values of one sequence, owned by JavaScript and fed without a copy: per layer [1, kvHeads, capacity, headDim].
  * The graph returns only new rows; `append` writes them into place.
  */
-export class KvCache {
+export class KvCache implements SequenceCache {
   /** Tokens held. */
   length = 0
   private capacity = 0
@@ -35,8 +37,8 @@ export class KvCache {
     this.length = Math.min(this.length, length)
   }
 
-  /** The past as graph inputs `past_key.N`, `past_value.N`; `places` of them, of which `length` are filled. */
-  feeds(): { tensors: Record<string, Tensor>; places: number } {
+  /** The past as graph inputs `past_key.N`, `past_value.N`, and what hides places that are not filled. */
+  past(): PastFeeds {
     const { layers, keyValueHeads, headDim } = this.shape
     const places = this.length === 0 ? 0 : this.capacity
     const dims = [1, keyValueHeads, 1, places, headDim]
@@ -47,7 +49,8 @@ export class KvCache {
       tensors[`past_key.${layer}`] = tensor(2 * layer)
       tensors[`past_value.${layer}`] = tensor(2 * layer + 1)
     }
-    return { tensors, places }
+    const mask = floatTensor(new Float32Array(places).fill(MASKED, this.length), [1, 1, 1, 1, places])
+    return { tensors, mask }
   }
 
   /** Appends `count` tokens from the graph's `present` [2·layers, 1, kvHeads, count, headDim]. */
@@ -62,6 +65,11 @@ export class KvCache {
       }
     })
     this.length += count
+  }
+
+  dispose(): void {
+    this.tensors = []
+    this.capacity = 0
   }
 
   private reserve(length: number): void {

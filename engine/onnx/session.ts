@@ -23,7 +23,7 @@ export interface SessionOptions {
    * Right for decoding, where a run reads every weight for one token. By default only where a device has no other way.
    */
   foldWeights?: boolean
-  /** Outputs that stay in the device's memory, to be fed again (WebGPU; elsewhere all come back). */
+  /** Outputs that stay in the device's memory, to be fed again (WebGPU; elsewhere they come back). Every run fetches them. */
   keepOnDevice?: readonly string[]
   /** Write a chrome-trace profile with this prefix. */
   profilePrefix?: string
@@ -73,6 +73,7 @@ export class Session {
   private readonly runtime: typeof ort
   private readonly session: ort.InferenceSession
   private readonly host: ort.InferenceSession | undefined
+  private readonly keptOutputs: readonly string[]
   /** Feeds that come again and again (caches, adapters) are wrapped once. */
   private readonly wrapped = new WeakMap<Tensor, ort.Tensor>()
 
@@ -81,13 +82,14 @@ export class Session {
     runtime: typeof ort,
     session: ort.InferenceSession,
     host: ort.InferenceSession | undefined,
-    fallbacks: readonly string[],
+    { fallbacks, keptOutputs }: { fallbacks: readonly string[]; keptOutputs: readonly string[] },
   ) {
     this.device = device
     this.runtime = runtime
     this.session = session
     this.host = host
     this.fallbacks = fallbacks
+    this.keptOutputs = keptOutputs
   }
 
   /**
@@ -96,8 +98,8 @@ export class Session {
    *   'session_create_failed' with what the runtime refused.
    */
   static async create(graph: Graph, options: SessionOptions = {}): Promise<Session> {
-    const { device = CPU } = options
-    const parts = loweredFor(graph, options)
+    const { device = CPU, keepOnDevice: keptOutputs = [] } = options
+    const parts = loweredFor(keptFirst(graph, keptOutputs), options)
     // Its binary is loaded with the first session, not by all that may need one.
     const runtime = await import('onnxruntime-node')
     const { InferenceSession } = runtime
@@ -107,7 +109,7 @@ export class Session {
         runtimeOptions(device, parts, options),
       )
       const host = parts.host && (await InferenceSession.create(encodeModel(parts.host), HOST_OPTIONS))
-      return new Session(device, runtime, session, host, parts.fallbacks)
+      return new Session(device, runtime, session, host, { fallbacks: parts.fallbacks, keptOutputs })
     } catch (cause) {
       throw creationError(device, cause)
     }
@@ -129,7 +131,8 @@ export class Session {
     try {
       const inputs = this.inputsOf(this.session, feeds)
       if (this.host) Object.assign(inputs, await this.host.run(this.inputsOf(this.host, feeds)))
-      const fetched = outputs ? await this.session.run(inputs, [...outputs]) : await this.session.run(inputs)
+      const wanted = outputs && [...new Set([...this.keptOutputs, ...outputs])]
+      const fetched = wanted ? await this.session.run(inputs, wanted) : await this.session.run(inputs)
       const results: Record<string, Tensor> = {}
       const kept: Record<string, DeviceTensor> = {}
       for (const [name, value] of Object.entries(fetched)) {
@@ -174,6 +177,18 @@ export class Session {
   endProfiling(): void {
     this.session.endProfiling()
   }
+}
+
+/**
+ * The binding takes preferred locations in the order of all outputs and applies them in the order of those fetched: both
+ * agree only where the kept ones come first and are all fetched.
+ */
+function keptFirst(graph: Graph, keptOutputs: readonly string[]): Graph {
+  const kept = new Set(keptOutputs)
+  const [first, rest] = [true, false].map((want) =>
+    graph.outputs.filter(({ name }) => kept.has(name) === want),
+  )
+  return { ...graph, outputs: [...first!, ...rest!] }
 }
 
 function loweredFor(graph: Graph, { device = CPU, lowered = true }: SessionOptions): LoweredGraph {

@@ -52,7 +52,9 @@ export function fakeDecoder(answers: Record<string, string>, maxPositions = 1000
   }
 }
 
-function pastTokens({ tensors, mask }: PastFeeds, sequence: number): number[] {
+function pastTokens(past: PastFeeds, sequence: number): number[] {
+  if ('cache' in past) throw new Error('the fake decoder has no device')
+  const { tensors, mask } = past
   const places = mask.dims[4]!
   const keys = (tensors['past_key.0']!.data as Float32Array).subarray(sequence * places)
   const length = (mask.data as Float32Array)

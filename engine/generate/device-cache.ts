@@ -1,0 +1,172 @@
+import { GraphBuilder } from '../graph/builder.ts'
+import type { Value } from '../graph/values.ts'
+import type { Device } from '../onnx/device.ts'
+import { type DeviceTensor, Session } from '../onnx/session.ts'
+import { intTensor, type Tensor } from '../tensor.ts'
+
+/** What keys and values are laid out by. */
+export interface CacheShape {
+  readonly layers: number
+  readonly keyValueHeads: number
+  readonly headDim: number
+}
+
+/** Makes and copies caches in a device's memory; one for all caches of a model. */
+export class CacheKernels {
+  readonly shape: CacheShape
+  readonly #zeros: { session: Session; output: string }
+  readonly #copy: { session: Session; output: string }
+
+  private constructor(
+    shape: CacheShape,
+    zeros: { session: Session; output: string },
+    copy: { session: Session; output: string },
+  ) {
+    this.shape = shape
+    this.#zeros = zeros
+    this.#copy = copy
+  }
+
+  static async create(device: Device, shape: CacheShape): Promise<CacheKernels> {
+    return new CacheKernels(shape, await compileZeros(device), await compileCopy(device, shape))
+  }
+
+  /** Zeros [slots, kvHeads, places, headDim]. */
+  async zeros(slots: number, places: number): Promise<DeviceTensor> {
+    const { keyValueHeads, headDim } = this.shape
+    const size = ints([slots, keyValueHeads, places, headDim], [4])
+    return (await this.#zeros.session.runKeeping({ size })).kept[this.#zeros.output]!
+  }
+
+  /** `target` with the first `places` places of slots `from` of `source` in its slots `to`. */
+  async copy(
+    target: DeviceTensor,
+    source: DeviceTensor,
+    moves: readonly { from: number; to: number }[],
+  ): Promise<DeviceTensor> {
+    const heads = this.shape.keyValueHeads
+    const places = source.dims[2]!
+    const rows = moves.flatMap(({ to }) => cacheRows(to, heads, 0, places))
+    const { kept } = await this.#copy.session.runKeeping({
+      target,
+      source,
+      from: ints(
+        moves.map(({ from }) => from),
+        [moves.length],
+      ),
+      rows: ints(rows, [rows.length / 3, 3]),
+    })
+    return kept[this.#copy.output]!
+  }
+
+  async release(): Promise<void> {
+    await this.#zeros.session.release()
+    await this.#copy.session.release()
+  }
+}
+
+/** Slot, head and place of `count` rows from place `first` on, for each head in turn; flat, three numbers a row. */
+export function cacheRows(slot: number, heads: number, first: number, count: number): number[] {
+  const rows: number[] = []
+  for (let head = 0; head < heads; head++) {
+    for (let place = first; place < first + count; place++) rows.push(slot, head, place)
+  }
+  return rows
+}
+
+/**
+ * Keys and values of several sequences in a device's memory, a slot each: for every layer keys and values
+ * [slots, kvHeads, places, headDim]. A run of the decoder returns them anew, so while it runs they are there twice.
+ */
+export class DeviceCache {
+  slots = 0
+  places = 0
+  #tensors: DeviceTensor[] = []
+  readonly #kernels: CacheKernels
+
+  constructor(kernels: CacheKernels) {
+    this.#kernels = kernels
+  }
+
+  get keyValueHeads(): number {
+    return this.#kernels.shape.keyValueHeads
+  }
+
+  /** The graph's inputs `cache.N`. */
+  get feeds(): Record<string, DeviceTensor> {
+    return Object.fromEntries(this.#tensors.map((tensor, index) => [`cache.${index}`, tensor]))
+  }
+
+  /** Takes what a run has made of it. */
+  adopt(tensors: readonly DeviceTensor[]): void {
+    for (const tensor of this.#tensors) tensor.dispose()
+    this.#tensors = [...tensors]
+  }
+
+  /** Makes room for `slots` sequences of `places` tokens each, at least as many as there are; what it holds stays. */
+  async resize(slots: number, places: number): Promise<void> {
+    if (slots === this.slots && places === this.places) return
+    const all = Array.from({ length: this.slots }, (_, slot) => ({ from: slot, to: slot }))
+    await this.#each(async (old) => {
+      const zeros = await this.#kernels.zeros(slots, places)
+      if (!old) return zeros
+      const grown = await this.#kernels.copy(zeros, old, all)
+      zeros.dispose()
+      return grown
+    })
+    this.slots = slots
+    this.places = places
+  }
+
+  /** Copies a slot of another cache, with at most as many places, into a slot of this one. */
+  async copySlot(to: number, source: DeviceCache, from: number): Promise<void> {
+    const theirs = [...source.#tensors]
+    await this.#each((old, index) => this.#kernels.copy(old!, theirs[index]!, [{ from, to }]))
+  }
+
+  dispose(): void {
+    this.adopt([])
+    this.slots = 0
+    this.places = 0
+  }
+
+  /** Replaces layer by layer, so that only one layer's memory is there twice. */
+  async #each(make: (old: DeviceTensor | undefined, index: number) => Promise<DeviceTensor>): Promise<void> {
+    for (let index = 0; index < 2 * this.#kernels.shape.layers; index++) {
+      const old = this.#tensors[index]
+      this.#tensors[index] = await make(old, index)
+      old?.dispose()
+    }
+  }
+}
+
+async function compileZeros(device: Device): Promise<{ session: Session; output: string }> {
+  const g = new GraphBuilder()
+  const size = g.input('size', 'int64', [4])
+  const zeros = g.emit('Expand', [g.scalar(0), size], { shape: ['slots', 'heads', 'places', 'width'] })
+  return keeping(device, g, zeros)
+}
+
+async function compileCopy(
+  device: Device,
+  { keyValueHeads, headDim }: CacheShape,
+): Promise<{ session: Session; output: string }> {
+  const g = new GraphBuilder()
+  const target = g.input('target', 'float32', ['slots', keyValueHeads, 'places', headDim])
+  const source = g.input('source', 'float32', ['old_slots', keyValueHeads, 'old_places', headDim])
+  const from = g.input('from', 'int64', ['moved'])
+  const count = GraphBuilder.product('moved', keyValueHeads, 'old_places')
+  const rows = g.input('rows', 'int64', [count, 3])
+  const moved = g.Reshape(g.Gather(source, from), [count, headDim])
+  const copied = g.ScatterND(target, rows, moved, 'none')
+  return keeping(device, g, copied)
+}
+
+async function keeping(device: Device, g: GraphBuilder, output: Value) {
+  const session = await Session.create(g.finish([output]), { device, keepOnDevice: [output.name] })
+  return { output: output.name, session }
+}
+
+function ints(values: readonly number[], dims: readonly number[]): Tensor {
+  return intTensor(BigInt64Array.from(values, BigInt), dims)
+}
