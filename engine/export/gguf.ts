@@ -27,7 +27,7 @@ export interface GgufExportOptions {
 }
 
 /** Float32 values in memory at a time, unless one head is larger. */
-const CHUNK_VALUES = 4 << 20
+const CHUNK_VALUES = 1 << 20
 
 /** A GGUF file before it is written. */
 export interface GgufPlan {

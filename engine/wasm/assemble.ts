@@ -38,9 +38,17 @@ export const i32Const = (value: number): Code => [0x41, signedLeb(value)]
 export const f32Const = (value: number): Code => [0x43, ...new Uint8Array(Float32Array.of(value).buffer)]
 export const i32Add: Code = [0x6a]
 export const i32LessThan: Code = [0x49]
+/** How many zeros there are below the lowest one. */
+export const i32TrailingZeros: Code = [0x68]
+export const i32Or: Code = [0x72]
+export const i32ShiftLeft: Code = [0x74]
+/** Stores the lower 16 bits. */
+export const i32Store16 = (offset = 0): Code => [0x3b, 0, leb(offset)]
 export const v128Load = (offset = 0): Code => access(0, offset)
 export const v128LoadSplat = (offset = 0): Code => access(9, offset)
 export const v128Store = (offset = 0): Code => access(11, offset)
+/** The bytes that are numbered, of two vectors in a row. */
+export const i8x16Shuffle = (bytes: readonly number[]): Code => [simd(13), ...bytes]
 export const i32x4Splat = simd(17)
 export const f32x4Splat = simd(19)
 export const i32x4Equal = simd(55)
@@ -53,18 +61,28 @@ export const v128Or = simd(80)
 /** The bits of a where the mask has ones, those of b elsewhere. */
 export const v128Select = simd(82)
 export const v128AnyTrue = simd(83)
+export const f32x4Truncate = simd(105)
 /** To the nearest whole number, ties to the even one. */
 export const f32x4Nearest = simd(106)
 /** Two vectors of eight numbers below 256 to one of sixteen. */
 export const i8x16Narrow = simd(102)
 /** Two vectors of four numbers below 65,536 to one of eight. */
 export const i16x8Narrow = simd(134)
+export const i8x16ShiftLeft = simd(107)
+/** The first number of a vector. */
+export const i32x4First: Code = [simd(27), 0]
+/** The sign of each number as a bit. */
+export const i32x4Signs = simd(164)
 export const i32x4ExtendLow = simd(169)
 export const i32x4ExtendHigh = simd(170)
 export const i32x4ShiftLeft = simd(171)
 export const i32x4ShiftRight = simd(173)
 export const i32x4Add = simd(174)
+export const i32x4Sub = simd(177)
+export const i32x4Min = simd(183)
+/** To a whole number, without the fraction. */
 export const i32x4Truncate = simd(248)
+export const f32x4Abs = simd(224)
 export const f32x4Add = simd(228)
 export const f32x4Sub = simd(229)
 export const f32x4Mul = simd(230)
