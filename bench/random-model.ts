@@ -25,6 +25,15 @@ export const SHAPES: Record<string, LlamaShape> = {
     keyValueHeads: 4,
     vocabulary: 32_000,
   },
+  // Two layers below the vocabulary of Qwen2.5, to see what embedding and head take
+  'wide-vocabulary': {
+    hidden: 2048,
+    intermediate: 5632,
+    layers: 2,
+    heads: 32,
+    keyValueHeads: 4,
+    vocabulary: 151_936,
+  },
   // Qwen2.5-0.5B's size without its biases
   'llama-0.5b': {
     hidden: 896,
