@@ -11,6 +11,10 @@ export class GptqFolder implements WeightSource {
     this.#base = openBase(folder)
   }
 
+  readRows(name: string, first: number, count: number): Float32Array {
+    return this.#base.weights.readRows(name, first, count)
+  }
+
   readFloat32(name: string): Float32Array {
     const { weights, quantization } = this.#base
     if (weights.has(name) || quantization?.method !== 'gptq') return weights.readFloat32(name)

@@ -1,7 +1,8 @@
 import { setImmediate } from 'node:timers/promises'
-import { addLogits, emptySums } from '../metrics/divergence.ts'
+import { type DivergenceSums, RunningDivergence } from '../metrics/divergence.ts'
 import type { OpenModel } from '../models/index.ts'
-import { embed, HeadGraph, LayerGraphs } from '../quant/layer-graph.ts'
+import { HeadGraph } from '../quant/head-graph.ts'
+import { embed, LayerGraphs } from '../quant/layer-graph.ts'
 import type { WeightSource } from '../quant/weight-source.ts'
 import type { Tensor } from '../tensor.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
@@ -32,8 +33,8 @@ export interface Comparison {
   layers: { layer: number; error: number }[]
 }
 
-/** Rows whose logits are in memory at a time. */
-const HEAD_ROWS = 128
+/** Tokens of the vocabulary whose logits are in memory at a time. */
+const VOCABULARY_PART = 8192
 
 /**
  * Runs checkpoint and export side by side over the same windows, one layer at a time, so that memory holds two layers
@@ -83,32 +84,35 @@ export async function compareModels(options: CompareOptions): Promise<Comparison
   }
 }
 
+/** Logits of a part of the vocabulary at a time, for all windows, so that no whole table is ever in memory. */
 async function compareHeads(
   { model, exported, windows, threads, signal }: CompareOptions,
   before: readonly Float32Array[],
   after: readonly Float32Array[],
-) {
+): Promise<DivergenceSums> {
   const { hiddenSize, vocabSize } = model.config
-  const sums = emptySums()
-  const head = await HeadGraph.create(model, threads)
+  const predicted = windows[0]!.length - 1
+  const divergence = new RunningDivergence(windows.flatMap((window) => [...window.subarray(1)]))
+  const head = await HeadGraph.create(model, VOCABULARY_PART, threads)
   try {
-    const original = head.load(model.weights)
-    const changed = head.load(exported)
-    for (const [index, window] of windows.entries()) {
-      for (let from = 0; from < window.length - 1; from += HEAD_ROWS) {
+    for (let first = 0; first < vocabSize; first += VOCABULARY_PART) {
+      const original = head.load(model.weights, first)
+      const changed = head.load(exported, first)
+      for (let index = 0; index < windows.length; index++) {
         checkCancelled(signal)
-        const to = Math.min(from + HEAD_ROWS, window.length - 1)
-        const rows = (states: Float32Array) => states.slice(from * hiddenSize, to * hiddenSize)
-        const reference = await head.logits(original, rows(before[index]!), hiddenSize)
-        const other = await head.logits(changed, rows(after[index]!), hiddenSize)
-        addLogits(sums, reference, other, window.subarray(from + 1, to + 1), vocabSize)
+        const rows = (states: Float32Array) => states.subarray(0, predicted * hiddenSize)
+        const reference = await head.logits(original, rows(before[index]!))
+        const other = await head.logits(changed, rows(after[index]!))
+        const count = Math.min(VOCABULARY_PART, vocabSize - first)
+        const place = { row: index * predicted, token: first, count, stride: VOCABULARY_PART }
+        divergence.add(reference, other, place)
         await setImmediate() // lets a cancellation in
       }
     }
   } finally {
     await head.release()
   }
-  return sums
+  return divergence.sums()
 }
 
 function matrixErrors(original: ReadonlyMap<string, Tensor>, changed: ReadonlyMap<string, Tensor>) {

@@ -5,11 +5,17 @@ import type { WeightSource } from '../quant/weight-source.ts'
 import { elementCount } from '../tensor.ts'
 import type { GgufPlan } from './gguf.ts'
 
+/** In which tensor of the file a tensor of the checkpoint lies, and how many elements after its start. */
+interface Place {
+  readonly planned: GgufPlan['tensors'][number]
+  readonly start: number
+  readonly shape: readonly number[]
+}
+
 /** A written GGUF file read back by the checkpoint's tensor names, with what the file changes undone. */
 export class GgufSourceFile implements WeightSource {
   readonly #file: GgufFile
-  /** Where each tensor of the checkpoint lies: in which tensor of the file, and how many elements after its start. */
-  readonly #places: ReadonlyMap<string, { planned: GgufPlan['tensors'][number]; start: number }>
+  readonly #places: ReadonlyMap<string, Place>
 
   constructor(path: string, plan: GgufPlan) {
     this.#file = GgufFile.open(path)
@@ -17,19 +23,40 @@ export class GgufSourceFile implements WeightSource {
       plan.tensors.flatMap((planned) => {
         const { from } = planned.source
         if (from instanceof Float32Array) return []
-        return from.map(({ name, shape }, index) => [name, { planned, start: index * elementCount(shape) }])
+        return from.map(({ name, shape }, index) => [name, { planned, shape, start: index * elementCount(shape) }])
       }),
     )
   }
 
   readFloat32(name: string): Float32Array {
+    const { shape, interleavedRows } = this.#place(name)
+    const values = this.#read(name, 0, shape[0]!)
+    return interleavedRows === undefined ? values : partHalves(values, interleavedRows, shape[1] ?? 1)
+  }
+
+  readRows(name: string, first: number, count: number): Float32Array {
+    const { shape, interleavedRows } = this.#place(name)
+    if (interleavedRows === undefined) return this.#read(name, first, count)
+    const columns = elementCount(shape.slice(1))
+    return this.readFloat32(name).subarray(first * columns, (first + count) * columns)
+  }
+
+  /** Rows in the file's order. */
+  #read(name: string, first: number, count: number): Float32Array {
+    const { tensor, start, shape, offset } = this.#place(name)
+    const columns = elementCount(shape.slice(1))
+    const values = this.#file.readValues(tensor, start + first * columns, count * columns)
+    if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! -= offset
+    return values
+  }
+
+  /** Where a tensor of the checkpoint lies, its shape, and what the file changes of it. */
+  #place(name: string) {
     const place = this.#places.get(name)
     const tensor = place && this.#file.tensors.get(place.planned.name)
     if (!tensor) throw new EngineError('internal', 'tensor_missing', `${this.#file.path} has no ${name}`)
-    const { from, offset = 0, interleavedRows, shape } = place.planned.source
-    const values = this.#file.readValues(tensor, place.start, elementCount(tensor.shape) / from.length)
-    if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! -= offset
-    return interleavedRows === undefined ? values : partHalves(values, interleavedRows, shape[1] ?? 1)
+    const { offset = 0, interleavedRows } = place.planned.source
+    return { tensor, start: place.start, shape: place.shape, offset, interleavedRows }
   }
 
   close(): void {

@@ -6,7 +6,6 @@ import { packGptq } from '../quant/gptq-packing.ts'
 import type { OrderedBlocks } from '../quant/gptq-reader.ts'
 import type { QuantizedLayers } from '../quant/quantized-layers.ts'
 import { QuantizedSource } from '../quant/quantized-source.ts'
-import type { WeightSource } from '../quant/weight-source.ts'
 import { checkCancelled, writeFileDurably } from '../weights/atomic-folder.ts'
 import { checkRange, encodeFloat32, type WeightDType } from '../weights/dtypes.ts'
 import { CONFIG_FILE, carryFiles, readModelConfig } from '../weights/model-files.ts'
@@ -14,6 +13,7 @@ import { type PlannedTensor, SAFETENSORS_NAMES, SafetensorsWriter } from '../wei
 import { tensorBytes } from '../weights/safetensors-header.ts'
 import { planShards, shardFileName, writeIndex } from '../weights/shards.ts'
 import type { ExportMethod } from './formats.ts'
+import { writeKept } from './kept-tensor.ts'
 
 export interface GptqWriteOptions {
   method: ExportMethod | undefined
@@ -62,7 +62,7 @@ export async function writeGptq(folder: string, options: GptqWriteOptions): Prom
     try {
       for (const { from, byteLength } of shard) {
         checkCancelled(signal)
-        if ('tensor' in from) writeKept(writer, source, from.tensor, dtype)
+        if ('tensor' in from) writeKept(writer, source, model.weights.entry(from.tensor), dtype)
         else writeModule(writer, from.path, source.layer(from.layer).matrices.get(from.path)!, version)
         done += byteLength
         onProgress?.(done / total, 'tensor' in from ? from.tensor : from.path)
@@ -123,12 +123,6 @@ function moduleTensors(
 
 function bytesOf(tensors: readonly PlannedTensor[]): number {
   return tensors.reduce((sum, { dtype, shape }) => sum + tensorBytes(dtype, shape)!, 0)
-}
-
-function writeKept(writer: SafetensorsWriter, source: WeightSource, name: string, dtype: WeightDType): void {
-  const values = source.readFloat32(name)
-  checkRange(name, values, dtype)
-  writer.write(name, encodeFloat32(values, dtype))
 }
 
 function writeModule(writer: SafetensorsWriter, path: string, matrix: OrderedBlocks, version: 1 | 2): void {

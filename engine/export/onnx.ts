@@ -14,7 +14,7 @@ import { nbitsShapes, packNBits } from '../quant/nbits-packing.ts'
 import type { QuantizedLayers } from '../quant/quantized-layers.ts'
 import { QuantizedSource } from '../quant/quantized-source.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
-import { checkRange, encodeFloat32, type WeightDType } from '../weights/dtypes.ts'
+import { encodeFloat32, type WeightDType } from '../weights/dtypes.ts'
 import {
   type PlannedTensor,
   SAFETENSORS_NAMES,
@@ -22,6 +22,7 @@ import {
   WeightFolder,
 } from '../weights/safetensors.ts'
 import { tensorBytes } from '../weights/safetensors-header.ts'
+import { writeKept } from './kept-tensor.ts'
 import { writeOnnxConfigs } from './onnx-configs.ts'
 
 export interface OnnxWriteOptions {
@@ -113,9 +114,7 @@ async function writeWeights(
   try {
     const source = layers && new QuantizedSource(model.weights, layers, model.config.names.layers)
     for (const { name } of kept) {
-      const values = (source ?? model.weights).readFloat32(name)
-      checkRange(name, values, dtype)
-      writer.write(name, encodeFloat32(values, dtype))
+      writeKept(writer, source ?? model.weights, model.weights.entry(name), dtype)
       await step(name)
     }
     for (const [module, { layer }] of places) {

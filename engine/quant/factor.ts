@@ -38,14 +38,14 @@ export async function factorHessian(
 
 /**
  * Lᵀ of H = L·Lᵀ, block row by block row: what earlier rows contribute is one product on the runtime, the rest is solved
- * here. Rows hold garbage left of their block, which nothing reads.
+ * here, in the Hessian's place. Rows hold garbage left of their block, which nothing reads.
  */
 async function transposedCholesky(
   hessian: Float32Array,
   size: number,
   product: MatrixProduct,
 ): Promise<Float32Array> {
-  const rows = new Float32Array(size * size)
+  const rows = hessian
   for (let start = 0; start < size; start += BLOCK) {
     const end = Math.min(start + BLOCK, size)
     if (start > 0) {

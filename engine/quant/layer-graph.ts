@@ -3,11 +3,10 @@ import { cutIntoStages } from '../graph/stages.ts'
 import type { Value } from '../graph/values.ts'
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
-import { decoderLayer, languageModelHead } from '../nn/decoder-layer.ts'
+import { decoderLayer } from '../nn/decoder-layer.ts'
 import type { LinearModule } from '../nn/linear-module.ts'
 import { causalMask, consecutivePositions } from '../nn/masks.ts'
 import { ModelBuilder, TOKENS } from '../nn/model-builder.ts'
-import { rmsNorm } from '../nn/norm.ts'
 import { rotaryTables } from '../nn/rope.ts'
 import { Session } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
@@ -201,65 +200,10 @@ function linearGroups(builder: ModelBuilder): LinearGroup[] {
 /** Embeds token ids: [tokens] → [tokens, hidden], scaled as the family does. */
 export function embed(model: OpenModel, source: WeightSource, tokens: Int32Array): Float32Array {
   const { names, hiddenSize, embeddingScale } = model.config
-  const table = source.readFloat32(`${names.embedding}.weight`)
   const hidden = new Float32Array(tokens.length * hiddenSize)
   for (const [index, token] of tokens.entries()) {
-    const row = table.subarray(token * hiddenSize, (token + 1) * hiddenSize)
+    const row = source.readRows(`${names.embedding}.weight`, token, 1)
     for (let i = 0; i < hiddenSize; i++) hidden[index * hiddenSize + i] = row[i]! * embeddingScale
   }
   return hidden
-}
-
-/** The end of a model: final norm and output head, with their weights fed in. */
-export class HeadGraph {
-  private readonly session: Session
-  private readonly output: string
-  private readonly parameters: readonly { name: string; shape: readonly number[] }[]
-
-  private constructor(session: Session, output: string, parameters: HeadGraph['parameters']) {
-    this.session = session
-    this.output = output
-    this.parameters = parameters
-  }
-
-  static async create(model: OpenModel, threads = 0): Promise<HeadGraph> {
-    const { config } = model
-    const builder = new ModelBuilder(model.weights, { trains: () => true })
-    const hidden = builder.g.input('hidden', 'float32', [TOKENS, config.hiddenSize])
-    const rows = builder.g.input('rows', 'int64', ['rows'])
-    const normed = rmsNorm(builder, config, hidden, config.names.finalNorm, config.hiddenSize)
-    const logits = languageModelHead(builder, config, normed, rows)
-    const session = await Session.create(builder.g.finish([logits]), { threads })
-    return new HeadGraph(session, logits.name, builder.trainables)
-  }
-
-  load(source: WeightSource): Record<string, Tensor> {
-    return Object.fromEntries(
-      this.parameters.map(({ name, shape }) => [name, floatTensor(source.readFloat32(name), shape)]),
-    )
-  }
-
-  /** Logits [rows, vocabulary] of hidden states [rows, hidden]. */
-  async logits(
-    weights: Record<string, Tensor>,
-    hidden: Float32Array,
-    hiddenSize: number,
-  ): Promise<Float32Array> {
-    const rows = hidden.length / hiddenSize
-    const results = await this.session.run({
-      ...weights,
-      input_ids: intTensor(new BigInt64Array(rows), [1, rows]),
-      position_ids: consecutivePositions(1, rows),
-      hidden: floatTensor(hidden, [rows, hiddenSize]),
-      rows: intTensor(
-        BigInt64Array.from({ length: rows }, (_, index) => BigInt(index)),
-        [rows],
-      ),
-    })
-    return results[this.output]!.data as Float32Array
-  }
-
-  release(): Promise<void> {
-    return this.session.release()
-  }
 }

@@ -2,7 +2,6 @@ import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
-import type { WeightFolder } from '../weights/safetensors.ts'
 import { CalibratedLayer } from './calibrated-layer.ts'
 import type { GptqOptions } from './gptq.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
@@ -110,20 +109,8 @@ async function quantizeWithData(walk: Walk, length: number): Promise<void> {
 async function firstLayer({ model, options }: Walk, states: HiddenStates): Promise<number> {
   for (let layer = model.config.layers - 1; layer >= 0; layer--) if (states.has(layer)) return layer
   const embedded = function* () {
-    for (const tokens of options.calibration) yield embed(model, source, tokens)
+    for (const tokens of options.calibration) yield embed(model, model.weights, tokens)
   }
-  const source = rememberLast(model.weights)
   await states.write(0, embedded())
   return 0
-}
-
-/** Keeps the one table that every window reads. */
-function rememberLast(weights: WeightFolder) {
-  let last: { name: string; values: Float32Array } | undefined
-  return {
-    readFloat32(name: string) {
-      if (last?.name !== name) last = { name, values: weights.readFloat32(name) }
-      return last.values
-    },
-  }
 }

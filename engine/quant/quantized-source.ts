@@ -28,6 +28,12 @@ export class QuantizedSource implements WeightSource {
     return changed.get(name)?.values ?? this.#weights.readFloat32(name)
   }
 
+  readRows(name: string, first: number, count: number): Float32Array {
+    if (!name.startsWith(this.#prefix)) return this.#weights.readRows(name, first, count)
+    const columns = this.#weights.entry(name).shape[1] ?? 1
+    return this.readFloat32(name).subarray(first * columns, (first + count) * columns)
+  }
+
   /** A layer; the last one is kept, since its tensors are asked for one after another. */
   layer(layer: number): QuantizedLayer {
     if (this.#last?.layer !== layer) this.#last = { layer, content: this.#layers.read(layer) }

@@ -96,6 +96,13 @@ export class WeightFolder {
     return decodeFloat32(this.readRaw(name), dtype)
   }
 
+  /** Rows [first, first + count) of a tensor's first axis, widened to float32. */
+  readRows(name: string, first: number, count: number): Float32Array {
+    const { byteLength, shape } = this.entry(name)
+    const rowBytes = byteLength / (shape[0] ?? 1)
+    return decodeFloat32(this.readPartSync(name, first * rowBytes, count * rowBytes), this.weightDType(name))
+  }
+
   /** Fills `target` with a tensor's bytes from byte `start` on, without blocking the thread; returns it. */
   async readPart(name: string, start: number, target: Uint8Array): Promise<Uint8Array> {
     const { file, offset } = this.#place(name, start, target.length)
