@@ -27,7 +27,8 @@ const scratch = mkdtempSync(join(tmpdir(), 'anneal-start-'))
 symlinkSync(folder, join(scratch, model))
 
 /** About 145 tokens, as in bench:serve. */
-const PROMPT = 'Describe the way from the harbour to the lighthouse, the people on it and the weather. '.repeat(7)
+const PROMPT =
+  'Describe the way from the harbour to the lighthouse, the people on it and the weather. '.repeat(7)
 
 try {
   const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version, load: loadavg()[0] }

@@ -23,7 +23,10 @@ export class GgufSourceFile implements WeightSource {
       plan.tensors.flatMap((planned) => {
         const { from } = planned.source
         if (from instanceof Float32Array) return []
-        return from.map(({ name, shape }, index) => [name, { planned, shape, start: index * elementCount(shape) }])
+        return from.map(({ name, shape }, index) => [
+          name,
+          { planned, shape, start: index * elementCount(shape) },
+        ])
       }),
     )
   }
