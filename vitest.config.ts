@@ -7,6 +7,8 @@ export default defineConfig({
     globalSetup: 'tests/temporary-folder.ts',
     pool: 'forks',
     poolOptions: { forks: { maxForks: 2 } },
+    // Commands and servers of tests need not find out what else would work here; tests of devices say what they want.
+    env: { ANNEAL_DEVICE: 'cpu' },
     testTimeout: 60_000,
     hookTimeout: 120_000,
   },

@@ -13,7 +13,10 @@ const config: ConfigInput = {
     /** What runs, merges and exports write. */
     saves: 'saves',
   },
-  /** 'auto' takes cuda, webgpu or cpu, in that order of availability. */
+  /**
+   * What runs and models compute on: 'cpu', 'webgpu', 'cuda', or 'cuda:1' for one of several GPUs. 'auto' takes the best that
+   * passes a self-test (docs/GPU.md).
+   */
   device: 'auto',
   server: {
     host: '127.0.0.1',
@@ -70,6 +73,8 @@ const config: ConfigInput = {
     weights: 'float32',
     /** The same for single models, by id. */
     modelWeights: {},
+    /** Another device than above for chat (device: 'cpu'), or for single models, by id. */
+    modelDevices: {},
     /**
      * 'ready': the first adapter joins at once. 'on demand': bases decode a little faster until the first adapter is
      * used, which then has everybody wait about a second.
@@ -77,8 +82,10 @@ const config: ConfigInput = {
     adapters: 'ready',
     /** Requests that one model answers at the same time; the others wait in line. */
     concurrent: 8,
-    /** Memory for keys and values of the requests that one model answers. */
-    kvBytes: 1024 ** 3,
+    /**
+     * Memory for keys and values of the requests that one model answers (kvBytes: 1024 ** 3). Left out: 1 GiB, or on a GPU most of
+     * what the weights leave free.
+     */
     /** Memory for those of earlier prompts and answers, which are not computed again. */
     prefixBytes: 256 * 1024 ** 2,
     /** Adapters of one model that stay in memory, the last used ones. */

@@ -12,6 +12,7 @@ const PROGRAMS = {
   cli: 'src/cli/main.ts',
   host: 'src/engine-host/host.ts',
   worker: 'src/jobs/worker.ts',
+  selfTest: 'src/device/self-test-child.ts',
   checker: 'engine/generate/grammar/checker-worker.ts',
 }
 

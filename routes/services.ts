@@ -198,8 +198,10 @@ export interface Health {
   /** Models that were to be loaded at the start and could not be, with the codes of the reasons. */
   failedModels: Array<{ id: string; code: string }>
   version: string
-  /** Execution provider in use. */
+  /** What runs and models compute on where nothing else is asked for: 'cpu', 'webgpu', 'cuda', 'cuda:1'; 'auto' while that is found out. */
   device: string
+  /** Why that device. */
+  deviceReason: string
   uptimeSeconds: number
 }
 

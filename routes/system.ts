@@ -17,7 +17,14 @@ const health = createRoute({
         .object({
           status: z.literal('ok'),
           version: z.string(),
-          device: z.string(),
+          device: z.string().openapi({
+            description:
+              "What runs and models compute on unless they ask for another: cpu, webgpu, cuda or cuda:N; 'auto' while self-tests run.",
+            example: 'cpu',
+          }),
+          device_reason: z
+            .string()
+            .openapi({ description: 'Why that device, and what kept better ones away.' }),
           uptime_seconds: z.number(),
         })
         .openapi('Health'),
@@ -47,8 +54,11 @@ function whyNot(status: Exclude<Health['status'], 'ok'>, failed: Health['failedM
 export function systemRoutes(service: SystemService): OpenAPIHono {
   return new OpenAPIHono({ defaultHook })
     .openapi(health, async (c) => {
-      const { status, version, device, uptimeSeconds, failedModels } = await service.health()
-      if (status === 'ok') return c.json({ status, version, device, uptime_seconds: uptimeSeconds }, 200)
+      const { status, version, device, deviceReason, uptimeSeconds, failedModels } = await service.health()
+      if (status === 'ok') {
+        const body = { status, version, device, device_reason: deviceReason, uptime_seconds: uptimeSeconds }
+        return c.json(body, 200)
+      }
       const message = whyNot(status, failedModels)
       const error = { message, type: 'unavailable_error', param: null, code: status }
       return c.json({ error }, 503, { 'retry-after': '5' })

@@ -3,10 +3,11 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { type Logger, pino } from 'pino'
 import { z } from 'zod'
-import { EngineError } from '../engine/errors.ts'
 import { DatasetRegistry } from './datasets/registry.ts'
 import { openDatabase } from './db/client.ts'
 import { JobQueries } from './db/queries.ts'
+import { Devices } from './device/devices.ts'
+import { jobPlaces, servedPlaces } from './device/places.ts'
 import { EngineHosts } from './engine-host/client.ts'
 import { FileStore } from './files/store.ts'
 import { logFileOf } from './jobs/log-file.ts'
@@ -44,7 +45,6 @@ export function openApplication(
   settings: Settings,
   options: { logger?: Logger; supervisor?: { entry: URL } } = {},
 ): Application {
-  checkDevice(settings)
   const { logger = pino({ level: 'silent' }) } = options
   const { directories, limits, chat, concurrency } = settings
   mkdirSync(directories.saves, { recursive: true })
@@ -52,13 +52,13 @@ export function openApplication(
   const queue = new SqliteJobQueue(new JobQueries(database.db), settings.database)
   const self = identityOf(process.pid)
   if (!self) throw new Error('The system does not tell when this process started.')
+  const devices = new Devices()
   const hosts = new EngineHosts({
     threads: chat.threads,
     maxLoaded: chat.loadedModels,
     maxPositions: limits.contextTokens,
     maxQueue: limits.queuedChats,
     maxRunning: chat.concurrent,
-    kvBytes: chat.kvBytes,
     prefixBytes: chat.prefixBytes,
     maxAdapters: chat.loadedAdapters,
     idleMinutes: chat.keepAliveMinutes === 'forever' ? Infinity : chat.keepAliveMinutes,
@@ -66,6 +66,10 @@ export function openApplication(
     weights: chat.weights,
     weightsOf: (folder) => chat.modelWeights[basename(folder)],
     packedFolder: join(directories.saves, '.packed'),
+    placeOf: servedPlaces(devices, settings),
+    onCrash: (placement) => {
+      if (placement.device.kind !== 'cpu') void devices.retest(placement)
+    },
     logger,
   })
   const closing = new AbortController()
@@ -77,6 +81,7 @@ export function openApplication(
     datasets: new DatasetRegistry({ directories: [directories.datasets] }),
     files: new FileStore(directories.saves),
     hosts,
+    devices,
     metrics: new Metrics(queue, hosts),
     leases: new FolderLeases(),
     logger,
@@ -87,6 +92,7 @@ export function openApplication(
     queue,
     owner: self,
     concurrency,
+    places: jobPlaces(devices),
     cancelGraceMs: settings.jobs.cancelGraceSeconds * 1000,
     logFile: (job) => logFileOf(job, directories.saves),
     onError: (error) => logger.error({ err: error }, 'jobs cannot be recorded'),
@@ -102,22 +108,11 @@ export function openApplication(
     state,
     endStreams: () => closing.abort(),
     async close() {
+      devices.close()
       await hosts.close()
       database.close()
     },
   }
-}
-
-function checkDevice({ device }: Settings): void {
-  if (device === 'auto' || device === 'cpu') return
-  throw new EngineError(
-    'unsupported',
-    'device_not_supported',
-    `device ${device} is not supported yet; cpu is.`,
-    {
-      param: 'device',
-    },
-  )
 }
 
 function readVersion(): string {

@@ -11,6 +11,7 @@ import { answerUnreadableRequest } from '../routes/errors.ts'
 import type { ResponseEntry } from '../routes/services.ts'
 import { type Application, openApplication } from './application.ts'
 import { lockServer } from './db/lock.ts'
+import { chooseDevices } from './device/places.ts'
 import { recoverJobs } from './jobs/recover.ts'
 import { isTerminal } from './jobs/types.ts'
 import { sweepTemporaries } from './models/sweep.ts'
@@ -49,10 +50,16 @@ export async function startServer(
   let application: Application | undefined
   try {
     application = openApplication(settings, { logger })
+    const { devices } = application
+    const isNamed = asksForDevice(settings)
+    if (isNamed) await chooseDevices(devices, settings, logger)
     await takeOver(application)
     const server = createServer(application)
     const url = await listen(server, settings)
     application.supervisor.start()
+    if (!isNamed) {
+      chooseDevices(devices, settings, logger).catch((error) => logger.error({ err: error }, 'no device'))
+    }
     void preload(application)
     logger.info({ url, saves: settings.directories.saves }, 'listening')
     const opened = application
@@ -62,6 +69,11 @@ export async function startServer(
     lock.release()
     throw error
   }
+}
+
+/** A device that is named must be there before anything begins; 'auto' is found out meanwhile. */
+function asksForDevice({ device, chat }: Settings): boolean {
+  return [device, chat.device, ...Object.values(chat.modelDevices)].some((name) => name && name !== 'auto')
 }
 
 /** Loads the models that the config names; the server counts as starting until they are there. */

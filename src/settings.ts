@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { EngineError } from '../engine/errors.ts'
 import { SERVED_WEIGHTS } from '../engine/generate/served-weights.ts'
+import { parseDevice } from '../engine/onnx/device.ts'
 import { SCOPES } from '../routes/scopes.ts'
 import { readConfigFile } from './config-file.ts'
 
@@ -14,6 +15,9 @@ const digest = z.string().regex(/^[0-9a-f]{64}$/)
 const apiKey = z.union([digest, z.strictObject({ sha256: digest, scopes: z.array(z.enum(SCOPES)).min(1) })], {
   error: `must be the SHA-256 of a key (64 lowercase hex digits), or { sha256, scopes } with scopes of ${SCOPES.join(', ')}`,
 })
+const device = z
+  .string()
+  .refine(isDevice, 'must be auto, cpu, webgpu, cuda or, for one of several GPUs, cuda:N')
 
 /** The config file's form, with every default. Unknown keys are refused: a typing error must not pass in silence. */
 export const configSchema = z.strictObject({
@@ -26,7 +30,7 @@ export const configSchema = z.strictObject({
     .prefault({}),
   /** The jobs' database; anneal.db inside the saves directory when left out. */
   database: path.optional(),
-  device: z.enum(['auto', 'cpu', 'webgpu', 'cuda']).default('auto'),
+  device: device.default('auto'),
   server: z
     .strictObject({
       host: z.string().min(1).default('127.0.0.1'),
@@ -79,10 +83,13 @@ export const configSchema = z.strictObject({
       preload: z.array(z.string().min(1)).default([]),
       keepAliveMinutes: z.union([z.number().min(0), z.literal('forever')]).default(5),
       weights: z.enum(SERVED_WEIGHTS).default('float32'),
+      /** Left out: the device above. */
+      device: device.optional(),
+      modelDevices: z.record(z.string(), device).default({}),
       modelWeights: z.record(z.string(), z.enum(SERVED_WEIGHTS)).default({}),
       adapters: z.enum(['ready', 'on demand']).default('ready'),
       concurrent: count.min(1).max(256).default(8),
-      kvBytes: count.min(2 ** 20).default(2 ** 30),
+      kvBytes: count.min(2 ** 20).optional(),
       prefixBytes: count.min(0).default(2 ** 28),
       loadedAdapters: count.min(1).max(10_000).default(16),
     })
@@ -263,6 +270,15 @@ function asNumber(value: string): number | string {
 
 function sha256(text: string): string {
   return createHash('sha256').update(text).digest('hex')
+}
+
+function isDevice(text: string): boolean {
+  try {
+    parseDevice(text)
+    return true
+  } catch {
+    return false
+  }
 }
 
 function invalid(code: string, message: string, param?: string): EngineError {

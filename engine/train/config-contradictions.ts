@@ -22,6 +22,9 @@ export function contradictions(config: Parsed): Problem[] {
   }
   for (const { field, message } of methodContradictions(config)) problems.push(invalid(field, message))
   problems.push(...stageContradictions(config), ...bestContradictions(config))
+  if (config.use_cpu && config.device !== undefined && config.device !== 'cpu') {
+    problems.push(invalid('use_cpu', '`use_cpu` and `device` name two devices; give one.'))
+  }
   if (config.bf16 && config.fp16) problems.push(invalid('fp16', '`bf16` and `fp16` exclude each other.'))
   problems.push(...memoryContradictions(config))
   return problems

@@ -96,7 +96,6 @@ export const IGNORED_FIELDS: ReadonlySet<string> = new Set([
   'tf32',
   'torch_compile',
   'torch_empty_cache_steps',
-  'use_cpu',
   // How work is spread over devices; the numbers are those of one.
   'deepspeed',
   'fsdp',

@@ -4,6 +4,8 @@ import { methodFields, optimizerFields } from './config-methods.ts'
 const count = z.number().int()
 const name = z.string().min(1)
 const names = z.array(name).min(1)
+/** What parseDevice (engine/onnx/device.ts) reads. */
+const DEVICE = /^(auto|cpu|webgpu|cuda(:\d{1,3})?)$/
 
 /**
  * Every field of a training run, with LLaMA-Factory's name and default. This is the form after coercion: text as YAML and
@@ -21,6 +23,14 @@ export const trainConfigSchema = z.object({
     .enum(['lora', 'freeze', 'full'])
     .default('lora')
     .describe('lora trains an adapter, freeze some layers, full all weights.'),
+  device: z
+    .string()
+    .regex(DEVICE, 'must be auto, cpu, webgpu, cuda or, for one of several GPUs, cuda:N')
+    .optional()
+    .describe(
+      'What the run computes on: auto, cpu, webgpu, cuda or cuda:N; the configured one when left out.',
+    ),
+  use_cpu: z.boolean().optional().describe("transformers' name for device cpu."),
   do_train: z.literal(true).default(true).describe('Accepted for compatibility: a run always trains.'),
 
   dataset: names.describe('Names in dataset_info.json, joined one after another.'),

@@ -148,6 +148,8 @@ function resolve(config: z.output<typeof trainConfigSchema>): TrainConfig {
     packing: config.neat_packing || (config.packing ?? config.stage === 'pt'),
     gradient_checkpointing: config.gradient_checkpointing ?? opposite(config.disable_gradient_checkpointing),
     disable_gradient_checkpointing: undefined,
+    device: config.device ?? (config.use_cpu ? 'cpu' : undefined),
+    use_cpu: undefined,
     max_steps: config.max_steps > 0 ? config.max_steps : -1,
     eval_strategy,
     do_eval: eval_strategy === 'steps' || (config.do_eval ?? hasEvaluation(config)),

@@ -231,6 +231,7 @@ export class RunState {
 /** Settings that don't change what the steps compute. */
 const NEUTRAL: ReadonlySet<string> = new Set<keyof TrainConfig>([
   'dataset_dir',
+  'device',
   'eval_dataset',
   'per_device_eval_batch_size',
   'bf16',

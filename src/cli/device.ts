@@ -1,8 +1,12 @@
 import { Command } from 'commander'
 import { EngineError } from '../../engine/errors.ts'
+import { formatDevice } from '../../engine/onnx/device.ts'
+import { type CudaFacts, probeCuda } from '../device/cuda-facts.ts'
+import { Devices } from '../device/devices.ts'
 import { installedBinding } from '../device/install/binding.ts'
 import { installCuda, removeCuda } from '../device/install/install.ts'
-import { formatBytes } from './support/format.ts'
+import { describeFailure } from './support/failure.ts'
+import { formatBytes, formatTable } from './support/format.ts'
 import { createProgressView } from './support/progress.ts'
 import { note, onInterrupt, print, printJson, shownPath } from './support/terminal.ts'
 
@@ -17,8 +21,38 @@ interface InstallCommandOptions {
 export function deviceCommand(): Command {
   return new Command('device')
     .description('What models can run on here, and the CUDA library.')
+    .addCommand(listCommand())
     .addCommand(installCommand())
     .addCommand(removeCommand())
+}
+
+function listCommand(): Command {
+  return new Command('list')
+    .description('Try each device and say what works, and why the others do not.')
+    .option('--json', 'print the list as JSON')
+    .addHelpText('after', '\nExample:\n  anneal device list')
+    .action(async ({ json }: { json?: boolean }) => {
+      const devices = new Devices()
+      const rows = await listDevices(devices, await probeCuda())
+      if (json) printJson(rows)
+      else print(formatTable(rows.map(({ device, works, text }) => [device, works ? 'works' : '-', text])))
+    })
+}
+
+/** Every device with what became of its self-test, or what it lacks. */
+async function listDevices(devices: Devices, { gpus }: CudaFacts) {
+  const names = ['cpu', 'webgpu', ...(gpus?.length ? gpus.map(({ index }) => `cuda:${index}`) : ['cuda'])]
+  const rows: { device: string; works: boolean; text: string }[] = []
+  for (const device of names) {
+    try {
+      const placement = await devices.place(device)
+      rows.push({ device, works: true, text: placement.gpu?.name ?? '' })
+    } catch (error) {
+      rows.push({ device, works: false, text: describeFailure(error) })
+    }
+  }
+  const { device, reason } = await devices.choose('auto')
+  return [...rows, { device: 'auto', works: true, text: `${formatDevice(device)}. ${reason}` }]
 }
 
 function installCommand(): Command {

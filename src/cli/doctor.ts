@@ -5,7 +5,11 @@ import { availableParallelism, freemem, totalmem } from 'node:os'
 import { dirname } from 'node:path'
 import { Command } from 'commander'
 import { EngineError } from '../../engine/errors.ts'
+import { formatDevice } from '../../engine/onnx/device.ts'
 import type { Application } from '../application.ts'
+import { probeCuda } from '../device/cuda-facts.ts'
+import { cudaFindings } from '../device/findings.ts'
+import { servedDevice } from '../device/places.ts'
 import { withApplication } from './support/application.ts'
 import { formatBytes } from './support/format.ts'
 import { print, printJson, shownPath } from './support/terminal.ts'
@@ -30,7 +34,8 @@ export function doctorCommand(): Command {
         const { settings } = application
         const findings = [
           machine(),
-          await engine(),
+          await nativeModule('onnxruntime-node', 'the engine'),
+          ...(await deviceFindings(application)),
           await nativeModule('better-sqlite3', 'the database'),
           await nativeModule('@resvg/resvg-js', 'loss pictures'),
           await nativeModule('@node-rs/jieba', 'ROUGE'),
@@ -52,13 +57,28 @@ function machine(): Finding {
   return { check: 'machine', ok: true, text }
 }
 
-async function engine(): Promise<Finding> {
-  try {
-    await import('../../engine/onnx/session.ts')
-    return { check: 'device', ok: true, text: 'ONNX Runtime loads; device: cpu' }
-  } catch (error) {
-    return { check: 'device', ok: false, text: `ONNX Runtime does not load: ${messageOf(error)}` }
+/** The devices that the settings ask for, what they come to, and what CUDA would need. */
+async function deviceFindings({ devices, settings }: Application): Promise<Finding[]> {
+  const chat = servedDevice(settings)
+  const asked = [settings.device, chat, ...Object.values(settings.chat.modelDevices)]
+  const found: Finding[] = []
+  for (const setting of new Set(asked)) {
+    try {
+      const { device, reason } = await devices.choose(setting)
+      found.push({
+        check: 'device',
+        ok: true,
+        text: `device ${setting} is ${formatDevice(device)}: ${reason}`,
+      })
+    } catch (error) {
+      found.push({ check: 'device', ok: false, text: messageOf(error) })
+    }
   }
+  const cuda = cudaFindings(
+    await probeCuda(),
+    asked.some((setting) => setting.startsWith('cuda')),
+  )
+  return [...found, ...cuda.map((finding) => ({ check: 'cuda', ...finding }))]
 }
 
 async function nativeModule(name: string, purpose: string): Promise<Finding> {

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { cancelledError } from '../../engine/generate/generation.ts'
+import { ON_CPU, type Placement } from '../device/devices.ts'
 import { EngineProcess, type HostLogger } from './engine-process.ts'
 import type {
   AnswerEvent,
@@ -19,13 +20,24 @@ export interface EngineHostsOptions extends EngineLimits {
   maxLoaded?: number
   /** How the weights of single models are held, where not as `weights` says. */
   weightsOf?: (baseFolder: string) => EngineLimits['weights']
+  /** Where a model computes, decided when it is loaded; on the CPU when left out. */
+  placeOf?: (baseFolder: string) => Promise<ServedPlacement>
+  /** Told when the process of a placed model has ended unexpectedly. */
+  onCrash?: (placement: Placement) => void
   logger?: HostLogger
+}
+
+/** A placement, with the limits that follow from it. */
+export interface ServedPlacement extends Placement {
+  limits?: Pick<EngineLimits, 'kvBytes'>
 }
 
 /** A base model that is in memory or on its way there. */
 export interface LoadedEngine {
   baseFolder: string
   state: 'loading' | 'ready' | 'closing'
+  /** Such as cpu or cuda:1. */
+  device: string
   pid: number | undefined
   /** Resident memory of the process as it last told; 0 while loading. */
   memoryBytes: number
@@ -36,6 +48,7 @@ export interface LoadedEngine {
 
 interface Entry {
   process: EngineProcess
+  device: string
   lastUsedAt: Date
   idleTimer?: NodeJS.Timeout
 }
@@ -94,9 +107,10 @@ export class EngineHosts {
 
   /** The models in memory. */
   loaded(): LoadedEngine[] {
-    return [...this.#entries.values()].map(({ process, lastUsedAt }) => ({
+    return [...this.#entries.values()].map(({ process, device, lastUsedAt }) => ({
       baseFolder: process.baseFolder,
       state: process.state,
+      device,
       pid: process.pid,
       memoryBytes: process.memoryBytes,
       activeRequests: process.activeRequests,
@@ -129,34 +143,54 @@ export class EngineHosts {
     for (;;) {
       if (signal.aborted) throw cancelledError()
       if (this.#closed) throw new EngineError('unavailable', 'shutting_down', SHUTTING_DOWN)
-      const entry = this.#entries.get(baseFolder) ?? this.#load(baseFolder)
+      const entry = this.#entries.get(baseFolder)
       if (entry) {
         const asked = ask(entry.process)
         clearTimeout(entry.idleTimer)
         entry.lastUsedAt = new Date()
         return asked
       }
-      if (this.#leaving.size === 0) void this.#close(this.#leastRecentlyUsed(), 'model_unloaded', UNLOADED)
-      await Promise.race(this.#leaving)
+      if (this.#isFull()) {
+        if (this.#leaving.size === 0) void this.#close(this.#leastRecentlyUsed(), 'model_unloaded', UNLOADED)
+        await Promise.race(this.#leaving)
+        continue
+      }
+      const placement = (await this.#options.placeOf?.(baseFolder)) ?? ON_CPU
+      // Meanwhile another request may have started it, or another model, or the server may end.
+      if (!this.#closed && !this.#entries.has(baseFolder) && !this.#isFull())
+        this.#load(baseFolder, placement)
     }
   }
 
-  /** Starts a child; undefined when all places are taken, also by children that are still on their way out. */
-  #load(baseFolder: string): Entry | undefined {
-    const { idleMinutes: _, maxLoaded = 1, weightsOf, logger, ...limits } = this.#options
-    if (this.#entries.size + this.#leaving.size >= maxLoaded) return undefined
+  /** Whether all places are taken, also by children that are still on their way out. */
+  #isFull(): boolean {
+    return this.#entries.size + this.#leaving.size >= (this.#options.maxLoaded ?? 1)
+  }
+
+  #load(baseFolder: string, placement: ServedPlacement): void {
+    const {
+      idleMinutes: _,
+      maxLoaded: __,
+      weightsOf,
+      placeOf: ___,
+      onCrash,
+      logger,
+      ...limits
+    } = this.#options
     const entry: Entry = {
       lastUsedAt: new Date(),
+      device: placement.name,
       process: new EngineProcess({
         baseFolder,
-        limits: { ...limits, weights: weightsOf?.(baseFolder) ?? limits.weights },
+        limits: { ...limits, ...placement.limits, weights: weightsOf?.(baseFolder) ?? limits.weights },
+        placement,
         logger,
         onIdle: () => this.#startIdleTimer(entry),
+        onCrash: () => onCrash?.(placement),
         onGone: () => this.#forget(entry),
       }),
     }
     this.#entries.set(baseFolder, entry)
-    return entry
   }
 
   /** The model without requests whose last one is longest ago. */

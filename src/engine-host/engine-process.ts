@@ -4,6 +4,8 @@ import { EngineError } from '../../engine/errors.ts'
 import { EventQueue } from '../../engine/generate/event-queue.ts'
 import { cancelledError } from '../../engine/generate/generation.ts'
 import { DEFAULT_MAX_QUEUE, DEFAULT_MAX_RUNNING, queueFullError } from '../../engine/generate/scheduler.ts'
+import { describePlacement, type Placement } from '../device/devices.ts'
+import { explainOutOfMemory } from '../device/out-of-memory.ts'
 import { forkProgram } from '../fork-program.ts'
 import {
   type AnswerEvent,
@@ -17,6 +19,7 @@ import {
   type ModelAnswer,
   type ModelAnswers,
   type ModelCall,
+  type WireError,
 } from './protocol.ts'
 
 /** How long a child may take to release its model before it is killed. */
@@ -41,9 +44,13 @@ interface PendingCall {
 export interface EngineProcessOptions {
   baseFolder: string
   limits: EngineLimits
+  /** Where it computes. */
+  placement: Placement
   logger?: HostLogger
   /** Called when the last request in progress has ended. */
   onIdle(): void
+  /** Called when the child has ended unexpectedly. */
+  onCrash(): void
   /** Called once, when the child is gone or going and takes no more requests. */
   onGone(): void
 }
@@ -67,6 +74,7 @@ export class EngineProcess {
     this.baseFolder = options.baseFolder
     this.#options = options
     this.#child = forkProgram(new URL('./host.ts', import.meta.url), {
+      env: { ...process.env, ...options.placement.env },
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     })
     this.#exited = new Promise((resolve) => {
@@ -77,9 +85,10 @@ export class EngineProcess {
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-STDERR_TAIL)
     })
-    const { baseFolder, limits } = options
-    this.#send({ type: 'load', baseFolder, limits })
-    options.logger?.info({ baseFolder, pid: this.#child.pid }, 'engine process started')
+    const { baseFolder, limits, placement } = options
+    this.#send({ type: 'load', baseFolder, limits: { ...limits, device: placement.device } })
+    const fields = { baseFolder, pid: this.#child.pid, device: describePlacement(placement) }
+    options.logger?.info(fields, 'engine process started')
   }
 
   get state(): 'loading' | 'ready' | 'closing' {
@@ -160,7 +169,7 @@ export class EngineProcess {
         if (this.#state === 'loading') this.#state = 'ready'
         return
       case 'failed': {
-        const error = fromWireError(report.error)
+        const error = this.#errorOf(report.error)
         this.#options.logger?.warn({ baseFolder: this.baseFolder, err: error }, 'the model cannot be loaded')
         void this.close(error)
         return
@@ -169,11 +178,15 @@ export class EngineProcess {
         this.#memoryBytes = report.memoryBytes
         this.#load = report.load ?? this.#load
         for (const item of report.events) {
-          if ('error' in item) this.#end(item.id, fromWireError(item.error))
+          if ('error' in item) this.#end(item.id, this.#errorOf(item.error))
           else if ('answer' in item) this.#endCall(item.id, ({ resolve }) => resolve(item.answer))
           else this.#deliver(item.id, item.event)
         }
     }
+  }
+
+  #errorOf(error: WireError): EngineError {
+    return explainOutOfMemory(fromWireError(error), this.#options.placement) as EngineError
   }
 
   #deliver(id: number, event: AnswerEvent): void {
@@ -216,6 +229,7 @@ export class EngineProcess {
       const { logger } = this.#options
       logger?.warn({ baseFolder: this.baseFolder, how, stderr: this.#stderr }, 'engine process ended')
       this.#retire()
+      this.#options.onCrash()
     }
     const model = basename(this.baseFolder)
     const error = new EngineError(

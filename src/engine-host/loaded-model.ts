@@ -29,7 +29,11 @@ export class LoadedModel {
     this.scheduler = new Scheduler(decoder, limits)
     const { maxPositions } = this.scheduler
     reader.maxTokens = maxPositions
-    this.#encoder = new Encoder(folder, { threads: limits.threads, maxTokens: maxPositions })
+    this.#encoder = new Encoder(folder, {
+      device: limits.device,
+      threads: limits.threads,
+      maxTokens: maxPositions,
+    })
     this.#calls = new ModelCalls(reader, this.#encoder, this.#adapters, maxPositions)
   }
 

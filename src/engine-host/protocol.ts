@@ -2,6 +2,7 @@ import { EngineError, type ErrorKind } from '../../engine/errors.ts'
 import type { SamplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationEvent } from '../../engine/generate/sequence.ts'
 import type { ServedWeights } from '../../engine/generate/served-weights.ts'
+import type { Device } from '../../engine/onnx/device.ts'
 import type { TemplateMessage } from '../../engine/text/chat-template.ts'
 import type { OutputPart } from '../../engine/text/output-parser.ts'
 import type { ToolChoice, ToolDefinition } from '../../engine/text/tools.ts'
@@ -119,6 +120,8 @@ export interface WireError {
 
 /** How the child loads its model and queues for it. */
 export interface EngineLimits {
+  /** What the model computes on; the CPU when left out. */
+  device?: Device
   /** Threads of one run; undefined or 0 leaves the choice to the runtime. */
   threads?: number
   /** The longest context in tokens, when less than the model's own. */

@@ -4,6 +4,7 @@ import type { TrainConfig } from '../../engine/train/config.ts'
 import { evaluationRequest } from '../../routes/schemas/evaluations.ts'
 import { loadDataset } from '../datasets/load.ts'
 import type { DatasetRegistry } from '../datasets/registry.ts'
+import { ON_CPU, type Placement } from '../device/devices.ts'
 import { EngineHosts } from '../engine-host/client.ts'
 import { answerQuestions } from './predictions.ts'
 import { encodeData } from './questions.ts'
@@ -20,11 +21,13 @@ export async function predictAfterTraining(
   options: {
     outputDir: string
     datasets: DatasetRegistry
+    /** Where the run computes; its answers are made there too. */
+    placement: Placement | undefined
     signal: AbortSignal
     onRow(done: number, total: number): void
   },
 ): Promise<Record<string, number>> {
-  const { outputDir, datasets, signal, onRow } = options
+  const { outputDir, datasets, placement = ON_CPU, signal, onRow } = options
   const { seed, max_samples: maxSamples, cutoff_len: cutoffLength, template } = config
   const { max_new_tokens, do_sample, temperature, top_p, top_k } = config
   const generation = { max_new_tokens, do_sample, temperature, top_p, top_k }
@@ -41,7 +44,7 @@ export async function predictAfterTraining(
     seed,
   })
   const { questions } = await encodeData(model, conversations, request, signal)
-  const hosts = new EngineHosts({ maxLoaded: 1 })
+  const hosts = new EngineHosts({ maxLoaded: 1, placeOf: async () => placement })
   try {
     const file = join(outputDir, 'generated_predictions.jsonl')
     const report = { signal, onRow: (done: number) => onRow(done, questions.length) }

@@ -14,6 +14,8 @@ export interface EvaluationTask {
   models: EvaluatedModel[]
   request: EvaluationRequest
   datasetDir: string
+  /** What the models are to answer on, as a setting says it. */
+  device: string
   /** How the child that answers loads its models. */
   engine: { threads: number; maxPositions: number }
 }

@@ -45,6 +45,7 @@ export class JobProcess {
     this.#logStart = fstatSync(log).size
     try {
       this.#child = forkProgram(options.entry, {
+        env: { ...process.env, ...options.job.placement?.env },
         stdio: ['ignore', log, log, 'ipc'],
         serialization: 'advanced',
       })

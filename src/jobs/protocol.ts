@@ -1,9 +1,12 @@
+import type { Placement } from '../device/devices.ts'
 import type { Job, JobFailure, NewEvent } from './types.ts'
 
 /** What a child process needs to know of its job. */
 export interface WorkerJob extends Pick<Job, 'id' | 'kind' | 'resolved' | 'outputDir'> {
   /** 1 for the first start. */
   attempt: number
+  /** Where it computes; on the CPU when left out. */
+  placement?: Placement
 }
 
 /** From the supervisor to its child. */

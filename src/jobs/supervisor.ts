@@ -1,7 +1,7 @@
 import { EventBuffer } from './event-buffer.ts'
-import { type ChildEnd, JobProcess } from './job-process.ts'
+import type { ChildEnd } from './job-process.ts'
+import { type JobPlaces, JobRun, jobsOnCpu } from './job-run.ts'
 import type { JobOutcome, JobQueue } from './queue.ts'
-import { event } from './queue.ts'
 import { JOB_KINDS, type Job, type JobKind, type ProcessIdentity } from './types.ts'
 
 export interface SupervisorOptions {
@@ -15,6 +15,8 @@ export interface SupervisorOptions {
   logFile(job: Job): string
   /** The child's module; worker.ts unless a test has its own. */
   entry?: URL
+  /** Where jobs compute; on the CPU when left out. */
+  places?: JobPlaces
   /** Told of troubles that no job can be blamed for, such as a full disk. */
   onError?(error: unknown): void
   onSettled?(job: Job): void
@@ -27,7 +29,7 @@ const RETRY_MS = 1000
 
 interface Running {
   job: Job
-  child: JobProcess
+  run: JobRun
   done: Promise<void>
 }
 
@@ -44,6 +46,7 @@ export class JobSupervisor {
   constructor(options: SupervisorOptions) {
     this.#options = {
       entry: new URL('./worker.ts', import.meta.url),
+      places: jobsOnCpu,
       onError: () => {},
       onSettled: () => {},
       ...options,
@@ -85,7 +88,7 @@ export class JobSupervisor {
     this.#claiming = false
     this.#stopLooking()
     await this.#pass
-    for (const { child } of this.#running.values()) child.stop()
+    for (const { run } of this.#running.values()) run.stop()
     await Promise.all([...this.#running.values()].map(({ done }) => done))
   }
 
@@ -123,36 +126,26 @@ export class JobSupervisor {
   }
 
   async #stopCancelled(): Promise<void> {
-    for (const { job, child } of this.#running.values()) {
+    for (const { job, run } of this.#running.values()) {
       const row = await this.#options.queue.get(job.id)
-      if (!row || row.status === 'cancelling') child.stop()
+      if (!row || row.status === 'cancelling') run.stop()
     }
   }
 
   #launch(job: Job): void {
-    const { queue, entry, cancelGraceMs, logFile, onError } = this.#options
+    const { queue, entry, cancelGraceMs, logFile, places, onError } = this.#options
     const buffer = new EventBuffer(queue, job.id, job.progress, onError)
-    buffer.add(event('started', job.attempts > 1 ? 'Started again.' : 'Started.', { attempt: job.attempts }))
-    try {
-      const child = new JobProcess({
-        job: { ...job, attempt: job.attempts },
-        entry,
-        logFile: logFile(job),
-        graceMs: cancelGraceMs,
-        onStarted: (worker) => void queue.setWorker(job.id, worker).catch(onError),
-        onEvent: (reported) => buffer.add(reported),
-      })
-      const done = child.ended.then((end) => this.#settle(job, end, buffer))
-      this.#running.set(job.id, { job, child, done })
-    } catch (error) {
-      const failure = {
-        kind: 'internal',
-        code: 'worker_not_started',
-        message: `${job.id} could not be started: ${error instanceof Error ? error.message : String(error)}`,
-        param: null,
-      }
-      void this.#settle(job, { type: 'failed', error: failure }, buffer)
-    }
+    const run = new JobRun({
+      job,
+      places,
+      entry,
+      logFile: logFile(job),
+      graceMs: cancelGraceMs,
+      onStarted: (worker) => void queue.setWorker(job.id, worker).catch(onError),
+      onEvent: (reported) => buffer.add(reported),
+    })
+    const done = run.ended.then((end) => this.#settle(job, end, buffer))
+    this.#running.set(job.id, { job, run, done })
   }
 
   async #settle(job: Job, end: ChildEnd, buffer: EventBuffer): Promise<void> {

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import type { DatasetRegistry } from '../datasets/registry.ts'
+import type { Devices } from '../device/devices.ts'
 import type { EngineHosts } from '../engine-host/client.ts'
 import type { FileStore } from '../files/store.ts'
 import type { JobQueue } from '../jobs/queue.ts'
@@ -16,6 +17,7 @@ export interface ServiceContext {
   datasets: DatasetRegistry
   files: FileStore
   hosts: EngineHosts
+  devices: Devices
   metrics: Metrics
   /** Who downloads what this server has made. */
   leases: FolderLeases

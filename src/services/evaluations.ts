@@ -5,6 +5,7 @@ import { EngineError } from '../../engine/errors.ts'
 import type { Evaluation, EvaluationRequest, EvaluationResult } from '../../routes/schemas/evaluations.ts'
 import type { EvaluationService } from '../../routes/services.ts'
 import { loadDataset } from '../datasets/load.ts'
+import { servedDevice } from '../device/places.ts'
 import { parseTask } from '../evaluation/choices.ts'
 import { readChoiceTask } from '../evaluation/multiple-choice.ts'
 import { type EvaluatedModel, type EvaluationTask, modelFolderName } from '../evaluation/task.ts'
@@ -29,7 +30,9 @@ export function evaluationService(context: ServiceContext): Evaluations {
       const models = await resolveModels(context, request)
       await checkInput(context, request)
       const engine = { threads: settings.chat.threads, maxPositions: settings.limits.contextTokens }
-      const resolved: EvaluationTask = { models, request, datasetDir, engine }
+      const device = servedDevice(settings)
+      await context.devices.choose(device)
+      const resolved: EvaluationTask = { models, request, datasetDir, device, engine }
       return toWire(await submitArtifact(context, 'evaluation', { request, resolved, owner }))
     },
     async resume(id) {

@@ -16,7 +16,7 @@ export interface ServerState {
 
 /** Health and metrics. A model that a later request has loaded after all counts as well. */
 export function systemService(
-  { metrics, version, settings, hosts }: ServiceContext,
+  { metrics, version, settings, hosts, devices }: ServiceContext,
   state: ServerState,
 ): SystemService {
   const failedModels = () => {
@@ -28,9 +28,9 @@ export function systemService(
     async health() {
       const failed = failedModels()
       const status = state.status === 'ok' && failed.length > 0 ? 'preload_failed' : state.status
-      const device = settings.device === 'auto' ? 'cpu' : settings.device
+      const { device, reason } = devices.summary(settings.device)
       const uptimeSeconds = Math.floor(process.uptime())
-      return { status, failedModels: failed, version, device, uptimeSeconds }
+      return { status, failedModels: failed, version, device, deviceReason: reason, uptimeSeconds }
     },
     async metrics() {
       return { contentType: metrics.registry.contentType, body: await metrics.registry.metrics() }

@@ -14,7 +14,7 @@ import { logFileOf } from '../jobs/log-file.ts'
 import { isAlive } from '../jobs/process-identity.ts'
 import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
 import { removeFolder } from '../models/remove.ts'
-import { memoryCapacity } from '../training/memory.ts'
+import { capacityOf } from '../training/memory.ts'
 import { planRun } from '../training/plan-run.ts'
 import type * as Preview from '../training/preview.ts'
 import type { TrainTask } from '../training/task.ts'
@@ -38,12 +38,12 @@ export interface Training extends TrainingService {
 }
 
 /** What would be trained is counted with half of the engine, which a server that answers need not load. */
-const previewRun: typeof Preview.previewRun = async (task, body) =>
-  (await import('../training/preview.ts')).previewRun(task, body)
+const previewRun: typeof Preview.previewRun = async (...run) =>
+  (await import('../training/preview.ts')).previewRun(...run)
 
 /** Training runs: checks, the queue, and what a run's folder holds. */
 export function trainingService(context: ServiceContext): Training {
-  const { queue, settings } = context
+  const { queue, settings, devices } = context
   const { saves } = settings.directories
   const find = (id: string) => findJob(queue, 'train', id)
   const toWire = (job: Job) => runToWire(job, saves)
@@ -58,7 +58,8 @@ export function trainingService(context: ServiceContext): Training {
     async create(body, { owner, trusted = false } = {}) {
       const { task } = await planRun(context, body, trusted)
       await checkQueueSpace(context, 'train')
-      checkFits((await previewRun(task, body)).memory, memoryCapacity())
+      const capacity = await capacityOf(devices, task.device)
+      checkFits((await previewRun(task, body, capacity)).memory, capacity)
       return oneByOne(async () => {
         // Planned again: while the data was read, another run may have taken the folder.
         const { outputDir, output, task: resolved } = await planRun(context, body, trusted)
@@ -72,7 +73,8 @@ export function trainingService(context: ServiceContext): Training {
     },
     async preview(body, { trusted = false } = {}) {
       const { task } = await planRun(context, body, trusted)
-      return previewToWire(task, await previewRun(task, body))
+      const capacity = await capacityOf(devices, task.device)
+      return previewToWire(task, await previewRun(task, body, capacity), capacity)
     },
     async resume(id) {
       const job = await find(id)
@@ -156,9 +158,8 @@ function runToWire(job: Job, saves: string): TrainingRun {
   }
 }
 
-function previewToWire({ model }: TrainTask, preview: EnginePreview): TrainingPreview {
+function previewToWire({ model }: TrainTask, preview: EnginePreview, available: number): TrainingPreview {
   const required = preview.memory.total
-  const available = memoryCapacity()
   return {
     object: 'training.preview',
     model: model.id,

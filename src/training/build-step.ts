@@ -2,6 +2,7 @@ import { initializeLora } from '../../engine/adapter/initialize.ts'
 import { loraMethod, startFromAdapter } from '../../engine/adapter/method.ts'
 import type { LoraAdapter } from '../../engine/adapter/peft.ts'
 import type { OpenModel } from '../../engine/models/index.ts'
+import type { Device } from '../../engine/onnx/device.ts'
 import { readWeight } from '../../engine/quant/packed-layout.ts'
 import { sequencesOf, type TrainExample } from '../../engine/text/conversation.ts'
 import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
@@ -26,6 +27,8 @@ export interface StepOptions {
   checkpointing: boolean
   /** Parts of the trained tokens whose logits exist at a time. */
   lossChunks: number
+  /** What it runs on; the CPU when left out. */
+  device?: Device | undefined
   /** The adapter that training goes on with. */
   begin?: LoraAdapter | undefined
 }
@@ -34,7 +37,7 @@ export interface StepOptions {
 export function buildStep(
   model: OpenModel,
   task: MethodTask,
-  { objective, begin, ...savings }: StepOptions,
+  { objective, begin, device, ...savings }: StepOptions,
   examples: readonly TrainExample[],
 ): Promise<CompiledStep> {
   const { config } = task
@@ -54,5 +57,6 @@ export function buildStep(
     shiftAttention: config.shift_attn,
     packedApart: config.neat_packing,
     initialize,
+    ...(device && { session: { device } }),
   })
 }

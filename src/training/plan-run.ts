@@ -13,7 +13,7 @@ import type { TrainTask } from './task.ts'
 
 /** A request with everything decided, before anything is read or written. */
 export interface PlannedRun {
-  task: TrainTask
+  task: TrainTask & { device: string }
   /** Absolute. */
   outputDir: string
   output: OutputPlan
@@ -38,7 +38,8 @@ export async function planRun(
   const outputDir = placeOutput({ config, modelId: model.id, saves, trusted })
   const output = planOutput(outputDir, config)
   const adapters = await startAdapters(models, config, model, trusted)
-  return { outputDir, output, task: { model: sourceOf(model), config, adapters, datasetDir } }
+  const device = config.device ?? settings.device
+  return { outputDir, output, task: { model: sourceOf(model), config, adapters, device, datasetDir } }
 }
 
 /** The folders of adapter_name_or_path. */

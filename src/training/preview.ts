@@ -15,19 +15,25 @@ import { readModelFacts } from '../models/model-folder.ts'
 import { plannedAdapter } from './adapter-config.ts'
 import { methodOf } from './build-step.ts'
 import { checkStart, startWarnings } from './check-start.ts'
-import { memoryCapacity } from './memory.ts'
 import { weightScheme } from './packing.ts'
 import { type PreparedData, prepareData } from './prepare-data.ts'
 import type { TrainTask } from './task.ts'
 
-/** What a run would do: everything up to the first step, without it. `body` is the request as it came. */
-export async function previewRun(task: TrainTask, body: Record<string, unknown>): Promise<TrainingPreview> {
+/**
+ * What a run would do: everything up to the first step, without it. `body` is the request as it came, `availableBytes` the
+ * memory that the run could get.
+ */
+export async function previewRun(
+  task: TrainTask,
+  body: Record<string, unknown>,
+  availableBytes: number,
+): Promise<TrainingPreview> {
   const { model, config, datasetDir } = task
   const size = measureModel(task)
   const tokenizer = loadTokenizer(model.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets })
-  return preview(task, size, data, { ignored: ignoredFields(body), availableBytes: memoryCapacity() })
+  return preview(task, size, data, { ignored: ignoredFields(body), availableBytes })
 }
 
 /** The preview of a run whose data is prepared already and that may take `availableBytes` of memory. */

@@ -8,6 +8,8 @@ export interface TrainTask {
   config: TrainConfig
   /** PEFT folders of adapter_name_or_path, in their order. */
   adapters?: readonly string[]
+  /** What the run is to compute on, as a setting says it; the CPU when left out. */
+  device?: string
   /** The folder with dataset_info.json. */
   datasetDir: string
 }

@@ -206,6 +206,7 @@ describe('health and metrics', () => {
       status: 'ok',
       version: '1.2.3',
       device: 'cpu',
+      device_reason: 'It is asked for.',
       uptime_seconds: 1.5,
     })
     services.healthStatus = 'starting'

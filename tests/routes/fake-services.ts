@@ -544,6 +544,7 @@ export class FakeServices {
       failedModels: this.healthStatus === 'preload_failed' ? [{ id: 'big', code: 'unsupported_model' }] : [],
       version: '1.2.3',
       device: 'cpu',
+      deviceReason: 'It is asked for.',
       uptimeSeconds: 1.5,
     }),
     metrics: async () => ({ contentType: 'text/plain; version=0.0.4', body: 'anneal_runs_total 1\n' }),

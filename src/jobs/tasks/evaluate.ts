@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { loadDataset } from '../../datasets/load.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
+import { ON_CPU } from '../../device/devices.ts'
 import { EngineHosts } from '../../engine-host/client.ts'
 import { answerChoices } from '../../evaluation/choices.ts'
 import { type LikelihoodRow, likelihoodMetrics, likelihoodOf } from '../../evaluation/likelihood.ts'
@@ -18,7 +19,8 @@ import { createStages } from './stages.ts'
 export const evaluateTask: Task = async ({ job, signal, report }) => {
   const task = job.resolved as unknown as EvaluationTask
   const { models, request } = task
-  const hosts = new EngineHosts({ ...task.engine, maxLoaded: 1 })
+  const placeOf = async () => job.placement ?? ON_CPU
+  const hosts = new EngineHosts({ ...task.engine, maxLoaded: 1, placeOf })
   const perModel = request.task !== undefined || request.predict_with_generate === false ? 1 : 2
   const stages = createStages(report, models.length * perModel)
   try {

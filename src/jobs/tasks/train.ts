@@ -7,13 +7,14 @@ import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
 import { createRunFolder } from '../../../engine/train/run-folder.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
+import { explainOutOfMemory } from '../../device/out-of-memory.ts'
 import { predictAfterTraining } from '../../evaluation/after-training.ts'
 import type { EvaluatedModel } from '../../evaluation/task.ts'
 import { loadSettings } from '../../settings.ts'
 import { trackEvents, trackersOf } from '../../tracking/index.ts'
 import { buildStep } from '../../training/build-step.ts'
 import { deriveBase, overBase, readBegin, writeConverted } from '../../training/derive-base.ts'
-import { memoryAvailable } from '../../training/memory.ts'
+import { memoryFree } from '../../training/memory.ts'
 import { createModelWriter } from '../../training/model-writer.ts'
 import { openTrainingBase } from '../../training/packing.ts'
 import { prepareData } from '../../training/prepare-data.ts'
@@ -31,7 +32,7 @@ export const trainTask: Task = async (context) => {
   if (!config.predict_with_generate) return { metrics }
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const onRow = (done: number, total: number) => report('log', `Answered ${done} of ${total} questions.`)
-  const options = { outputDir: job.outputDir, datasets, signal, onRow }
+  const options = { outputDir: job.outputDir, datasets, placement: job.placement, signal, onRow }
   return { metrics: { ...metrics, ...(await predictAfterTraining(model, config, options)) } }
 }
 
@@ -42,15 +43,15 @@ async function trainModel(
   const { job, signal, report } = context
   const task = job.resolved as unknown as TrainTask
   const { config, model: source, datasetDir } = task
-  const { outputDir } = job
+  const { outputDir, placement } = job
   const resumeFrom = openOutput(context)
   const tokenizer = loadTokenizer(source.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets, signal })
-  const preview = previewPrepared(task, data, memoryAvailable())
+  const preview = previewPrepared(task, data, memoryFree(placement))
   const { warnings, memory, checkpointing, lossChunks, parameters } = preview
   for (const { code, message } of warnings) report('warning', message, { code })
-  checkFits(memory, memoryAvailable())
+  checkFits(memory, memoryFree(placement))
   const baseFolder = await deriveBase(task, { outputDir, signal, onProgress: byteProgressReporter(report) })
   const run = { ...task, ...overBase(task, baseFolder) }
   const onProgress = (done: number, total: number) =>
@@ -60,7 +61,8 @@ async function trainModel(
   let step: CompiledStep | undefined
   try {
     const begin = readBegin(task, outputDir)
-    step = await buildStep(base, run, { objective, checkpointing, lossChunks, begin }, [
+    const { device } = placement ?? {}
+    step = await buildStep(base, run, { objective, checkpointing, lossChunks, begin, device }, [
       ...data.examples,
       ...data.evalExamples,
     ])
@@ -93,6 +95,8 @@ async function trainModel(
       if (event.type === 'done') metrics = { ...event.results.train, ...event.results.eval }
     }
     return { model: trainedModel(job.id, run, outputDir), metrics }
+  } catch (error) {
+    throw explainOutOfMemory(error, placement, memory.total)
   } finally {
     await step?.release()
     close()

@@ -17,6 +17,10 @@ async function fakeTask({ job, signal, report }: TaskContext): Promise<Record<st
     case 'crash':
       console.error('last words')
       return process.exit(7)
+    case 'on-a-device':
+      // the first one waits for what befalls it
+      if (job.attempt === 1) await sleep(600_000, undefined, { signal })
+      return { device: job.placement?.name, visible: process.env.STAND_IN, attempt: job.attempt }
     case 'until-stopped':
       await sleep(600_000, undefined, { signal })
       return {}

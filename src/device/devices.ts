@@ -1,0 +1,200 @@
+import { EngineError } from '../../engine/errors.ts'
+import { CPU, type Device, formatDevice, parseDevice } from '../../engine/onnx/device.ts'
+import { type CudaFacts, probeCuda, VULKAN_LOADER } from './cuda-facts.ts'
+import { cudaProblems } from './cuda-problems.ts'
+import { type Gpu, gigabytes, placesOnGpus } from './gpus.ts'
+import { type DeviceTest, type SelfTestResult, testInChild } from './test-device.ts'
+
+/** What a wish comes to, and why. */
+export interface ChosenDevice {
+  device: Device
+  /** One or two sentences for people. */
+  reason: string
+}
+
+/** Where a run or a model computes. */
+export interface Placement {
+  /** The device as the child process sees it, which sees no GPU but its own. */
+  device: Device
+  /** The device as the operator knows it, such as cuda:1. */
+  name: string
+  /** What the child's environment must have beside this process's own. */
+  env: Record<string, string>
+  /** The GPU, where the driver tells. */
+  gpu?: Pick<Gpu, 'name' | 'freeBytes' | 'totalBytes'>
+}
+
+export interface DevicesOptions {
+  test?: DeviceTest
+  probe?: () => Promise<CudaFacts>
+}
+
+export const ON_CPU: Placement = { device: CPU, name: 'cpu', env: {} }
+
+/** The devices of this machine: which of them work, which is best, and which GPU has room. */
+export class Devices {
+  readonly #test: DeviceTest
+  readonly #probe: () => Promise<CudaFacts>
+  /** Self-tests of devices by their names, and of GPUs by their UUIDs. */
+  readonly #tests = new Map<string, Promise<SelfTestResult>>()
+  #auto: Promise<ChosenDevice> | undefined
+  #autoFound: ChosenDevice | undefined
+  readonly #closing = new AbortController()
+
+  constructor({ test = testInChild, probe = () => probeCuda() }: DevicesOptions = {}) {
+    this.#test = test
+    this.#probe = probe
+  }
+
+  /**
+   * What a setting comes to: a device by its name if it works, with 'auto' the best that does.
+   * @throws EngineError `unsupported` 'device_unavailable' naming what is missing and what to install.
+   */
+  async choose(wanted: string): Promise<ChosenDevice> {
+    const device = parseDevice(wanted)
+    if (device === 'auto') {
+      this.#auto ??= this.#best()
+      this.#autoFound = await this.#auto
+      return this.#autoFound
+    }
+    if (device.kind === 'cpu') return { device, reason: 'It is what the settings ask for.' }
+    if (device.kind === 'cuda') await this.#placeOnGpu(device)
+    else await this.#check(device)
+    return { device, reason: 'It is what the settings ask for, and it passed its self-test.' }
+  }
+
+  /**
+   * Decides where a run or a model computes, now: of several GPUs on the one with the most free memory that works.
+   * @throws EngineError as choose does.
+   */
+  async place(wanted: string): Promise<Placement> {
+    const { device } = await this.choose(wanted)
+    if (device.kind === 'cpu') return ON_CPU
+    if (device.kind === 'cuda') return this.#placeOnGpu(device)
+    await this.#check(device)
+    return { device, name: formatDevice(device), env: {} }
+  }
+
+  /** Memory that the largest run on a device could get, in bytes; undefined where only the machine's own counts. */
+  async capacity(wanted: string): Promise<number | undefined> {
+    const { device } = await this.choose(wanted)
+    if (device.kind !== 'cuda') return undefined
+    const { gpus = [] } = await this.#probe()
+    const totals = gpus.filter(({ index }) => index === (device.index ?? index)).map((gpu) => gpu.totalBytes)
+    return totals.length > 0 ? Math.max(...totals) : undefined
+  }
+
+  /** What choose has said last of a setting, for those who cannot wait. */
+  summary(wanted: string): { device: string; reason: string } {
+    if (wanted !== 'auto') return { device: wanted, reason: 'It is what the settings ask for.' }
+    if (!this.#autoFound) return { device: 'auto', reason: 'The self-tests run.' }
+    return { device: formatDevice(this.#autoFound.device), reason: this.#autoFound.reason }
+  }
+
+  /** Ends the self-tests that still run. */
+  close(): void {
+    this.#closing.abort()
+  }
+
+  /** Tries a device again on which something has failed; true where it still works. What is chosen later goes by that. */
+  async retest({ name }: Pick<Placement, 'name'>): Promise<boolean> {
+    this.#tests.clear()
+    this.#auto = undefined
+    this.#autoFound = undefined
+    return this.choose(name).then(
+      () => true,
+      () => false,
+    )
+  }
+
+  async #best(): Promise<ChosenDevice> {
+    const notes: string[] = []
+    const facts = await this.#probe()
+    const [problem] = cudaProblems(facts).filter(({ isOptional }) => !isOptional)
+    if (problem) notes.push(`cuda: ${problem.text}`)
+    else {
+      try {
+        await this.#placeOnGpu({ kind: 'cuda' })
+        return { device: { kind: 'cuda' }, reason: 'CUDA passed its self-test.' }
+      } catch (error) {
+        notes.push(`cuda: ${messageOf(error)}`)
+      }
+    }
+    const device: Device = { kind: 'webgpu' }
+    const isHopeless = facts.binding.platform.startsWith('linux') && facts.libraries[VULKAN_LOADER] === false
+    const result = isHopeless ? NO_VULKAN : await this.#tested('webgpu', device)
+    if (isWorthIt(result)) return { device, reason: [`WebGPU passed: ${result.reason}.`, ...notes].join(' ') }
+    notes.push(`webgpu: ${result.ok ? `no faster than the CPU (${result.reason})` : result.reason}`)
+    return { device: CPU, reason: `Nothing better works here. ${notes.join(' ')}` }
+  }
+
+  async #placeOnGpu(device: Device): Promise<Placement> {
+    const facts = await this.#probe()
+    const problems = cudaProblems(facts).filter(({ isOptional }) => !isOptional)
+    if (problems.length > 0) {
+      throw unavailable(device, problems.map(({ text, remedy }) => `${text} ${remedy}`).join(' '))
+    }
+    if (facts.gpus === undefined) return this.#placeUnseen(device)
+    const places = placesOnGpus(facts.gpus, device.index)
+    const failures: string[] = []
+    for (const { uuid, index, name, freeBytes, totalBytes } of places) {
+      const env = { CUDA_VISIBLE_DEVICES: uuid }
+      const result = await this.#tested(uuid, { kind: 'cuda', index: 0 }, env)
+      const gpu = { name, freeBytes, totalBytes }
+      if (result.ok) return { device: { kind: 'cuda', index: 0 }, name: `cuda:${index}`, env, gpu }
+      failures.push(`cuda:${index} (${name}): ${result.reason}`)
+    }
+    throw unavailable(device, `${failures.join('; ')}. anneal doctor says more.`)
+  }
+
+  /** A driver without nvidia-smi (some containers): CUDA's own numbers have to do. */
+  async #placeUnseen(device: Device): Promise<Placement> {
+    await this.#check(device)
+    return { device, name: formatDevice(device), env: {} }
+  }
+
+  async #check(device: Device): Promise<void> {
+    const result = await this.#tested(formatDevice(device), device)
+    if (!result.ok)
+      throw unavailable(device, `${result.reason}. ${device.kind === 'webgpu' ? WEBGPU_HELP : ''}`)
+  }
+
+  #tested(key: string, device: Device, env?: Record<string, string>): Promise<SelfTestResult> {
+    let known = this.#tests.get(key)
+    if (known === undefined) {
+      known = this.#test(device, { env, signal: this.#closing.signal })
+      this.#tests.set(key, known)
+    }
+    return known
+  }
+}
+
+/** 'cuda:1 (NVIDIA L4, 22.5 of 24.1 GB free)'. */
+export function describePlacement({ name, gpu }: Placement): string {
+  if (!gpu) return name
+  return `${name} (${gpu.name}, ${gigabytes(gpu.freeBytes)} of ${gigabytes(gpu.totalBytes)} free)`
+}
+
+const WEBGPU_HELP =
+  'WebGPU needs a GPU with its driver: on Linux one for Vulkan with its loader, libvulkan.so.1 (vulkaninfo lists them), on ' +
+  'macOS and Windows nothing else.'
+
+/** Found out without the second that a test takes. */
+const NO_VULKAN: SelfTestResult = {
+  ok: false,
+  reason: `the Vulkan loader ${VULKAN_LOADER} is not found`,
+  milliseconds: undefined,
+  cpuMilliseconds: undefined,
+}
+
+/** WebGPU in software, and adapters slower than the CPU, work and gain nothing. */
+function isWorthIt({ ok, milliseconds, cpuMilliseconds }: SelfTestResult): boolean {
+  return ok && milliseconds !== undefined && cpuMilliseconds !== undefined && milliseconds < cpuMilliseconds
+}
+
+function unavailable(device: Device, problem: string): EngineError {
+  const message = `device ${formatDevice(device)} cannot be used: ${problem.trim()}`
+  return new EngineError('unsupported', 'device_unavailable', message, { param: 'device' })
+}
+
+const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error))

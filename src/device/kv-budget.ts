@@ -1,0 +1,42 @@
+import { EngineError } from '../../engine/errors.ts'
+import type { ServedWeights } from '../../engine/generate/served-weights.ts'
+import { gigabytes } from './gpus.ts'
+
+/** What the runtime needs beside weights and cache: its context, workspaces, activations of a prompt's chunk. */
+const WORKSPACE_BYTES = 700e6
+/** Without a device's word, and where memory is the machine's own. */
+const DEFAULT_BYTES = 2 ** 30
+/** Fewer would answer one short request at a time. */
+const LEAST_BYTES = 64 * 2 ** 20
+/** What part of the rest caches may take; the allocator's gaps take some. */
+const PART = 0.8
+
+/** Bytes of a weight as it is served, scales included. */
+const BYTES_A_WEIGHT: Record<ServedWeights, number> = { float32: 4, int8: 1.2, int4: 0.7 }
+
+/**
+ * Memory for keys and values of a served model: what is configured; else, on a GPU whose free memory is known, most of what
+ * the weights leave.
+ *
+ * @param freeBytes of the device; undefined where its memory is the machine's own or unknown
+ * @throws EngineError `too_large` with the numbers where weights and cache do not fit.
+ */
+export function kvBudget(request: {
+  configured: number | undefined
+  freeBytes: number | undefined
+  parameters: number
+  weights: ServedWeights
+}): number {
+  const { configured, freeBytes, parameters, weights } = request
+  if (freeBytes === undefined) return configured ?? DEFAULT_BYTES
+  const weightBytes = Math.round(parameters * BYTES_A_WEIGHT[weights])
+  const left = freeBytes - weightBytes - WORKSPACE_BYTES
+  const budget = configured ?? Math.floor(left * PART)
+  if (budget >= LEAST_BYTES && budget <= left) return budget
+  const needed = weightBytes + WORKSPACE_BYTES + (configured ?? LEAST_BYTES)
+  const message =
+    `Serving this model needs about ${gigabytes(needed)} (${needed} bytes) of GPU memory: ${gigabytes(weightBytes)} for weights as ` +
+    `${weights}, ${gigabytes(configured ?? LEAST_BYTES)} for keys and values; only ${gigabytes(freeBytes)} (${freeBytes} bytes) are free. ` +
+    'Serve it with chat.modelWeights int8 or int4, lower chat.kvBytes, or give it another device (chat.modelDevices).'
+  throw new EngineError('too_large', 'out_of_device_memory', message, { param: 'model' })
+}

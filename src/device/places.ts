@@ -1,0 +1,56 @@
+import { basename } from 'node:path'
+import type { Logger } from 'pino'
+import type { ServedPlacement } from '../engine-host/client.ts'
+import type { JobPlaces } from '../jobs/job-run.ts'
+import { readModelFacts } from '../models/model-folder.ts'
+import type { Settings } from '../settings.ts'
+import type { Devices } from './devices.ts'
+import { kvBudget } from './kv-budget.ts'
+
+/** Jobs compute on the device that is noted in their row when they are submitted; kinds that note none, on the CPU. */
+export function jobPlaces(devices: Devices): JobPlaces {
+  return {
+    place: ({ resolved }) => devices.place(typeof resolved.device === 'string' ? resolved.device : 'cpu'),
+    retest: (placement) => devices.retest(placement),
+  }
+}
+
+/** The setting that decides where a base model answers. */
+export function servedDevice({ device, chat }: Settings, baseFolder?: string): string {
+  const own = baseFolder === undefined ? undefined : chat.modelDevices[basename(baseFolder)]
+  return own ?? chat.device ?? device
+}
+
+/** Where served models compute, with the memory for their keys and values. */
+export function servedPlaces(
+  devices: Devices,
+  settings: Settings,
+): (baseFolder: string) => Promise<ServedPlacement> {
+  const { chat } = settings
+  return async (baseFolder) => {
+    const placement = await devices.place(servedDevice(settings, baseFolder))
+    const freeBytes = placement.gpu?.freeBytes
+    const kvBytes = kvBudget({
+      configured: chat.kvBytes,
+      freeBytes,
+      parameters: freeBytes === undefined ? 0 : readModelFacts(baseFolder).parameters,
+      weights: chat.modelWeights[basename(baseFolder)] ?? chat.weights,
+    })
+    return { ...placement, limits: { kvBytes } }
+  }
+}
+
+/**
+ * Finds out what the settings' devices come to and notes it in the log. A device that is asked for by name and is not there
+ * is an error.
+ *
+ * @throws EngineError `unsupported` 'device_unavailable'
+ */
+export async function chooseDevices(devices: Devices, settings: Settings, logger: Logger): Promise<void> {
+  const { device, chat } = settings
+  const wanted = new Set([device, servedDevice(settings), ...Object.values(chat.modelDevices)])
+  for (const setting of wanted) {
+    const chosen = await devices.choose(setting)
+    logger.info({ setting, device: chosen.device.kind, reason: chosen.reason }, 'device')
+  }
+}
