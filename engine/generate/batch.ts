@@ -1,7 +1,7 @@
 import type { EngineError } from '../errors.ts'
 import type { DecoderAdapter, DecoderStep } from './decoder.ts'
 import type { EventQueue } from './event-queue.ts'
-import type { KvGroup, KvRow } from './kv-pool.ts'
+import type { KvGroup, KvRow } from './kv-group.ts'
 import type { GenerationEvent, Sequence } from './sequence.ts'
 
 /** A request in the scheduler: its sequence, its tokens so far, and its place in the cache while it runs. */
@@ -31,7 +31,7 @@ export function prefillStep(job: Job, count: number): DecoderStep {
     seq: count,
     tokens,
     positions: BigInt64Array.from(tokens, (_, at) => BigInt(length + at)),
-    past: length === 0 ? group.noPast(1) : group.feeds(index, 1),
+    past: group.past([index], length === 0),
     rows: [count - 1],
     want: job.sequence.greedy ? 'largest' : 'logits',
     adapters: [job.adapter],
@@ -39,15 +39,16 @@ export function prefillStep(job: Job, count: number): DecoderStep {
 }
 
 /**
- * The step that feeds one token to each decoding sequence of a group. Rows are fed from the first to the last decoding
- * one; others between them are computed along and ignored. Returns the decoding jobs by row.
+ * The step that feeds one token to each decoding sequence of a group. Rows that the group
+ * feeds along with theirs are computed and ignored. Returns the decoding jobs by row of the batch.
  */
 export function decodeStep(
   group: KvGroup,
   jobs: readonly Job[],
 ): { step: DecoderStep; byRow: (Job | undefined)[] } {
-  const byRow: (Job | undefined)[] = []
-  for (const job of jobs) byRow[job.row!.index] = job
+  const jobOf = new Map(jobs.map((job) => [job.row!.index, job]))
+  const batchRows = group.batchOf([...jobOf.keys()])
+  const byRow = batchRows.map((index) => jobOf.get(index))
   const batch = byRow.length
   const tokens = new BigInt64Array(batch)
   const positions = new BigInt64Array(batch)
@@ -62,6 +63,6 @@ export function decodeStep(
     rows.push(index)
   }
   const want = jobs.every((job) => job.sequence.greedy) ? 'largest' : 'logits'
-  const past = group.feeds(0, batch)
+  const past = group.past(batchRows)
   return { step: { batch, seq: 1, tokens, positions, past, rows, want, adapters }, byRow }
 }

@@ -2,20 +2,21 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
-import { causalMask } from '../nn/masks.ts'
 import type { Device } from '../onnx/device.ts'
 import { type DeviceTensor, Session, type SessionOptions } from '../onnx/session.ts'
 import { intTensor, type Tensor } from '../tensor.ts'
 import { AdapterStack } from './adapter-stack.ts'
 import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
 import { ADAPTER_FORMS, type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
-import { CacheKernels, cacheRows, type DeviceCache } from './device-cache.ts'
+import { CacheKernels } from './device-cache.ts'
 import { KvCache } from './kv-cache.ts'
+import { type PastFeeds, pastFeeds, type SequenceCache } from './past.ts'
 import { ResidentKvCache } from './resident-kv-cache.ts'
 import { openServedBase } from './served-base.ts'
 import type { ServedWeights } from './served-weights.ts'
 
 export type { DecoderAdapter } from './decoder-adapter.ts'
+export type { PastFeeds, SequenceCache } from './past.ts'
 
 /** Contexts are cut here unless the caller asks for more: rotary tables and caches are sized by it. */
 const DEFAULT_MAX_POSITIONS = 32_768
@@ -33,34 +34,6 @@ export interface DecoderOptions {
   adapters?: AdapterForm
   /** Where packed weights are kept for the next load; the system's temporary folder by default. */
   packedFolder?: string
-}
-
-/** The past of a batch as graph inputs; `mask` [batch, 1, 1, 1, places] hides the places that are not filled. */
-export interface FedPast {
-  readonly tensors: Readonly<Record<string, Tensor>>
-  readonly mask: Tensor
-}
-
-/** The past of a batch on the device: its sequences' slots. The run replaces the cache's tensors. */
-export interface ResidentPast {
-  readonly cache: DeviceCache
-  readonly slots: readonly number[]
-}
-
-export type PastFeeds = FedPast | ResidentPast
-
-/** Keys and values of one sequence, wherever they are. */
-export interface SequenceCache {
-  /** Tokens held. */
-  readonly length: number
-  /** Forgets all tokens after the first `length`. */
-  truncate(length: number): void
-  /** What a run that appends `count` tokens is fed with. */
-  past(count: number): PastFeeds | Promise<PastFeeds>
-  /** Appends what the run returned. */
-  append(present: Float32Array, count: number): void
-  /** Frees its memory. */
-  dispose(): void
 }
 
 /** One run: `seq` new tokens for each of `batch` sequences. */
@@ -193,7 +166,7 @@ export class Decoder {
   async run(step: DecoderStep): Promise<DecoderResult> {
     const { batch, seq, tokens, positions, past, rows, want, adapters } = step
     const feeds: Record<string, Tensor | DeviceTensor> = {
-      ...pastFeeds(step),
+      ...(await pastFeeds(step)),
       input_ids: intTensor(tokens, [batch, seq]),
       position_ids: intTensor(positions, [batch, seq]),
       rows: intTensor(BigInt64Array.from(rows, BigInt), [rows.length]),
@@ -213,8 +186,8 @@ export class Decoder {
     if ('cache' in past) past.cache.adopt(outputs.caches.map((name) => kept[name]!))
     if (want === 'largest') checkFinite(results[outputs.sum]!.data as Float32Array)
     return {
-      logits: results[outputs.logits]?.data as Float32Array | undefined,
-      largest: results[outputs.largest]?.data as BigInt64Array | undefined,
+      logits: want === 'logits' ? (results[outputs.logits]!.data as Float32Array) : undefined,
+      largest: want === 'largest' ? (results[outputs.largest]!.data as BigInt64Array) : undefined,
       present: 'cache' in past ? NOTHING : (results[outputs.caches[0]!]!.data as Float32Array),
     }
   }
@@ -244,7 +217,7 @@ export class Decoder {
       seq,
       tokens: BigInt64Array.from(tokens, BigInt),
       positions: BigInt64Array.from(tokens, (_, index) => BigInt(cache.length + index)),
-      past: await cache.past(seq),
+      past: cache.past(seq),
       rows,
       want: 'logits',
       adapters: [adapter],
@@ -295,24 +268,6 @@ function keepsOutputs({ device }: Place): boolean {
 }
 
 const NOTHING = new Float32Array(0)
-
-/** What a run is fed with of its past. */
-function pastFeeds({ past, batch, seq, positions }: DecoderStep): Record<string, Tensor | DeviceTensor> {
-  if (!('cache' in past)) {
-    return { ...past.tensors, past_mask: past.mask, attention_mask: causalMask(seq) }
-  }
-  const { cache, slots } = past
-  const rows = slots.flatMap((slot, index) =>
-    cacheRows(slot, cache.keyValueHeads, Number(positions[index * seq]), seq),
-  )
-  const places = BigInt64Array.from({ length: cache.places }, (_, place) => BigInt(place))
-  return {
-    ...cache.feeds,
-    slots: intTensor(BigInt64Array.from(slots, BigInt), [batch]),
-    cache_rows: intTensor(BigInt64Array.from(rows, BigInt), [rows.length / 3, 3]),
-    places: intTensor(places, [cache.places]),
-  }
-}
 
 /** A sum over all logits of a row finds any that is no finite number. */
 function checkFinite(sums: Float32Array): void {

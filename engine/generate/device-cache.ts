@@ -11,9 +11,13 @@ export interface CacheShape {
   readonly headDim: number
 }
 
-/** Makes and copies caches in a device's memory; one for all caches of a model. */
+/**
+ * Makes and copies caches in a device's memory; one for all caches of a model. What caches ask for waits here until the
+ * next run, and then happens in the order in which it was asked for, whichever caches it concerns.
+ */
 export class CacheKernels {
   readonly shape: CacheShape
+  readonly #waiting: (() => Promise<void>)[] = []
   readonly #zeros: { session: Session; output: string }
   readonly #copy: { session: Session; output: string }
 
@@ -29,6 +33,15 @@ export class CacheKernels {
 
   static async create(device: Device, shape: CacheShape): Promise<CacheKernels> {
     return new CacheKernels(shape, await compileZeros(device), await compileCopy(device, shape))
+  }
+
+  enqueue(work: () => Promise<void>): void {
+    this.#waiting.push(work)
+  }
+
+  /** Does what waits. */
+  async settle(): Promise<void> {
+    for (let work = this.#waiting.shift(); work; work = this.#waiting.shift()) await work()
   }
 
   /** Zeros [slots, kvHeads, places, headDim]. */
@@ -77,10 +90,13 @@ export function cacheRows(slot: number, heads: number, first: number, count: num
 /**
  * Keys and values of several sequences in a device's memory, a slot each: for every layer keys and values
  * [slots, kvHeads, places, headDim]. A run of the decoder returns them anew, so while it runs they are there twice.
+ * Resizes and copies happen when the kernels settle, before the next run.
  */
 export class DeviceCache {
   slots = 0
   places = 0
+  /** What went wrong with its memory, after which it holds nothing. */
+  failure: unknown
   #tensors: DeviceTensor[] = []
   readonly #kernels: CacheKernels
 
@@ -92,8 +108,10 @@ export class DeviceCache {
     return this.#kernels.shape.keyValueHeads
   }
 
-  /** The graph's inputs `cache.N`. */
-  get feeds(): Record<string, DeviceTensor> {
+  /** The graph's inputs `cache.N`, once all that was asked for is done. */
+  async feeds(): Promise<Record<string, DeviceTensor>> {
+    await this.#kernels.settle()
+    if (this.failure !== undefined) throw this.failure
     return Object.fromEntries(this.#tensors.map((tensor, index) => [`cache.${index}`, tensor]))
   }
 
@@ -104,39 +122,49 @@ export class DeviceCache {
   }
 
   /** Makes room for `slots` sequences of `places` tokens each, at least as many as there are; what it holds stays. */
-  async resize(slots: number, places: number): Promise<void> {
+  resize(slots: number, places: number): void {
     if (slots === this.slots && places === this.places) return
     const all = Array.from({ length: this.slots }, (_, slot) => ({ from: slot, to: slot }))
-    await this.#each(async (old) => {
-      const zeros = await this.#kernels.zeros(slots, places)
-      if (!old) return zeros
-      const grown = await this.#kernels.copy(zeros, old, all)
-      zeros.dispose()
-      return grown
-    })
     this.slots = slots
     this.places = places
+    this.#replaceEach(async (old) => {
+      const zeros = await this.#kernels.zeros(slots, places)
+      if (!old) return zeros
+      try {
+        return await this.#kernels.copy(zeros, old, all)
+      } finally {
+        zeros.dispose()
+      }
+    })
   }
 
   /** Copies a slot of another cache, with at most as many places, into a slot of this one. */
-  async copySlot(to: number, source: DeviceCache, from: number): Promise<void> {
-    const theirs = [...source.#tensors]
-    await this.#each((old, index) => this.#kernels.copy(old!, theirs[index]!, [{ from, to }]))
+  copySlot(to: number, source: DeviceCache, from: number): void {
+    this.#replaceEach((old, index) => this.#kernels.copy(old!, source.#tensors[index]!, [{ from, to }]))
   }
 
+  /** Frees its memory, after what was asked for before. */
   dispose(): void {
-    this.adopt([])
     this.slots = 0
     this.places = 0
+    this.#kernels.enqueue(async () => this.adopt([]))
   }
 
-  /** Replaces layer by layer, so that only one layer's memory is there twice. */
-  async #each(make: (old: DeviceTensor | undefined, index: number) => Promise<DeviceTensor>): Promise<void> {
-    for (let index = 0; index < 2 * this.#kernels.shape.layers; index++) {
-      const old = this.#tensors[index]
-      this.#tensors[index] = await make(old, index)
-      old?.dispose()
-    }
+  /** Layer by layer, so that only one layer's memory is there twice. */
+  #replaceEach(make: (old: DeviceTensor | undefined, index: number) => Promise<DeviceTensor>): void {
+    this.#kernels.enqueue(async () => {
+      if (this.failure !== undefined) return
+      try {
+        for (let index = 0; index < 2 * this.#kernels.shape.layers; index++) {
+          const old = this.#tensors[index]
+          this.#tensors[index] = await make(old, index)
+          old?.dispose()
+        }
+      } catch (error) {
+        this.failure = error
+        this.adopt([])
+      }
+    })
   }
 }
 

@@ -1,6 +1,6 @@
 import { MASKED } from '../nn/masks.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
-import type { PastFeeds, SequenceCache } from './decoder.ts'
+import type { PastFeeds, SequenceCache } from './past.ts'
 
 /** Places are added in steps of this many tokens. */
 const GROWTH = 128

@@ -1,4 +1,5 @@
-import type { KvPool, KvRow } from './kv-pool.ts'
+import type { KvRow } from './kv-group.ts'
+import type { KvPool } from './kv-pool.ts'
 
 /** Tokens of one block: prefixes are shared in whole blocks. */
 export const BLOCK_TOKENS = 32

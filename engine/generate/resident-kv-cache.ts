@@ -1,5 +1,5 @@
-import type { PastFeeds, SequenceCache } from './decoder.ts'
 import { type CacheKernels, DeviceCache } from './device-cache.ts'
+import type { PastFeeds, SequenceCache } from './past.ts'
 
 /** Places are added in steps of this many tokens. */
 const GROWTH = 128
@@ -19,9 +19,9 @@ export class ResidentKvCache implements SequenceCache {
     this.length = Math.min(this.length, length)
   }
 
-  async past(count: number): Promise<PastFeeds> {
+  past(count: number): PastFeeds {
     const places = Math.ceil(Math.max(this.length + count, this.#capacity) / GROWTH) * GROWTH
-    if (places > this.#cache.places) await this.#cache.resize(1, places)
+    if (places > this.#cache.places) this.#cache.resize(1, places)
     return { cache: this.#cache, slots: [0] }
   }
 

@@ -4,7 +4,8 @@ import { decodeStep, type Job, pending, prefillStep } from './batch.ts'
 import type { Decoder, DecoderResult } from './decoder.ts'
 import { EventQueue } from './event-queue.ts'
 import { cancelledError } from './generation.ts'
-import { type KvGroup, KvPool } from './kv-pool.ts'
+import type { KvGroup } from './kv-group.ts'
+import { KvPool } from './kv-pool.ts'
 import { PrefillPace } from './prefill-pace.ts'
 import { PrefixCache } from './prefix-cache.ts'
 import { type GenerationEvent, type GenerationRequest, Sequence } from './sequence.ts'
@@ -28,7 +29,8 @@ export interface SchedulerLimits {
 }
 
 /** What the scheduler needs of a decoder. */
-export type BatchDecoder = Pick<Decoder, 'maxPositions' | 'vocabSize' | 'cacheShape' | 'run'>
+export type BatchDecoder = Pick<Decoder, 'maxPositions' | 'vocabSize' | 'cacheShape' | 'run'> &
+  Partial<Pick<Decoder, 'cacheKernels'>>
 
 /** What a reader gets whose request found no place; worth trying again a little later. */
 export function queueFullError(waiting: number): EngineError {
@@ -63,8 +65,11 @@ export class Scheduler {
   constructor(decoder: BatchDecoder, limits: SchedulerLimits = {}) {
     this.#decoder = decoder
     this.#kvBytes = limits.kvBytes ?? DEFAULT_KV_BYTES
-    this.#pool = new KvPool(decoder.cacheShape, this.#kvBytes)
-    this.#prefixes = new PrefixCache(this.#pool, limits.prefixBytes ?? DEFAULT_PREFIX_BYTES)
+    const { cacheKernels } = decoder
+    this.#pool = new KvPool(decoder.cacheShape, this.#kvBytes, cacheKernels)
+    // keys and values in a device's memory are not read back, so beginnings are not kept
+    const prefixBytes = cacheKernels ? 0 : (limits.prefixBytes ?? DEFAULT_PREFIX_BYTES)
+    this.#prefixes = new PrefixCache(this.#pool, prefixBytes)
     this.#maxRunning = limits.maxRunning ?? DEFAULT_MAX_RUNNING
     this.#maxQueue = limits.maxQueue ?? DEFAULT_MAX_QUEUE
     this.maxPositions = Math.min(decoder.maxPositions, this.#pool.maxTokens)

@@ -23,7 +23,10 @@ export interface SessionOptions {
    * Right for decoding, where a run reads every weight for one token. By default only where a device has no other way.
    */
   foldWeights?: boolean
-  /** Outputs that stay in the device's memory, to be fed again (WebGPU; elsewhere they come back). Every run fetches them. */
+  /**
+   * Outputs that stay in the device's memory, to be fed again (WebGPU; elsewhere they come back). Every run of such a
+   * session fetches all outputs: the binding keeps those of the run before bound, and fails where others are asked for.
+   */
   keepOnDevice?: readonly string[]
   /** Write a chrome-trace profile with this prefix. */
   profilePrefix?: string
@@ -131,8 +134,10 @@ export class Session {
     try {
       const inputs = this.inputsOf(this.session, feeds)
       if (this.host) Object.assign(inputs, await this.host.run(this.inputsOf(this.host, feeds)))
-      const wanted = outputs && [...new Set([...this.keptOutputs, ...outputs])]
-      const fetched = wanted ? await this.session.run(inputs, wanted) : await this.session.run(inputs)
+      const fetched =
+        outputs && this.keptOutputs.length === 0
+          ? await this.session.run(inputs, [...outputs])
+          : await this.session.run(inputs)
       const results: Record<string, Tensor> = {}
       const kept: Record<string, DeviceTensor> = {}
       for (const [name, value] of Object.entries(fetched)) {
@@ -179,10 +184,7 @@ export class Session {
   }
 }
 
-/**
- * The binding takes preferred locations in the order of all outputs and applies them in the order of those fetched: both
- * agree only where the kept ones come first and are all fetched.
- */
+/** The binding takes preferred locations in the order of outputs, but skips those without one: kept outputs come first. */
 function keptFirst(graph: Graph, keptOutputs: readonly string[]): Graph {
   const kept = new Set(keptOutputs)
   const [first, rest] = [true, false].map((want) =>

@@ -1,0 +1,162 @@
+import { mkdtempSync, readdirSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { Decoder } from '../../../engine/generate/decoder.ts'
+import { CacheKernels, DeviceCache } from '../../../engine/generate/device-cache.ts'
+import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
+import { Scheduler } from '../../../engine/generate/scheduler.ts'
+import { GraphBuilder } from '../../../engine/graph/builder.ts'
+import { openModel } from '../../../engine/models/index.ts'
+import { Session, type SessionOptions } from '../../../engine/onnx/session.ts'
+import { floatTensor } from '../../../engine/tensor.ts'
+import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
+import { CompiledStep, type CompiledStepOptions } from '../../../engine/train/compiled-step.ts'
+import { createRandom } from '../../../engine/train/random.ts'
+import type { TokenBatch } from '../../../engine/train/step.ts'
+import { relativeToLargest } from '../../parity/reference.ts'
+import { tinyAdapter, tinyLlama } from '../../src/engine-host/tiny-llama.ts'
+import { WEBGPU, webgpuMissing } from '../../webgpu.ts'
+import { collect, textOf } from '../generate/fake-decoder.ts'
+
+const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')
+const missing = await webgpuMissing()
+const devices = [{ kind: 'cpu' }, WEBGPU] as const
+
+/** Two rows of which every second token is trained. */
+function batch(rows = 2, length = 16): TokenBatch {
+  const trained = Array.from({ length: (rows * length) / 2 }, (_, i) => BigInt(2 * i))
+  return {
+    rows,
+    length,
+    inputIds: BigInt64Array.from({ length: rows * length }, (_, i) => BigInt(5 + ((i * 37) % 2000))),
+    trainedPositions: BigInt64Array.from(trained),
+    labels: BigInt64Array.from(trained, (place) => 7n + place),
+    tokens: rows * length,
+  }
+}
+
+function gaussian(seed: number): CompiledStepOptions['initialize'] {
+  const random = createRandom(seed)
+  return (_, shape) =>
+    Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => 0.02 * random.nextGaussian())
+}
+
+async function train(options: SessionOptions) {
+  const step = await CompiledStep.create(openModel(TINY), {
+    method: { kind: 'lora', rank: 4, scale: 2, dropout: 0, targets: 'all' },
+    maxLength: 16,
+    checkpointing: true,
+    initialize: gaussian(3),
+    session: options,
+  })
+  try {
+    return await step.run(batch(), 1 / 16)
+  } finally {
+    await step.release()
+  }
+}
+
+/** Nodes of a profile, by the execution provider that ran them. */
+function nodesByProvider(folder: string): Record<string, string[]> {
+  const nodes: Record<string, string[]> = {}
+  for (const file of readdirSync(folder)) {
+    for (const { cat, name, args } of JSON.parse(readFileSync(join(folder, file), 'utf8'))) {
+      if (cat !== 'Node' || !args?.provider) continue
+      nodes[args.provider] ??= []
+      nodes[args.provider]!.push(name)
+    }
+  }
+  return nodes
+}
+
+describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
+  it("a training step has the CPU's loss and gradients, with bf16 weights, and no node of it runs there", async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'anneal-profile-'))
+    const cpu = await train({})
+    const gpu = await train({ device: WEBGPU, profilePrefix: join(folder, 'step') })
+    const nodes = nodesByProvider(folder)
+    expect(nodes.CPUExecutionProvider ?? []).toEqual([])
+    expect(nodes.WebGpuExecutionProvider?.length).toBeGreaterThan(500)
+    expect(Math.abs(gpu.loss - cpu.loss) / cpu.loss).toBeLessThan(1e-5)
+    const errors = gpu.gradients.map((gradient, index) => relativeToLargest(gradient, cpu.gradients[index]!))
+    expect(Math.max(...errors)).toBeLessThan(1e-4)
+  })
+
+  it('tokens decoded over a cache that stays on the device have the logits of the CPU', async () => {
+    const tokens = Int32Array.from({ length: 12 }, (_, i) => 5 + ((i * 91) % 2000))
+    const logits: Float32Array[] = []
+    for (const device of devices) {
+      const decoder = await Decoder.load(TINY, { device })
+      const cache = decoder.createCache()
+      await decoder.forward(tokens.subarray(0, 8), cache)
+      await decoder.forward(tokens.subarray(8, 11), cache)
+      cache.truncate(9)
+      await decoder.forward(tokens.subarray(9, 11), cache)
+      logits.push(await decoder.forward(tokens.subarray(11), cache))
+      cache.dispose()
+      await decoder.release()
+    }
+    expect(relativeToLargest(logits[1]!, logits[0]!)).toBeLessThan(1e-4)
+  })
+
+  it('a cache grows, and takes a row of another, without losing what it holds', async () => {
+    const kernels = await CacheKernels.create(WEBGPU, { layers: 1, keyValueHeads: 2, headDim: 4 })
+    const g = new GraphBuilder()
+    const read = g.Detach(g.input('cache.0', 'float32', ['slots', 2, 'places', 4]))
+    const reader = await Session.create(g.finish([read]), { device: WEBGPU })
+    const contentOf = async (cache: DeviceCache) => (await reader.run(await cache.feeds()))[read.name]!.data
+    const filler = new GraphBuilder()
+    const filled = filler.Add(filler.input('x', 'float32', [2, 2, 8, 4]), filler.scalar(1))
+    const options = { device: WEBGPU, keepOnDevice: [filled.name] }
+    const fill = await Session.create(filler.finish([filled]), options)
+    const x = floatTensor(
+      Float32Array.from({ length: 128 }, (_, i) => i),
+      [2, 2, 8, 4],
+    )
+    const make = async () => (await fill.runKeeping({ x })).kept[filled.name]!
+
+    const first = new DeviceCache(kernels)
+    first.resize(2, 8)
+    await first.feeds()
+    first.adopt([await make(), await make()])
+    first.resize(3, 16)
+    const second = new DeviceCache(kernels)
+    second.resize(1, 16)
+    second.copySlot(0, first, 1)
+    first.dispose() // what was asked for before still happens
+    const content = Array.from(await contentOf(second), Number)
+    for (const head of [0, 1]) {
+      const rows = content.slice(head * 64, head * 64 + 64)
+      expect(rows.slice(0, 32)).toEqual(Array.from({ length: 32 }, (_, i) => 65 + head * 32 + i))
+      expect(rows.slice(32)).toEqual(new Array(32).fill(0))
+    }
+    second.dispose()
+    await kernels.settle()
+    for (const each of [reader, fill, kernels]) await each.release()
+  })
+
+  it('answers of a batch with adapters, whose rows join and leave, are the ones of the CPU', async () => {
+    const folder = tinyLlama()
+    const adapterFolders = [undefined, tinyAdapter(folder, 21), tinyAdapter(folder, 22)]
+    const answers: string[][] = []
+    for (const device of devices) {
+      const decoder = await Decoder.load(folder, { device, adapters: 'plain' })
+      const adapters = await Promise.all(adapterFolders.map((path) => path && decoder.loadAdapter(path)))
+      const scheduler = new Scheduler(decoder, { maxRunning: 2, prefixBytes: 0 })
+      const ask = async (adapter: (typeof adapters)[number], index: number) => {
+        const text = createDetokenizer({ decode: (ids) => Buffer.from(Array.from(ids)).toString('latin1') })
+        const prompt = Int32Array.from({ length: 120 - index }, (_, i) => 97 + ((i * 7) % 26))
+        const sampling = { ...DEFAULT_SAMPLING, temperature: index === 2 ? 1 : 0 }
+        const more = { seed: 3, maxTokens: 4 + 8 * index, stop: [], eosTokenIds: [], text }
+        return textOf(
+          await collect(scheduler.submit({ prompt, sampling, ...(adapter ? { adapter } : {}), ...more })),
+        )
+      }
+      answers.push(await Promise.all(adapters.map((adapter, index) => ask(adapter || undefined, index))))
+      await decoder.release()
+    }
+    expect(answers[1]).toEqual(answers[0])
+    expect(new Set(answers[0]).size).toBe(3)
+  })
+})
