@@ -48,12 +48,15 @@ export class KvPool {
     return (this.#bytesPerToken / 4) * tokens
   }
 
-  /** A row with places for `tokens` tokens at once, or undefined when the budget has no room now. */
-  acquire(tokens: number): KvRow | undefined {
+  /**
+   * A row with room for `tokens` tokens, or undefined when the budget has none now.
+   * @param soon how many of them will be there soon
+   */
+  acquire(tokens: number, soon = 0): KvRow | undefined {
     const group = this.#groupFor(tokens)
     if (!group) return undefined
     const row: KvRow = { length: 0, group, index: 0 }
-    group.add(row)
+    group.add(row, soon)
     return row
   }
 

@@ -142,7 +142,7 @@ export class Scheduler {
       const job = this.#waiting[0]!
       const { maxTokens, request } = job.sequence
       const expected = job.known + Math.min(request.prompt.length + maxTokens - job.known, EXPECTED_ANSWER)
-      const row = this.#pool.acquire(expected) ?? this.#pool.acquire(job.known + 1)
+      const row = this.#pool.acquire(expected, job.known) ?? this.#pool.acquire(job.known + 1, job.known)
       if (!row) return
       this.#waiting.shift()
       this.#running.push(job)
@@ -158,7 +158,7 @@ export class Scheduler {
     const job = this.#nextPrefill()
     if (!job) return
     const others = this.#running.some((each) => pending(each) === 1)
-    const count = Math.min(pending(job), this.#pace.chunk(others))
+    const count = this.#pace.chunk(pending(job), others)
     await this.#attempt([job], async () => {
       const began = performance.now()
       const result = await this.#decoder.run(prefillStep(job, count))
