@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { KvRow } from '../../../engine/generate/kv-group.ts'
 import { KvPool } from '../../../engine/generate/kv-pool.ts'
+import type { FedPast } from '../../../engine/generate/past.ts'
 
 const shape = { layers: 2, keyValueHeads: 3, headDim: 4 }
 const tensors = 2 * shape.layers
@@ -23,13 +24,15 @@ function append(row: KvRow, name: number, count: number): void {
   row.group.append(row, present, 1, 0, count)
 }
 
+const fed = (row: KvRow) => row.group.past([row.index]) as FedPast
+
 /** What a run would read of the row: its tokens where they belong, and a mask that shows just these. */
 function expectWhole(row: KvRow, name: number): void {
-  const { tensors: fed, mask } = row.group.feeds(row.index, 1)
+  const { tensors: past, mask } = fed(row)
   const places = mask.dims[4]!
   const shown = Array.from(mask.data as Float32Array, (value) => (value === 0 ? 1 : 0))
   expect(shown).toEqual(Array.from({ length: places }, (_, place) => (place < row.length ? 1 : 0)))
-  const parts = Object.values(fed)
+  const parts = Object.values(past)
   expect(parts).toHaveLength(tensors)
   for (const [index, { data, dims }] of parts.entries()) {
     expect(dims).toEqual([1, heads, 1, places, shape.headDim])
@@ -71,7 +74,7 @@ describe('KvPool', () => {
     expect(short.group).toBe(long.group)
     append(short, 1, 30)
     append(long, 2, 300)
-    const places = () => short.group.feeds(short.index, 1).mask.dims[4]
+    const places = () => fed(short).mask.dims[4]
     expect(places()).toBe(320)
     pool.release(long)
     expect(places()).toBe(64)
@@ -80,6 +83,6 @@ describe('KvPool', () => {
 
   it('lays a row out for what is about to come at once', () => {
     const row = new KvPool(shape, 64 * 1024 ** 2).acquire(400, 150)!
-    expect(row.group.feeds(0, 1).mask.dims[4]).toBe(192)
+    expect(fed(row).mask.dims[4]).toBe(192)
   })
 })
