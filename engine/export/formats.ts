@@ -12,7 +12,7 @@ export const EXPORT_FORMATS = [
 ] as const
 export type ExportFormat = (typeof EXPORT_FORMATS)[number]
 
-export const EXPORT_METHODS = ['rtn', 'gptq'] as const
+export const EXPORT_METHODS = ['rtn', 'gptq', 'awq'] as const
 export type ExportMethod = (typeof EXPORT_METHODS)[number]
 
 interface FormatRules {
@@ -26,9 +26,9 @@ interface FormatRules {
 
 export const FORMAT_RULES: Readonly<Record<ExportFormat, FormatRules>> = {
   safetensors: { bits: [16], methods: [] },
-  gptq: { bits: [8, 4], methods: ['gptq', 'rtn'] },
+  gptq: { bits: [8, 4], methods: ['gptq', 'rtn', 'awq'] },
   gguf: { bits: [16, 8, 4], methods: ['rtn'] },
-  onnx: { bits: [16, 8, 4], methods: ['rtn', 'gptq'] },
+  onnx: { bits: [16, 8, 4], methods: ['rtn', 'gptq', 'awq'] },
   ollama: { bits: [16, 8, 4], methods: ['rtn'] },
   adapter: { bits: [16], methods: [], adapter: true },
   'adapter-gguf': { bits: [16], methods: [], adapter: true },

@@ -3,13 +3,17 @@ import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { floatTensor, type Tensor } from '../tensor.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
+import { float16Bits, float16Value } from '../weights/dtypes.ts'
+import { awq, effectiveValues } from './awq.ts'
 import { gptq } from './gptq.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import type { HiddenStates } from './hidden-file.ts'
+import type { IntBlocks } from './int-blocks.ts'
 import { HIDDEN, type LinearGroup } from './layer-graph.ts'
 import type { LayerStage } from './layer-stage.ts'
 import { orderedValues } from './ordered-values.ts'
 import type { Walk } from './quantize-model.ts'
+import type { QuantizedLayer } from './quantized-layers.ts'
 import { type Allowance, SequenceStore } from './sequence-store.ts'
 
 /** Most tokens in one run of a stage, and most values of what a linear module reads. */
@@ -19,7 +23,7 @@ const RUN_VALUES = 4 << 20
 const IN_MEMORY = 400e6
 
 /**
- * One layer on its way through GPTQ. The calibration text passes it once, in stages: each stage ends where a group of linear
+ * One layer on its way through a method with data. The calibration text passes it once, in stages: each stage ends where a group of linear
  * modules reads, takes the Hessian there, and the group is quantized before the next stage computes with it. So every module's
  * Hessian comes from a prefix that is quantized in the layers before it and in its own.
  */
@@ -33,6 +37,8 @@ export class CalibratedLayer {
   readonly #passed = new Map<string, SequenceStore>()
   readonly #allowance: Allowance = { left: IN_MEMORY }
   #weights = new Map<string, Tensor>()
+  readonly #matrices = new Map<string, OrderedBlocks>()
+  readonly #changed = new Map<string, { shape: readonly number[]; values: Float32Array }>()
 
   constructor(walk: Walk, states: HiddenStates, layer: number, length: number) {
     this.#walk = walk
@@ -43,25 +49,61 @@ export class CalibratedLayer {
     mkdirSync(this.#folder, { recursive: true })
   }
 
-  /** The layer's blocks by module path. @throws EngineError `cancelled`, and what gptq throws. */
-  async quantize(): Promise<Map<string, OrderedBlocks>> {
-    const { graphs, model, options, product } = this.#walk
+  /** The quantized layer. @throws EngineError `cancelled`, and what the method throws. */
+  async quantize(): Promise<QuantizedLayer> {
+    const { graphs, model } = this.#walk
     const { groups } = await graphs.describe(this.#layer)
     const stages = await graphs.stages(this.#layer)
     this.#weights = await graphs.load(this.#layer, model.weights)
-    const matrices = new Map<string, OrderedBlocks>()
     for (const [index, group] of groups.entries()) {
-      const { inFeatures } = group
-      const hessian = new Float32Array(inFeatures * inFeatures)
-      for await (const _ of this.#run(stages[index]!, hessian)) checkCancelled(options.signal)
-      mirror(hessian, inFeatures)
-      const done = await gptq(this.#matricesOf(group), inFeatures, hessian, options, product)
-      for (const [path, blocks] of done) {
-        matrices.set(path, blocks)
-        this.#replace(path, blocks)
-      }
+      await this.#quantizeGroup(group, await this.#hessianAt(stages[index]!, group.inFeatures))
     }
-    return matrices
+    return { matrices: this.#matrices, changed: this.#changed }
+  }
+
+  async #hessianAt(stage: LayerStage, inFeatures: number): Promise<Float32Array> {
+    const hessian = new Float32Array(inFeatures * inFeatures)
+    for await (const _ of this.#run(stage, hessian)) checkCancelled(this.#walk.options.signal)
+    mirror(hessian, inFeatures)
+    return hessian
+  }
+
+  async #quantizeGroup(group: LinearGroup, hessian: Float32Array): Promise<void> {
+    const { options, product } = this.#walk
+    const { inFeatures, before } = group
+    const matrices = this.#matricesOf(group)
+    if (options.method === 'gptq') {
+      for (const [path, matrix] of await gptq(matrices, inFeatures, hessian, options, product)) {
+        this.#matrices.set(path, matrix)
+        this.#replace(path, matrix.blocks, orderedValues(matrix))
+      }
+      return
+    }
+    const scaled = await awq(matrices, inFeatures, hessian, options, product, before !== undefined)
+    for (const [path, blocks] of scaled.blocks) {
+      this.#matrices.set(path, { blocks, order: undefined })
+      this.#replace(path, blocks, effectiveValues(blocks, scaled.scales))
+    }
+    if (scaled.scales) this.#divideBefore(before!, scaled.scales)
+  }
+
+  /**
+   * Takes the scales off a group's input. The text goes on with unscaled inputs and effective values, so this shows in what is
+   * written alone.
+   */
+  #divideBefore(before: NonNullable<LinearGroup['before']>, scales: Float32Array): void {
+    if ('norm' in before) {
+      const { normOffset } = this.#walk.model.config
+      const { data, dims } = this.#weights.get(before.norm)!
+      const values = (data as Float32Array).map((w, i) => (w + normOffset) / scales[i]! - normOffset)
+      this.#changed.set(before.norm, { shape: dims, values })
+      return
+    }
+    const { blocks } = this.#matrices.get(before.rows)!
+    const groups = blocks.scales.length / blocks.rows
+    for (const [at, scale] of blocks.scales.entries()) {
+      blocks.scales[at] = float16Value(float16Bits(scale / scales[Math.floor(at / groups)]!))
+    }
   }
 
   /** The states behind the layer, batch after batch, once it is quantized. */
@@ -121,9 +163,8 @@ export class CalibratedLayer {
     })
   }
 
-  #replace(path: string, matrix: OrderedBlocks): void {
-    const { rows, columns } = matrix.blocks
-    this.#weights.set(`${path}.weight`, floatTensor(orderedValues(matrix), [rows, columns]))
+  #replace(path: string, { rows, columns }: IntBlocks, values: Float32Array): void {
+    this.#weights.set(`${path}.weight`, floatTensor(values, [rows, columns]))
   }
 }
 

@@ -1,5 +1,4 @@
 import { compileWasm, reserve } from '../wasm/instance.ts'
-import type { Factors } from './factor.ts'
 import { COLUMN_BYTES, feed, fit, round, STRIP } from './gptq-kernel.ts'
 import { type IntBlocks, packedBytes, put } from './int-blocks.ts'
 
@@ -12,6 +11,14 @@ export interface RoundingOptions {
   readonly symmetric: boolean
   /** Trial scales, as parts of the one that covers a group's whole range. */
   readonly shrinks: readonly number[]
+}
+
+/** What errors are fed forward by and weighed with: the factors of a Hessian (factor.ts). */
+export interface RoundingWeights {
+  /** Undefined rounds every column by itself. */
+  readonly feedback: Float32Array | undefined
+  /** Weighs the errors of each column when a group's scale is chosen. */
+  readonly diagonal: Float32Array
 }
 
 interface Functions {
@@ -63,14 +70,16 @@ export class FeedbackRounding {
   readonly #kernel = instantiate()
   readonly #at: Places
   readonly #groups: number
+  readonly #feeds: boolean
 
-  constructor(options: RoundingOptions, { feedback, diagonal }: Factors) {
+  constructor(options: RoundingOptions, { feedback, diagonal }: RoundingWeights) {
     const { columns, groupSize, bits, symmetric, shrinks } = options
     this.#options = options
+    this.#feeds = feedback !== undefined
     this.#groups = Math.ceil(columns / groupSize)
     const strip = columns * COLUMN_BYTES
     const sizes: Record<keyof Places, number> = {
-      feedback: feedback.byteLength,
+      feedback: feedback?.byteLength ?? 0,
       diagonal: diagonal.byteLength,
       shrinks: 4 * shrinks.length,
       limits: 8,
@@ -89,7 +98,7 @@ export class FeedbackRounding {
     })
     this.#at = Object.fromEntries(places) as unknown as Places
     reserve(this.#kernel.memory, end)
-    this.#floats('feedback', feedback.length).set(feedback)
+    if (feedback) this.#floats('feedback', feedback.length).set(feedback)
     this.#floats('diagonal', columns).set(diagonal)
     this.#floats('shrinks', shrinks.length).set(shrinks)
     this.#floats('limits', 2).set([2 ** bits - 1, symmetric ? 2 ** (bits - 1) : -1])
@@ -145,7 +154,8 @@ export class FeedbackRounding {
     this.#floats('zeros', this.#groups * STRIP).fill(symmetric ? 2 ** (bits - 1) : 0)
     for (let group = 0, start = 0; start < columns; group++, start += groupSize) {
       const end = Math.min(start + groupSize, columns)
-      const before = errors + start * COLUMN_BYTES
+      const first = errors + start * COLUMN_BYTES
+      const before = this.#feeds ? first : errors
       for (let column = start; column < end; column++) {
         const at = column * COLUMN_BYTES
         this.#kernel.feed(wanted + at, weights + at, errors, before, feedback + 4 * column * columns)
@@ -155,7 +165,7 @@ export class FeedbackRounding {
       for (let column = start; column < end; column++) {
         const at = column * COLUMN_BYTES
         const factors = feedback + 4 * (column * columns + start)
-        this.#kernel.feed(wanted + at, wanted + at, before, errors + at, factors)
+        if (this.#feeds) this.#kernel.feed(wanted + at, wanted + at, first, errors + at, factors)
         const code = codes + column * STRIP
         this.#kernel.round(wanted + at, weights + at, errors + at, scale, zero, code, limits)
       }

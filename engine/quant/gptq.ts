@@ -23,7 +23,7 @@ export interface Matrix {
 }
 
 /** Trial scales, as parts of the one that covers a group's whole range. */
-const SHRINKS = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7]
+export const SHRINKS = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7]
 
 /**
  * GPTQ (arXiv:2210.17323) in the form that QuIP proves equal to it (LDLQ, arXiv:2307.13304, theorem 6), which needs the

@@ -25,8 +25,9 @@ export type LayerWeights = ReadonlyMap<string, Tensor>
 export interface LinearGroup {
   readonly modules: readonly LinearModule[]
   readonly inFeatures: number
-  /** Their input's place among the graph's Hessians. */
   readonly input: Value
+  /** What can take a scale of each input off their input: the norm that makes it, or the rows of a linear module. */
+  readonly before: { readonly norm: string } | { readonly rows: string } | undefined
 }
 
 interface Compiled {
@@ -63,6 +64,7 @@ export class LayerGraphs {
       groups: groups.map((group) => ({
         ...group,
         modules: group.modules.map((module) => ({ ...module, path: here(module.path) })),
+        before: moved(group.before, here),
       })),
     }
   }
@@ -186,6 +188,11 @@ async function compileLayer(
   }
 }
 
+function moved(before: LinearGroup['before'], here: (name: string) => string): LinearGroup['before'] {
+  if (!before) return undefined
+  return 'norm' in before ? { norm: here(before.norm) } : { rows: here(before.rows) }
+}
+
 function linearGroups(builder: ModelBuilder): LinearGroup[] {
   const groups = new Map<string, { modules: LinearModule[]; inFeatures: number; input: Value }>()
   for (const module of builder.linears) {
@@ -194,7 +201,33 @@ function linearGroups(builder: ModelBuilder): LinearGroup[] {
     if (group) group.modules.push(module)
     else groups.set(input.name, { modules: [module], inFeatures: module.inFeatures, input })
   }
-  return [...groups.values()]
+  return [...groups.values()].map((group) => ({ ...group, before: beforeOf(builder, group) }))
+}
+
+/**
+ * What stands before a group: an RMS norm with a weight of its own, or y = a ⊙ x·Wᵀ, whose rows of W scale y. Undefined when
+ * anything but the group reads their input, or something else makes it.
+ */
+function beforeOf(
+  builder: ModelBuilder,
+  { modules, input }: { modules: readonly LinearModule[]; input: Value },
+): LinearGroup['before'] {
+  const { nodes } = builder.g
+  const makerOf = (value: Value) =>
+    nodes.find(({ outputs }) => outputs.some(({ name }) => name === value.name))
+  const readers = nodes.filter(({ inputs }) => inputs.some((read) => read?.name === input.name))
+  const maker = makerOf(input)
+  if (!maker || readers.length !== modules.length) return undefined
+  if (maker.op === 'SimplifiedLayerNormalization') {
+    const scale = maker.inputs[1]!
+    const names = [scale, makerOf(scale)?.inputs[0]].map((value) => value?.name)
+    const norm = builder.trainables.find(({ value }) => names.includes(value.name))
+    return norm && { norm: norm.name }
+  }
+  const product = maker.op === 'Mul' ? makerOf(maker.inputs[1]!) : undefined
+  if (product?.op !== 'Gemm' || product.inputs.length !== 2) return undefined
+  const rows = builder.linears.find(({ path }) => `${path}.weight` === product.inputs[1]!.name)
+  return rows && { rows: rows.path }
 }
 
 /** Embeds token ids: [tokens] → [tokens, hidden], scaled as the family does. */

@@ -11,7 +11,7 @@ import { embed, LayerGraphs } from './layer-graph.ts'
 import { MatrixProduct } from './matrix-product.ts'
 import type { QuantizedLayers } from './quantized-layers.ts'
 
-export type QuantMethod = 'rtn' | 'gptq'
+export type QuantMethod = 'rtn' | 'gptq' | 'awq'
 
 export interface QuantizeOptions extends GptqOptions {
   readonly method: QuantMethod
@@ -47,8 +47,8 @@ export async function quantizeModel(
   const product = await MatrixProduct.create(options.threads)
   try {
     const walk = { model, layers, options, graphs, product }
-    if (options.method === 'gptq') await quantizeWithData(walk, length)
-    else await quantizeWithoutData(walk)
+    if (options.method === 'rtn') await quantizeWithoutData(walk)
+    else await quantizeWithData(walk, length)
   } finally {
     await graphs.release()
     await product.release()
@@ -95,7 +95,7 @@ async function quantizeWithData(walk: Walk, length: number): Promise<void> {
     if (!(isLast && layers.has(layer))) {
       const calibration = new CalibratedLayer(walk, states, layer, length)
       try {
-        layers.write(layer, { matrices: await calibration.quantize(), changed: new Map() })
+        layers.write(layer, await calibration.quantize())
         if (!isLast) await states.write(layer + 1, calibration.outputs())
       } finally {
         calibration.close()

@@ -55,8 +55,9 @@ export const exportFormat = z.enum([
 
 /** How a quantized export rounds, and on which data; LLaMA-Factory's names where it has one. */
 const quantizationFields = {
-  method: z.enum(['rtn', 'gptq']).optional().openapi({
-    description: "Round to nearest, or GPTQ with calibration data; the format's usual one by default.",
+  method: z.enum(['rtn', 'gptq', 'awq']).optional().openapi({
+    description:
+      "Round to nearest, or GPTQ or AWQ scaling with calibration data; the format's usual one by default.",
   }),
   group_size: z
     .union([z.literal(32), z.literal(64), z.literal(128)])
@@ -69,7 +70,7 @@ const quantizationFields = {
     description: 'Formats gguf and ollama: the file type; Q8_0 and Q4_K_M by default.',
   }),
   export_quantization_dataset: z.string().min(1).max(64).optional().openapi({
-    description: 'Calibration text, by the name of a dataset; GPTQ needs it.',
+    description: 'Calibration text, by the name of a dataset; GPTQ and AWQ need it.',
     example: 'c4_demo',
   }),
   export_quantization_nsamples: z.int().min(1).max(4096).default(128),

@@ -32,7 +32,7 @@ export function exportCommand(): Command {
     .option('--dtype <name>', "bfloat16, float16 or float32 (default: the model's own)")
     .option('--export-size <gigabytes>', 'largest shard', '5')
     .option('--gguf-type <name>', 'file type of a GGUF: Q8_0, Q4_0, Q4_1, Q4_K_M, …')
-    .option('--method <name>', 'rtn or gptq')
+    .option('--method <name>', 'rtn, gptq or awq')
     .option('--group-size <number>', 'inputs that share a scale: 32, 64 or 128')
     .option('--asym', 'asymmetric codes')
     .option('--desc-act', 'GPTQ: the largest activations first')

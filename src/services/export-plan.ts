@@ -99,11 +99,12 @@ function defaultDType(format: ExportFormat, bits: number, facts: ModelFacts): We
 
 function calibrationOf(request: ExportRequest, method: ExportMethod | undefined): ExportTask['calibration'] {
   const { export_quantization_dataset: dataset } = request
-  if (method !== 'gptq') return undefined
+  if (method !== 'gptq' && method !== 'awq') return undefined
   if (dataset === undefined) {
     throw invalid(
       'calibration_required',
-      'Quantization dataset is necessary for exporting: GPTQ rounds by what the layers compute on a text. Name one, or ' +
+      'Quantization dataset is necessary for exporting: ' +
+        `${method.toUpperCase()} rounds by what the layers compute on a text. Name one, or ` +
         'choose method rtn.',
       'export_quantization_dataset',
     )

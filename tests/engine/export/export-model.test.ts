@@ -106,6 +106,20 @@ describe('exportModel', () => {
     expect(weights('out').equals(weights('whole'))).toBe(true)
   })
 
+  it('loses less with AWQ scaling than rounding to nearest, and divides norms by the scales', async () => {
+    await exportModel(options({ method: 'rtn', outputFolder: join(folder, 'rtn') }))
+    await exportModel(options({ method: 'awq' }))
+    const nearest = JSON.parse(readFileSync(join(folder, 'rtn/report.json'), 'utf8')) as ExportReport
+    expect(report().mean_kld).toBeLessThan(0.9 * nearest.mean_kld)
+    const [before, after] = [openModel(MODEL).weights, WeightFolder.open(join(folder, 'out'))]
+    const changed = [...before.entries.keys()]
+      .filter((name) => name.endsWith('layernorm.weight'))
+      .filter((name) => before.readFloat32(name).join() !== after.readFloat32(name).join())
+    expect(changed.length).toBeGreaterThan(5)
+    before.close()
+    after.close()
+  })
+
   it('writes a GGUF that comes back as the same model', async () => {
     const outputFolder = join(folder, 'gguf')
     const plain = { format: 'gguf', bits: 16, method: undefined, text: undefined } as const

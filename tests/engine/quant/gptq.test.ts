@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { awq, effectiveValues } from '../../../engine/quant/awq.ts'
 import { type Factors, factorHessian } from '../../../engine/quant/factor.ts'
 import { FeedbackRounding } from '../../../engine/quant/feedback-rounding.ts'
 import { type GptqOptions, gptq } from '../../../engine/quant/gptq.ts'
@@ -148,6 +149,30 @@ describe('FeedbackRounding', () => {
       const exact = quantizeIntBlocks(small, { ...options, rows: ROWS, blockSize: 32 }).scales
       expect(scales).toEqual(exact.map((scale) => float16Value(float16Bits(scale))))
     }
+  })
+})
+
+describe('awq', () => {
+  const error = async (scalable: boolean) => {
+    const hessian = await hessianOf(inputs())
+    const matrices = [{ path: 'm', rows: ROWS, values: weights() }]
+    const { blocks, scales } = await awq(matrices, COLUMNS, hessian, OPTIONS, product, scalable)
+    return { error: outputError(weights(), effectiveValues(blocks.get('m')!, scales), hessian), scales }
+  }
+
+  it('leaves less of the output error the more it may do: clip, then scale', async () => {
+    const hessian = await hessianOf(inputs())
+    const plain = { bits: 4, rows: ROWS, columns: COLUMNS, blockSize: 64, symmetric: true } as const
+    const nearest = outputError(weights(), dequantizeIntBlocks(quantizeIntBlocks(weights(), plain)), hessian)
+    const [clipped, scaled] = [await error(false), await error(true)]
+    expect(clipped.scales).toBeUndefined()
+    expect(clipped.error).toBeLessThan(nearest)
+    expect(scaled.error).toBeLessThan(clipped.error)
+  })
+
+  it('gives inputs with large activations a larger scale', async () => {
+    const { scales } = await error(true)
+    expect(scales![17]).toBeGreaterThan(scales![18]!)
   })
 })
 

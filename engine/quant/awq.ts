@@ -1,0 +1,114 @@
+import { setImmediate } from 'node:timers/promises'
+import { FeedbackRounding } from './feedback-rounding.ts'
+import { type GptqOptions, type Matrix, SHRINKS } from './gptq.ts'
+import { dequantizeIntBlocks, type IntBlocks } from './int-blocks.ts'
+import type { MatrixProduct } from './matrix-product.ts'
+
+/** Exponents that are tried, from 0 (no scaling) on. */
+const EXPONENTS = Array.from({ length: 10 }, (_, i) => i / 10)
+
+/** Matrices of scaled inputs, W·diag(s), and what the inputs are to be divided by. */
+export interface ScaledMatrices {
+  readonly blocks: ReadonlyMap<string, IntBlocks>
+  /** s for each input; undefined where scaling gains nothing. */
+  readonly scales: Float32Array | undefined
+}
+
+/**
+ * Activation-aware scaling (AWQ, arXiv:2306.00978): inputs with large activations get finer steps, since W·x = (W·diag(s))·
+ * (x / s), where s_j = a_j^α with a_j the root of input j's mean square, divided by √(max s · min s). α is the one of a grid
+ * that leaves the least error of the outputs on the calibration text,
+ *   Σ_rows (ŵ − w)·H·(ŵ − w)ᵀ with ŵ = round(w·diag(s))/s and H = Xᵀ·X.
+ * The paper clips ranges by a search of its own; here every group's scale is chosen to leave the least error weighted by H's
+ * diagonal, which clips as well.
+ *
+ * @param matrices all with `columns` inputs; they share the scales.
+ * @param hessian Xᵀ·X of their inputs X, [columns, columns].
+ * @param scalable whether something before the matrices can take 1 / s.
+ */
+export async function awq(
+  matrices: readonly Matrix[],
+  columns: number,
+  hessian: Float32Array,
+  options: GptqOptions,
+  product: MatrixProduct,
+  scalable: boolean,
+): Promise<ScaledMatrices> {
+  let best: ScaledMatrices | undefined
+  let least = Number.POSITIVE_INFINITY
+  for (const exponent of scalable ? EXPONENTS : [0]) {
+    const scales = exponent === 0 ? undefined : inputScales(hessian, columns, exponent)
+    const rounding = roundingOf(hessian, columns, scales, options)
+    const blocks = new Map<string, IntBlocks>()
+    let error = 0
+    for (const { path, rows, values } of matrices) {
+      const rounded = rounding.quantize(scaled(values, scales), rows, (place) => place)
+      blocks.set(path, rounded)
+      error += await outputError(values, effectiveValues(rounded, scales), columns, hessian, product)
+      await setImmediate() // lets a cancellation in
+    }
+    if (error >= least) continue
+    least = error
+    best = { blocks, scales }
+  }
+  return best!
+}
+
+/** The values that a matrix of scaled inputs has for unscaled ones: ŵ / s. */
+export function effectiveValues(blocks: IntBlocks, scales: Float32Array | undefined): Float32Array {
+  const values = dequantizeIntBlocks(blocks)
+  if (!scales) return values
+  const { columns } = blocks
+  for (let i = 0; i < values.length; i++) values[i]! /= scales[i % columns]!
+  return values
+}
+
+function scaled(values: Float32Array, scales: Float32Array | undefined): Float32Array {
+  return scales ? values.map((value, i) => value * scales[i % scales.length]!) : values
+}
+
+function inputScales(hessian: Float32Array, columns: number, exponent: number): Float32Array {
+  const roots = Float32Array.from({ length: columns }, (_, i) => Math.sqrt(hessian[i * columns + i]!))
+  const floor = 1e-4 * roots.reduce((a, b) => Math.max(a, b), 0)
+  const scales = roots.map((root) => Math.max(root, floor) ** exponent)
+  const middle = Math.sqrt(scales.reduce((a, b) => Math.max(a, b)) * scales.reduce((a, b) => Math.min(a, b)))
+  return middle > 0 ? scales.map((scale) => scale / middle) : scales.fill(1)
+}
+
+/** Rounding without feedback, whose groups' scales weigh errors by the inputs that they meet. */
+function roundingOf(
+  hessian: Float32Array,
+  columns: number,
+  scales: Float32Array | undefined,
+  { groupSize, bits, symmetric }: GptqOptions,
+): FeedbackRounding {
+  const diagonal = Float32Array.from({ length: columns }, (_, i) => {
+    return hessian[i * columns + i]! / (scales ? scales[i]! ** 2 : 1)
+  })
+  const options = { columns, groupSize, bits, symmetric, shrinks: SHRINKS }
+  return new FeedbackRounding(options, { feedback: undefined, diagonal })
+}
+
+/** tr((Ŵ − W)·H·(Ŵ − W)ᵀ). */
+async function outputError(
+  values: Float32Array,
+  rounded: Float32Array,
+  columns: number,
+  hessian: Float32Array,
+  product: MatrixProduct,
+): Promise<number> {
+  const rows = values.length / columns
+  const turned = new Float32Array(values.length)
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < columns; i++) {
+      const at = row * columns + i
+      turned[i * rows + row] = rounded[at]! - values[at]!
+    }
+  }
+  const through = await product.run(turned, hessian, columns)
+  let error = 0
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < columns; i++) error += through[row * columns + i]! * turned[i * rows + row]!
+  }
+  return error
+}
