@@ -1,12 +1,17 @@
-/** Anneal's engine alone, for bench:serve. usage: serve-engine.ts FOLDER WEIGHTS THREADS → one JSON object. */
+/** Anneal's engine alone, for bench:serve. usage: serve-engine.ts FOLDER WEIGHTS THREADS DEVICE → one JSON object. */
 import { Decoder } from '../engine/generate/decoder.ts'
 import { DEFAULT_SAMPLING } from '../engine/generate/sampling-params.ts'
 import { Scheduler } from '../engine/generate/scheduler.ts'
 import type { ServedWeights } from '../engine/generate/served-weights.ts'
+import { type Device, parseDevice } from '../engine/onnx/device.ts'
 import { ANSWER_TOKENS, PROMPT_TOKENS, promptTokens } from './serve-load.ts'
 
-const [folder, weights, threads] = process.argv.slice(2)
-const decoder = await Decoder.load(folder!, { threads: Number(threads), weights: weights as ServedWeights })
+const [folder, weights, threads, device = 'cpu'] = process.argv.slice(2)
+const decoder = await Decoder.load(folder!, {
+  device: parseDevice(device) as Device,
+  threads: Number(threads),
+  weights: weights as ServedWeights,
+})
 await batch(1, 16, 4, 0) // warm
 const decode: Record<string, number> = {}
 for (const context of [128, 512, 2048]) decode[context] = await decodeSpeed(context)

@@ -1,9 +1,12 @@
 /**
  * npm run bench:serve [-- --model FOLDER --gguf FILE --weights int8 --rounds 2 --only engine|http]
+ * npm run bench:serve -- --device webgpu|cuda|cuda:1
  *
  * Serving side by side with llama.cpp in one run, two threads each: LLAMA_SERVER and LLAMA_BENCH name its programs
  * (without them only our numbers are taken). The same client sends both servers the same token prompts. Anneal runs
  * over real HTTP from `bin/anneal.js serve`; the engine alone is measured in a process of its own.
+ *
+ * --device has Anneal compute there; llama.cpp then gets all layers on its GPU, if it was built for one.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -12,6 +15,7 @@ import { cpus, loadavg, tmpdir } from 'node:os'
 import { basename, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { benchDevice, resultsFile } from './device.ts'
 import { realModelFolder } from './model-folder.ts'
 import { type LoadResult, load } from './serve-load.ts'
 
@@ -22,6 +26,7 @@ const { values } = parseArgs({
     weights: { type: 'string', default: 'int8' },
     rounds: { type: 'string', default: '2' },
     only: { type: 'string' },
+    device: { type: 'string', default: 'cpu' },
   },
 })
 const THREADS = '2'
@@ -30,10 +35,18 @@ const folder = realModelFolder(values.model)
 const model = basename(folder)
 const gguf = values.gguf ?? resolve(root, '../shared/models/SmolLM2-135M-Instruct/model-q4_1.gguf')
 const { LLAMA_SERVER: llamaServer, LLAMA_BENCH: llamaBench } = process.env
+const on = await benchDevice(values.device)
+const layers = on.placement.device.kind === 'cpu' ? [] : ['-ngl', '99']
 const scratch = mkdtempSync(join(tmpdir(), 'anneal-serve-'))
 const children: ChildProcess[] = []
 const report: Record<string, unknown> = {
-  machine: { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version, loadBefore: loadavg()[0] },
+  machine: {
+    cpu: cpus()[0]!.model,
+    cores: cpus().length,
+    node: process.version,
+    loadBefore: loadavg()[0],
+    ...on.facts,
+  },
   weights: values.weights,
 }
 try {
@@ -47,7 +60,7 @@ try {
   for (const child of children) child.kill('SIGKILL')
   rmSync(scratch, { recursive: true, force: true })
 }
-writeFileSync(join(root, 'bench/results/serve.json'), `${JSON.stringify(report, null, 1)}\n`)
+writeFileSync(join(root, 'bench/results', resultsFile('serve', on)), `${JSON.stringify(report, null, 1)}\n`)
 
 interface EngineSpeeds {
   decode: Record<string, number>
@@ -64,7 +77,17 @@ interface Servers {
 
 function engineSpeeds(): EngineSpeeds {
   const worker = join(root, 'bench/serve-engine.ts')
-  return JSON.parse(run(process.execPath, ['--import', 'tsx', worker, folder, values.weights, THREADS]))
+  return JSON.parse(
+    run(process.execPath, [
+      '--import',
+      'tsx',
+      worker,
+      folder,
+      values.weights,
+      THREADS,
+      on.placement.device.kind,
+    ]),
+  )
 }
 
 async function serverSpeeds(): Promise<Servers> {
@@ -83,13 +106,20 @@ function show(name: string, content: unknown): void {
 }
 
 function run(command: string, args: string[]): string {
-  return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], cwd: root })
+  return execFileSync(command, args, {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+    cwd: root,
+    env: { ...process.env, ...on.placement.env },
+  })
 }
 
 /** llama-bench's prefill of 512 and decode after each context. */
 function benchSpeeds(): Omit<EngineSpeeds, 'concurrent'> {
   const speeds = (args: string[]) =>
-    JSON.parse(run(llamaBench!, ['-m', gguf, '-t', THREADS, '-r', '2', '-o', 'json', ...args])) as {
+    JSON.parse(
+      run(llamaBench!, ['-m', gguf, ...layers, '-t', THREADS, '-r', '2', '-o', 'json', ...args]),
+    ) as {
       n_depth: number
       avg_ts: number
     }[]
@@ -106,6 +136,7 @@ async function startAnneal(): Promise<{ url: string }> {
   symlinkSync(folder, join(scratch, model))
   const config = {
     directories: { models: [scratch], saves: join(scratch, 'saves') },
+    device: on.placement.name,
     server: { port },
     chat: { threads: Number(THREADS), weights: values.weights, adapters: 'on demand' },
     logLevel: 'warn',
@@ -125,7 +156,20 @@ async function startAnneal(): Promise<{ url: string }> {
 
 async function startLlama(command: string): Promise<string> {
   const port = await freePort()
-  launch(command, ['-m', gguf, '-t', THREADS, '-np', '8', '-c', '8192', '--port', String(port), '--no-webui'])
+  launch(command, [
+    '-m',
+    gguf,
+    ...layers,
+    '-t',
+    THREADS,
+    '-np',
+    '8',
+    '-c',
+    '8192',
+    '--port',
+    String(port),
+    '--no-webui',
+  ])
   const url = `http://127.0.0.1:${port}`
   await answers(`${url}/health`)
   return url

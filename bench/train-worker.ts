@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { initializeLora } from '../engine/adapter/initialize.ts'
+import { type Device, parseDevice } from '../engine/onnx/device.ts'
 import { packBase } from '../engine/quant/packed-base.ts'
 import type { WeightScheme } from '../engine/quant/packed-layout.ts'
 import { openBase } from '../engine/quant/source.ts'
@@ -12,6 +13,7 @@ import { CompiledStep } from '../engine/train/compiled-step.ts'
 import { lossChunks } from '../engine/train/estimate.ts'
 import { createAdamW } from '../engine/train/optimizers/adamw.ts'
 import type { TokenBatch } from '../engine/train/step.ts'
+import { listGpus } from '../src/device/gpus.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -25,6 +27,7 @@ const { values, positionals } = parseArgs({
     method: { type: 'string', default: 'lora' },
     checkpointing: { type: 'boolean', default: false },
     profile: { type: 'string' },
+    device: { type: 'string', default: 'cpu' },
   },
 })
 const [rows, length, trainedFrom, steps, threads] = [
@@ -35,6 +38,8 @@ const [rows, length, trainedFrom, steps, threads] = [
   values.threads,
 ].map(Number) as [number, number, number, number, number]
 
+const device = parseDevice(values.device) as Device
+const freeBefore = await deviceFree()
 const source = openBase(positionals[0]!)
 const scratch = mkdtempSync(join(tmpdir(), 'anneal-bench-packed-'))
 const scheme = values.scheme as WeightScheme | undefined
@@ -50,7 +55,7 @@ const step = await CompiledStep.create(model, {
   checkpointing: values.checkpointing,
   lossChunks: lossChunks(model.config, { stage: 'sft' }, { trained: batch.labels.length }),
   initialize: initializeLora(42, (name) => model.weights.readFloat32(name)),
-  session: { threads, profilePrefix: values.profile },
+  session: { device, threads, profilePrefix: values.profile },
 })
 const optimizer = createAdamW(step.parameters, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 })
 const seconds: number[] = []
@@ -63,10 +68,17 @@ for (let index = 0; index <= steps; index++) {
   seconds.push((performance.now() - start) / 1000)
   firstLoss ??= loss
 }
+// The runtime keeps what it has taken of a device until the session goes, so this is the most that it needed.
+const deviceBytes = freeBefore === undefined ? undefined : freeBefore - ((await deviceFree()) ?? 0)
 await step.release()
 rmSync(scratch, { recursive: true })
-const peakBytes = process.resourceUsage().maxRSS * 1024
+const peakBytes = deviceBytes ?? process.resourceUsage().maxRSS * 1024
 console.log(JSON.stringify({ seconds: seconds.slice(1), peakBytes, firstLoss }))
+
+/** Free memory of this process's GPU; undefined where the driver does not tell, or on other devices. */
+async function deviceFree(): Promise<number | undefined> {
+  return device.kind === 'cuda' ? (await listGpus())?.[0]?.freeBytes : undefined
+}
 
 /** The same ids as the rival's; label i + 1 is trained from `trainedFrom` on. */
 function syntheticBatch(): TokenBatch {

@@ -1,17 +1,22 @@
 /**
  * npm run bench:train [-- --model FOLDER --pairs 2 --length 256 --rows 2]
  * npm run bench:train -- --table [--cell 4x512]
+ * npm run bench:train -- --device webgpu|cuda|cuda:1 [--ours]
  *
  * One LoRA step (rank 8, all linear layers) side by side with transformers + PEFT, in turn, in one run: tokens/s and
  * peak memory of both, without and with gradient checkpointing. --table goes through lengths and batch sizes instead.
  * Speeds are of the fastest step and of the median one: on a machine that does other things too, the fastest step is the
  * one that was disturbed least. Needs a Python with torch, transformers and peft (JUDGE_PYTHON).
+ *
+ * --device has both sides compute there (PyTorch on CUDA only); memory is then the device's, where the driver tells. --ours
+ * leaves the other side out.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, freemem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { benchDevice, resultsFile } from './device.ts'
 import { realModelFolder } from './model-folder.ts'
 
 interface Result {
@@ -42,20 +47,30 @@ const { values } = parseArgs({
     length: { type: 'string', default: '256' },
     table: { type: 'boolean', default: false },
     cell: { type: 'string' },
+    device: { type: 'string', default: 'cpu' },
+    ours: { type: 'boolean', default: false },
   },
 })
 const python = process.env.JUDGE_PYTHON ?? 'python3'
 const model = realModelFolder(values.model)
-const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version }
+const on = await benchDevice(values.device)
+const { kind } = on.placement.device
+const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version, ...on.facts }
+const ourDevice = ['--device', kind]
+const theirDevice = ['--device', kind === 'cuda' ? 'cuda' : 'cpu']
 const worker = ['--import', 'tsx', join(import.meta.dirname, 'train-worker.ts')]
 const rival = [join(import.meta.dirname, 'rivals/peft-train.py')]
-const SIDES: Record<string, (args: string[]) => Result> = {
-  anneal: (args) => run(process.execPath, worker, args),
-  'anneal, checkpointing': (args) => run(process.execPath, worker, [...args, '--checkpointing']),
-  'peft fp32': (args) => run(python, rival, args),
-  'peft fp32, checkpointing': (args) => run(python, rival, [...args, '--checkpointing']),
-  'peft bf16': (args) => run(python, rival, [...args, '--dtype', 'bfloat16']),
+const OURS: Record<string, (args: string[]) => Result> = {
+  anneal: (args) => run(process.execPath, worker, [...args, ...ourDevice]),
+  'anneal, checkpointing': (args) =>
+    run(process.execPath, worker, [...args, ...ourDevice, '--checkpointing']),
 }
+const THEIRS: typeof OURS = {
+  'peft fp32': (args) => run(python, rival, [...args, ...theirDevice]),
+  'peft fp32, checkpointing': (args) => run(python, rival, [...args, ...theirDevice, '--checkpointing']),
+  'peft bf16': (args) => run(python, rival, [...args, ...theirDevice, '--dtype', 'bfloat16']),
+}
+const SIDES = { ...OURS, ...(values.ours ? {} : THEIRS) }
 
 if (values.table) table()
 else compare()
@@ -66,7 +81,8 @@ function compare(): void {
   const report = (['half', 'all'] as const).flatMap((trained) =>
     measure(Object.keys(SIDES), { ...size, trained, pairs: Number(values.pairs), steps: values.steps }),
   )
-  const ratios = (['half', 'all'] as const).map((trained) => {
+  const compared = values.ours ? [] : (['half', 'all'] as const)
+  const ratios = compared.map((trained) => {
     const of = (side: string) => report.find((row) => row.trained === trained && row.side === side)!
     const [ours, again, fp32, fp32Again, bf16] = Object.keys(SIDES).map(of) as [Row, Row, Row, Row, Row]
     return {
@@ -79,7 +95,7 @@ function compare(): void {
     }
   })
   console.log(ratios)
-  write('train.json', { machine, ...size, report, ratios })
+  write(resultsFile('train', on), { machine, ...size, report, ratios })
 }
 
 /** Lengths and batch sizes, all tokens trained; a cell is left out where a side would not fit into free memory. */
@@ -87,12 +103,14 @@ function table(): void {
   const cells = [128, 512, 2048].flatMap((length) => [1, 4, 8].map((rows) => ({ rows, length })))
   const chosen = cells.filter(({ rows, length }) => !values.cell || values.cell === `${rows}x${length}`)
   for (const { rows, length } of chosen) {
-    const sides = ['anneal', 'peft fp32', 'peft bf16'].filter((side) => fits(side, rows, length))
+    const named = ['anneal', 'peft fp32', 'peft bf16'].filter((side) => side in SIDES)
+    const sides = named.filter((side) => fits(side, rows, length))
     const report = measure(sides, { rows, length, trained: 'all', pairs: 1, steps: '2' })
-    const file = join(import.meta.dirname, 'results/train-table.json')
+    const name = resultsFile('train-table', on)
+    const file = join(import.meta.dirname, 'results', name)
     const known = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { report: Row[] }).report : []
     const others = known.filter((row) => row.rows !== rows || row.length !== length)
-    write('train-table.json', { machine, report: [...others, ...report] })
+    write(name, { machine, report: [...others, ...report] })
   }
 }
 
@@ -142,6 +160,7 @@ function run(command: string, fixed: string[], args: string[]): Result {
   const output = execFileSync(command, [...fixed, model, ...args], {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, ...on.placement.env },
   })
   return JSON.parse(output.trim().split('\n').at(-1)!) as Result
 }

@@ -1,0 +1,32 @@
+import { Devices, type Placement } from '../src/device/devices.ts'
+import { listGpus } from '../src/device/gpus.ts'
+import { installedBinding } from '../src/device/install/binding.ts'
+import { inspectProvider } from '../src/device/install/provider-files.ts'
+
+/** What a benchmark ran on, for its results: device, GPU, driver and versions. */
+export interface BenchDevice {
+  placement: Placement
+  facts: Record<string, string | number>
+}
+
+/** Places a benchmark on a device. @throws EngineError where it is absent. */
+export async function benchDevice(name: string): Promise<BenchDevice> {
+  const devices = new Devices()
+  const { reason } = await devices.choose(name)
+  const placement = await devices.place(name)
+  const { version } = installedBinding()
+  const facts: Record<string, string | number> = { device: placement.name, onnxruntime: version, reason }
+  if (placement.device.kind === 'cuda') {
+    const gpu = (await listGpus())?.find(({ uuid }) => uuid === placement.env.CUDA_VISIBLE_DEVICES)
+    const { manifest } = await inspectProvider(installedBinding())
+    Object.assign(facts, { gpu: gpu?.name, driver: gpu?.driver, gpuBytes: gpu?.totalBytes })
+    Object.assign(facts, { cudaLibrary: manifest?.source ?? 'unknown' })
+  }
+  return { placement, facts }
+}
+
+/** A device's own results, so that those of the CPU stay. */
+export function resultsFile(name: string, { placement }: BenchDevice): string {
+  const { kind } = placement.device
+  return kind === 'cpu' ? `${name}.json` : `${name}-${kind}.json`
+}
