@@ -7,6 +7,7 @@ import { loraMethod, startFromAdapter } from '../../engine/adapter/method.ts'
 import { type LoraAdapter, readAdapter, writeAdapter } from '../../engine/adapter/peft.ts'
 import { Decoder, type DecoderAdapter } from '../../engine/generate/decoder.ts'
 import { openModel } from '../../engine/models/index.ts'
+import { CPU, type Device } from '../../engine/onnx/device.ts'
 import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
 import { checkExpertAdapter } from './expert-adapter.ts'
 import {
@@ -19,6 +20,10 @@ import {
 } from './reference.ts'
 import { trainCurve } from './train-curve.ts'
 
+/**
+ * The bounds are float32's, on every device: arithmetic is float32 there too, in another order. Logits over their range,
+ * gradients over their largest, losses over themselves.
+ */
 export const LOGITS_BOUND = 1e-4
 const GRADIENT_BOUND = 1e-3
 export const LOSS_BOUND = 1e-3
@@ -33,22 +38,29 @@ export interface FamilyReport {
 }
 
 /** Runs every comparison that a tiny random model's folder allows. */
-export async function checkFamily(reference: Reference, python: string | null): Promise<FamilyReport> {
+export async function checkFamily(
+  reference: Reference,
+  python: string | null,
+  device: Device = CPU,
+): Promise<FamilyReport> {
   const base = join(reference.folder, 'model')
   const checks: Check[] = []
   const kinds = KINDS.filter((kind) => reference.has(`adapter-${kind}-start`))
-  const decoder = await Decoder.load(base)
+  const decoder = await Decoder.load(base, { device })
   try {
     checks.push(bounded('base logits', await logitsError(decoder, reference, 'base.logits'), LOGITS_BOUND))
     checks.push(await greedyCheck(decoder, reference))
-    for (const kind of kinds) checks.push(...(await checkAdapter(decoder, reference, kind, python)))
+    for (const kind of kinds)
+      checks.push(...(await checkAdapter(decoder, reference, kind, { python, device })))
   } finally {
     await decoder.release()
   }
   if (python) checks.push(...(await checkExpertAdapter(base, python, LOGITS_BOUND)))
-  for (const kind of kinds) checks.push(...(await checkTraining(reference, base, kind)))
+  for (const kind of kinds) checks.push(...(await checkTraining(reference, base, kind, device)))
   if (reference.json.full_curve) {
-    checks.push(...(await checkCurve('full', reference, base, { kind: 'full' }, reference.json.full_curve)))
+    checks.push(
+      ...(await checkCurve('full', reference, base, { kind: 'full' }, reference.json.full_curve, device)),
+    )
   }
   return {
     checks,
@@ -110,7 +122,7 @@ async function checkAdapter(
   decoder: Decoder,
   reference: Reference,
   kind: string,
-  python: string | null,
+  { python, device }: { python: string | null; device: Device },
 ): Promise<Check[]> {
   const checks: Check[] = []
   const folder = (end: string) => join(reference.folder, `adapter-${kind}-${end}`)
@@ -144,7 +156,7 @@ async function checkAdapter(
     }
     const merged = join(scratch, 'merged')
     await mergeAdapter({ baseFolder: base, adapterFolder: folder('end'), outputFolder: merged })
-    const mergedDecoder = await Decoder.load(merged)
+    const mergedDecoder = await Decoder.load(merged, { device })
     const error = await logitsError(mergedDecoder, reference, `${kind}.merged.logits`)
     await mergedDecoder.release()
     checks.push(bounded(`${kind}: merged logits`, error, LOGITS_BOUND))
@@ -165,14 +177,19 @@ function sameAdapter(left: LoraAdapter, right: LoraAdapter): boolean {
 }
 
 /** Gradients of the start adapter and the loss curve from it. */
-async function checkTraining(reference: Reference, base: string, kind: string): Promise<Check[]> {
+async function checkTraining(
+  reference: Reference,
+  base: string,
+  kind: string,
+  device: Device,
+): Promise<Check[]> {
   const adapter = readAdapter(join(reference.folder, `adapter-${kind}-start`))
   const method = loraMethod(adapter.config)
-  const gradients = await gradientError(reference, base, kind, method)
+  const gradients = await gradientError(reference, base, kind, method, device)
   const curve = reference.json[`${kind}_curve` as 'plain_curve'] ?? []
   return [
     bounded(`${kind}: worst of all gradients`, gradients, GRADIENT_BOUND),
-    ...(await checkCurve(kind, reference, base, method, curve)),
+    ...(await checkCurve(kind, reference, base, method, curve, device)),
   ]
 }
 
@@ -181,9 +198,10 @@ async function gradientError(
   base: string,
   kind: string,
   method: TrainingMethod,
+  device: Device,
 ): Promise<number> {
   const batch = reference.batch(0)
-  const step = await openStep(reference, base, method, kind)
+  const step = await openStep(reference, base, method, kind, device)
   try {
     const { gradients } = await step.run(batch, 1 / batch.labels.length)
     const errors = step.parameters.map(({ name }, index) => {
@@ -202,8 +220,9 @@ async function checkCurve(
   base: string,
   method: TrainingMethod,
   curve: readonly CurvePoint[],
+  device: Device,
 ): Promise<Check[]> {
-  const step = await openStep(reference, base, method, kind)
+  const step = await openStep(reference, base, method, kind, device)
   try {
     const peak = Math.max(...curve.map(({ lr }) => lr))
     const batches = curve.map((_, index) => reference.batch(index))
@@ -229,12 +248,14 @@ async function openStep(
   base: string,
   method: TrainingMethod,
   kind: string,
+  device: Device,
 ): Promise<CompiledStep> {
   const model = openModel(base)
   const start = method.kind === 'full' ? null : readAdapter(join(reference.folder, `adapter-${kind}-start`))
   return CompiledStep.create(model, {
     method,
     maxLength: model.config.maxPositions,
+    session: { device },
     initialize: (name) => (start ? adapterTensor(start, name) : model.weights.readFloat32(name)),
   })
 }

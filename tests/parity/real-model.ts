@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { readAdapter } from '../../engine/adapter/peft.ts'
 import { Decoder } from '../../engine/generate/decoder.ts'
 import { openModel } from '../../engine/models/index.ts'
+import type { Device } from '../../engine/onnx/device.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { CompiledStep } from '../../engine/train/compiled-step.ts'
 import { adapterTensor, type FamilyReport, greedyTokens, LOGITS_BOUND, LOSS_BOUND } from './checks.ts'
@@ -9,10 +10,14 @@ import { bounded, type Check, exact, type Reference } from './reference.ts'
 import { trainCurve } from './train-curve.ts'
 
 /** Compares the real model: loss, top logits, greedy text and a LoRA curve on real rows. */
-export async function checkRealModel(reference: Reference, base: string): Promise<FamilyReport> {
+export async function checkRealModel(
+  reference: Reference,
+  base: string,
+  device: Device,
+): Promise<FamilyReport> {
   const { json } = reference
   const checks: Check[] = []
-  const decoder = await Decoder.load(base)
+  const decoder = await Decoder.load(base, { device })
   try {
     const batch = reference.batch(0)
     const tokens = Int32Array.from(batch.inputIds.subarray(0, batch.rowLengths[0]), Number)
@@ -36,6 +41,7 @@ export async function checkRealModel(reference: Reference, base: string): Promis
   const step = await CompiledStep.create(model, {
     method: { kind: 'lora', ...method },
     maxLength: 512,
+    session: { device },
     initialize: (name) => adapterTensor(adapter, name),
   })
   try {

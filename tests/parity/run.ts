@@ -1,10 +1,11 @@
 /**
- * npm run parity -- FOLDER [--family NAME] [--models FOLDER]
+ * npm run parity -- FOLDER [--family NAME] [--models FOLDER] [--device cpu|webgpu|cuda]
  *
  * Compares the engine with numbers from PyTorch, transformers and PEFT, family by family: prints each deviation with
  * its bound and exits 1 when one is above it. Families and adapter kinds that the engine doesn't do are counted as
  * unsupported, never as passed. A folder of a real model has no weights of its own; they are looked for in --models
- * (a folder with NAME/ inside, or with an unpack.mjs that writes one).
+ * (a folder with NAME/ inside, or with an unpack.mjs that writes one). Without a GPU, --device webgpu runs on the
+ * SwiftShader of Debian's chromium package, where that is installed.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -14,19 +15,28 @@ import { parseArgs } from 'node:util'
 import { EngineError } from '../../engine/errors.ts'
 import { readRawConfig } from '../../engine/models/config.ts'
 import { familyOf } from '../../engine/models/index.ts'
+import { type Device, parseDevice } from '../../engine/onnx/device.ts'
+import { useSoftwareGpu } from '../webgpu.ts'
 import { checkFamily, type FamilyReport } from './checks.ts'
 import { checkRealModel } from './real-model.ts'
 import { Reference } from './reference.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { family: { type: 'string' }, models: { type: 'string' } },
+  options: {
+    family: { type: 'string' },
+    models: { type: 'string' },
+    device: { type: 'string', default: 'cpu' },
+  },
 })
 const [root] = positionals
 if (!root || !existsSync(root)) {
-  console.error('usage: npm run parity -- FOLDER [--family NAME] [--models FOLDER]')
+  console.error('usage: npm run parity -- FOLDER [--family NAME] [--models FOLDER] [--device NAME]')
   process.exit(2)
 }
+const device = parseDevice(values.device)
+if (device === 'auto') throw new Error('--device takes one device: cpu, webgpu or cuda')
+if (device.kind === 'webgpu') useSoftwareGpu()
 const python = findPython()
 const totals = { passed: 0, failed: 0, unsupported: 0 }
 const names = readdirSync(root)
@@ -41,7 +51,7 @@ console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.unsupp
 process.exitCode = totals.failed > 0 ? 1 : 0
 
 async function compare(name: string): Promise<void> {
-  console.log(`\n${name}`)
+  console.log(`\n${name} on ${values.device}`)
   try {
     const reference = new Reference(join(root!, name))
     print(reference.has('model') ? await checkTiny(reference) : await checkReal(reference))
@@ -58,13 +68,13 @@ async function compare(name: string): Promise<void> {
 
 async function checkTiny(reference: Reference): Promise<FamilyReport> {
   familyOf(readRawConfig(join(reference.folder, 'model')))
-  return checkFamily(reference, python)
+  return checkFamily(reference, python, device as Device)
 }
 
 async function checkReal(reference: Reference): Promise<FamilyReport> {
   const scratch = mkdtempSync(join(tmpdir(), 'anneal-parity-'))
   try {
-    return await checkRealModel(reference, findRealModel(reference.name, scratch))
+    return await checkRealModel(reference, findRealModel(reference.name, scratch), device as Device)
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
