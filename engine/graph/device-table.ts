@@ -75,7 +75,44 @@ const webgpu: Kernels = {
   RotaryEmbedding: FLOAT,
 }
 
-export const kernels: Readonly<Record<Accelerator, Kernels>> = { webgpu, cuda: webgpu }
+const NUMBERS = ['float32', 'int64'] as const
+
+/**
+ * onnxruntime's CUDA provider, as its published list of kernels has it (docs/OperatorKernels.md of the project, read in
+ * November 2026). Nothing of it has been run here.
+ */
+const cuda: Kernels = {
+  ...webgpu,
+  Add: NUMBERS,
+  Sub: NUMBERS,
+  Mul: NUMBERS,
+  Div: NUMBERS,
+  Sign: FLOAT,
+  LogSoftmax: FLOAT,
+  Cast: [
+    'bfloat16 to float32',
+    'float16 to float32',
+    'bool to float32',
+    'bool to int64',
+    'int64 to float32',
+    'uint8 to int32',
+    'float32 to int32',
+  ],
+  Reshape: NUMBERS,
+  Concat: [...NUMBERS, 'uint8'],
+  Range: ['int64'],
+  Equal: NUMBERS,
+  GreaterOrEqual: NUMBERS,
+  TopK: NUMBERS,
+  Shape: [...NUMBERS, 'bfloat16', 'float16'],
+  ConstantOfShape: ['int64'],
+  Gather: ['float32', 'float32 by int32', 'int64', 'bfloat16', 'float16'],
+  Split: NUMBERS,
+  ReduceSum: NUMBERS,
+  FusedMatMul: FLOAT,
+}
+
+export const kernels: Readonly<Record<Accelerator, Kernels>> = { webgpu, cuda }
 
 /** Whether the provider has a kernel for the node. */
 export function hasKernel(device: Accelerator, node: Node): boolean {
