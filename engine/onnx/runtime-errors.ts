@@ -1,9 +1,23 @@
 import { EngineError } from '../errors.ts'
 import { type Device, formatDevice } from './device.ts'
 
-/** What a device says when its memory is used up, in onnxruntime's, Dawn's and CUDA's words. */
-const OUT_OF_MEMORY =
-  /out of (device |host )?memory|VK_ERROR_OUT_OF_(DEVICE|HOST)_MEMORY|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|failed to allocate|bad_alloc/i
+/**
+ * What a device says when its memory is used up, in onnxruntime's, Dawn's and CUDA's words. Dawn reports a buffer that it
+ * could not make only where it is used, and one that no adapter of its kind could hold by the limit.
+ */
+const OUT_OF_MEMORY = new RegExp(
+  [
+    'out of (device |host )?memory',
+    'VK_ERROR_OUT_OF_(DEVICE|HOST)_MEMORY',
+    'CUDA_ERROR_OUT_OF_MEMORY',
+    'cudaErrorMemoryAllocation',
+    'failed to allocate',
+    'bad_alloc',
+    'Invalid Buffer[^\\]]*\\] is invalid due to a previous error',
+    'exceeds the max (storage )?buffer (binding )?size limit',
+  ].join('|'),
+  'i',
+)
 /** What it says when it is gone. */
 const LOST =
   /device (was |is )?lost|VK_ERROR_DEVICE_LOST|cudaErrorDevicesUnavailable|CUDA failure 46\b|has fallen off the bus/i

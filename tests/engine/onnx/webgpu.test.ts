@@ -9,7 +9,7 @@ import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { Session, type SessionOptions } from '../../../engine/onnx/session.ts'
-import { floatTensor } from '../../../engine/tensor.ts'
+import { floatTensor, intTensor } from '../../../engine/tensor.ts'
 import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
 import { CompiledStep, type CompiledStepOptions } from '../../../engine/train/compiled-step.ts'
 import { createRandom } from '../../../engine/train/random.ts'
@@ -135,6 +135,26 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
     await kernels.settle()
     for (const each of [reader, fill, kernels]) await each.release()
   })
+
+  // a real GPU may well have room for these
+  it.skipIf(!process.env.VK_ICD_FILENAMES?.includes('swiftshader'))(
+    'a tensor that the device cannot hold is an error with a code, after which the session still answers',
+    async () => {
+      const g = new GraphBuilder()
+      const size = g.input('size', 'int64', [2])
+      const zeros = g.emit('Expand', [g.scalar(1), size], { shape: ['rows', 'columns'] })
+      const sum = g.ReduceSum(zeros, [0, 1], 0)
+      const session = await Session.create(g.finish([sum]), { device: WEBGPU })
+      const run = (rows: number) =>
+        session.run({ size: intTensor(BigInt64Array.of(BigInt(rows), 1024n), [2]) })
+      for (const gigabytes of [1, 3]) {
+        const failed = run(gigabytes * 2 ** 18)
+        await expect(failed).rejects.toMatchObject({ kind: 'too_large', code: 'device_out_of_memory' })
+      }
+      expect((await run(3))[sum.name]!.data[0]).toBe(3072)
+      await session.release()
+    },
+  )
 
   it('answers of a batch with adapters, whose rows join and leave, are the ones of the CPU', async () => {
     const folder = tinyLlama()
