@@ -7,12 +7,14 @@ import { type Device, formatDevice } from './device.ts'
  */
 const OUT_OF_MEMORY = new RegExp(
   [
-    'out of (device |host )?memory',
+    'out[ -]of[ -](device |host )?memory',
     'VK_ERROR_OUT_OF_(DEVICE|HOST)_MEMORY',
     'CUDA_ERROR_OUT_OF_MEMORY',
     'cudaErrorMemoryAllocation',
     'failed to allocate',
     'bad_alloc',
+    'ALLOC_FAILED',
+    'Available memory of \\d+ is smaller',
     'Invalid Buffer[^\\]]*\\] is invalid due to a previous error',
     'exceeds the max (storage )?buffer (binding )?size limit',
   ].join('|'),
@@ -20,7 +22,7 @@ const OUT_OF_MEMORY = new RegExp(
 )
 /** What it says when it is gone. */
 const LOST =
-  /device (was |is )?lost|VK_ERROR_DEVICE_LOST|cudaErrorDevicesUnavailable|CUDA failure 46\b|has fallen off the bus/i
+  /device (was |is )?lost|fell off the bus|VK_ERROR_DEVICE_LOST|cudaErrorDevicesUnavailable|CUDA failure 46\b|has fallen off the bus/i
 /** What it says when there is none, or its provider's library does not load. */
 const ABSENT =
   /no supported adapters|failed to get a webgpu adapter|failed to load (shared )?library|no CUDA-capable device|cudaErrorNoDevice|CUDA driver version is insufficient|backend not found/i

@@ -38,5 +38,5 @@ export function kvBudget(request: {
     `Serving this model needs about ${gigabytes(needed)} (${needed} bytes) of GPU memory: ${gigabytes(weightBytes)} for weights as ` +
     `${weights}, ${gigabytes(configured ?? LEAST_BYTES)} for keys and values; only ${gigabytes(freeBytes)} (${freeBytes} bytes) are free. ` +
     'Serve it with chat.modelWeights int8 or int4, lower chat.kvBytes, or give it another device (chat.modelDevices).'
-  throw new EngineError('too_large', 'out_of_device_memory', message, { param: 'model' })
+  throw new EngineError('too_large', 'device_out_of_memory', message, { param: 'model' })
 }

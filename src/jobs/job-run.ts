@@ -63,8 +63,7 @@ export class JobRun {
       const placement = await this.#place(losses > 0 || job.attempts > 1)
       if (placement === undefined) return { type: 'stopped', message: 'It waited for its device.' }
       const end = await this.#runOn(placement, job.attempts + losses)
-      if (end.type !== 'failed' || placement.device.kind === 'cpu' || end.error.kind !== 'internal')
-        return end
+      if (end.type !== 'failed' || placement.device.kind === 'cpu' || !mayBeTheDevice(end.error)) return end
       if (losses === MAX_LOSSES || (await places.retest(placement))) return end
       const what = `${placement.name} failed under the job and fails its self-test too; the job goes on from what it has saved.`
       this.#tell('warning', `${what} ${end.error.message}`, { code: 'device_lost' })
@@ -119,4 +118,9 @@ export class JobRun {
       param: null,
     }
   }
+}
+
+/** Whether a job may have failed because its device did: what the engine says, or anything unexpected. */
+function mayBeTheDevice({ kind, code }: { kind: string; code: string }): boolean {
+  return kind === 'internal' || code === 'device_lost' || code === 'device_unavailable'
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
+import { runError } from '../../../engine/onnx/runtime-errors.ts'
 import { CUDA_LIBRARIES, type CudaFacts } from '../../../src/device/cuda-facts.ts'
 import { compareVersions, cudaProblems } from '../../../src/device/cuda-problems.ts'
 import { Devices, describePlacement } from '../../../src/device/devices.ts'
@@ -342,9 +343,9 @@ describe('explainOutOfMemory', () => {
     'Available memory of 12582912 is smaller than requested bytes of 100663296',
     'Error: std::bad_alloc',
   ])('turns "%s" into an answer with the numbers', (message) => {
-    const error = new EngineError('internal', 'session_run_failed', message)
+    const error = runError({ kind: 'cuda', index: 1 }, new Error(message))
     const explained = explainOutOfMemory(error, placement, 5 * GB)
-    expect(explained).toMatchObject({ kind: 'too_large', code: 'out_of_device_memory', cause: error })
+    expect(explained).toMatchObject({ kind: 'too_large', code: 'device_out_of_memory', cause: error })
     expect(String(explained)).toMatch(
       /cuda:1 ran out of memory.*24\.00 GB, of which 3\.00 GB.*estimate was 5\.00 GB/,
     )
