@@ -1,9 +1,9 @@
 /**
- * npm run bench:export [-- --part rtn|gptq|memory] [--rounds 3] [--samples 128]
+ * npm run bench:export [-- --part rtn|gptq|memory] [--rounds 3] [--samples 128] [--tokens 8192]
  *
  * rtn: Q4_0 of a model of TinyLlama's shape (1.1 B, random weights) from bfloat16, beside llama-quantize from F16.
  * gptq: 4 bits, groups of 128, on SmolLM2 with windows of 512 tokens of c4_demo, beside GPTQModel with the same windows, and
- *   what both leave of the model on wiki_demo.txt.
+ *   what both leave of the model on the first tokens of wiki_demo.txt.
  * memory: peak memory of whole exports with their reports, of TinyLlama's shape and of two layers with a vocabulary of 151,936.
  *
  * Needs llama-quantize (LLAMA_QUANTIZE) and a Python with gptqmodel (JUDGE_PYTHON). A part that is left out keeps its last
@@ -39,6 +39,7 @@ const { values } = parseArgs({
     part: { type: 'string', multiple: true },
     rounds: { type: 'string', default: '3' },
     samples: { type: 'string', default: '128' },
+    tokens: { type: 'string', default: '8192' },
     /** GPTQ only: leave the other side out, or ours. */
     side: { type: 'string', multiple: true, default: ['anneal', 'gptqmodel'] },
   },
@@ -108,18 +109,19 @@ async function gptq() {
       side === 'anneal'
         ? ours({ task: 'gptq', model, method: 'gptq', windows: file })
         : run(python, [rival, model, output, file])
-    found[side] = { ...result, ...(await quality(model, output)), load: load() }
-    console.log(side, found[side])
+    console.log(side, result)
+    found[side] = { ...result, load: load(), ...(await quality(model, output)) }
+    console.log(found[side])
   }
   const [a, b] = ['anneal', 'gptqmodel'].map((side) => found[side] as Result | undefined)
   if (a && b) found.timesGptqModelsSpeed = Number((b.seconds / a.seconds).toFixed(2))
   return found
 }
 
-/** What an export leaves of the model, on all of wiki_demo.txt in windows of 512 tokens. */
+/** What an export leaves of the model, on wiki_demo.txt in windows of 512 tokens. */
 async function quality(folder: string, exportFolder: string) {
   const tokens = loadTokenizer(folder).encode(readFileSync(join(shared, 'wiki_demo.txt'), 'utf8'))
-  const count = Math.floor(tokens.length / 512)
+  const count = Math.floor(Math.min(tokens.length, Number(values.tokens)) / 512)
   const windows = Array.from({ length: count }, (_, i) => tokens.slice(i * 512, (i + 1) * 512))
   const model = openModel(folder)
   const { perplexity, meanKld, sameTop } = await compareModels({
