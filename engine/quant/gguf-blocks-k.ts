@@ -1,5 +1,6 @@
 import type { BlockFormat } from './block-format.ts'
 import { writeFloat16 } from './gguf-blocks-simple.ts'
+import { fitSymmetricScales, fitWithMinima, SMALLEST } from './gguf-kernel-k.ts'
 
 /** Weights in one super-block. */
 const SIZE = 256
@@ -16,11 +17,10 @@ export const q4k: BlockFormat = {
   blockSize: SIZE,
   blockBytes: Q4_BYTES,
   quantize(values, target) {
-    const scales = new Float32Array(8)
-    const minima = new Float32Array(8)
+    const fitted = fitWithMinima(values)
     for (let from = 0, to = 0; from < values.length; from += SIZE, to += Q4_BYTES) {
-      for (let group = 0; group < 8; group++)
-        fitScaleAndMinimum(values, from + 32 * group, group, scales, minima)
+      const scales = fitted.scales.subarray(from / 32, from / 32 + 8)
+      const minima = fitted.minima.subarray(from / 32, from / 32 + 8)
       const d = writeFloat16(target, to, maximum(scales) / 63)
       const e = writeFloat16(target, to + 2, maximum(minima) / 63)
       const sixBitScales = toSixBits(scales)
@@ -29,11 +29,12 @@ export const q4k: BlockFormat = {
       for (let group = 0; group < 8; group++) {
         const scale = d * sixBitScales[group]!
         const minimum = e * sixBitMinima[group]!
-        const shift = (group & 1) * 4
+        const inverse = scale === 0 ? 0 : 1 / scale
+        const first = from + 32 * group
         const row = to + 16 + 32 * (group >> 1)
         for (let i = 0; i < 32; i++) {
-          const q = scale === 0 ? 0 : clampedRound((values[from + 32 * group + i]! + minimum) / scale, 0, 15)
-          target[row + i] = shift === 0 ? q : target[row + i]! | (q << 4)
+          const q = clampedRound((values[first + i]! + minimum) * inverse, 0, 15)
+          target[row + i] = group % 2 === 0 ? q : target[row + i]! | (q << 4)
         }
       }
     }
@@ -50,9 +51,9 @@ export const q6k: BlockFormat = {
   blockSize: SIZE,
   blockBytes: Q6_BYTES,
   quantize(values, target) {
-    const scales = new Float32Array(16)
+    const fitted = fitSymmetricScales(values)
     for (let from = 0, to = 0; from < values.length; from += SIZE, to += Q6_BYTES) {
-      for (let group = 0; group < 16; group++) scales[group] = fitSymmetricScale(values, from + 16 * group)
+      const scales = fitted.subarray(from / 16, from / 16 + 16)
       let extreme = 0
       for (const scale of scales) if (Math.abs(scale) > Math.abs(extreme)) extreme = scale
       target.fill(0, to, to + Q6_BYTES)
@@ -67,17 +68,7 @@ export const q6k: BlockFormat = {
   },
 }
 
-/** Below it a block counts as all zero. */
-const SMALLEST = 1e-15
-
-/** Where a Q6_K super-block keeps weight i: bytes of its low and high bits, and its row in its half. */
-function placeOf(i: number): { low: number; high: number; row: number } {
-  const half = i >> 7
-  const row = (i >> 5) & 3
-  const column = i & 31
-  return { low: 64 * half + 32 * (row & 1) + column, high: 128 + 32 * half + column, row }
-}
-
+/** Weight 16 · group + j lies in row (group / 2) mod 4 of its half of the super-block. */
 function packSixBitGroup(
   values: Float32Array,
   from: number,
@@ -86,118 +77,16 @@ function packSixBitGroup(
   target: Uint8Array,
   to: number,
 ): void {
+  const inverse = scale === 0 ? 0 : 1 / scale
+  const [half, row, column] = [group >> 3, (group >> 1) & 3, 16 * (group & 1)]
+  const low = to + 64 * half + 32 * (row & 1) + column
+  const high = to + 128 + 32 * half + column
+  const [lowShift, highShift] = [row >= 2 ? 4 : 0, 2 * row]
   for (let j = 0; j < 16; j++) {
-    const q = scale === 0 ? 32 : clampedRound(values[from + j]! / scale, -32, 31) + 32
-    const { low, high, row } = placeOf(16 * group + j)
-    target[to + low]! |= (q & 15) << (row >= 2 ? 4 : 0)
-    target[to + high]! |= (q >>> 4) << (2 * row)
+    const q = clampedRound(values[from + j]! * inverse, -32, 31) + 32
+    target[low + j]! |= (q & 15) << lowShift
+    target[high + j]! |= (q >>> 4) << highShift
   }
-}
-
-const levels = new Uint8Array(32)
-const weights = new Float32Array(32)
-
-/**
- * Scale s ≥ 0 and minimum m ≥ 0 that make x ≈ s · q − m for 32 weights. Starts from the plain range, then tries slightly
- * other steps; for the levels q that a step gives, the best (s, m) under weights w = rms(x) + |x| solve the normal equations
- *   s · Σwq² − m · Σwq = Σwqx,   s · Σwq − m · Σw = Σwx.
- */
-function fitScaleAndMinimum(
-  values: Float32Array,
-  from: number,
-  group: number,
-  scales: Float32Array,
-  minima: Float32Array,
-): void {
-  let low = 0
-  let high = values[from]!
-  let squares = 0
-  for (let i = 0; i < 32; i++) {
-    const x = values[from + i]!
-    if (x < low) low = x
-    if (x > high) high = x
-    squares += x * x
-  }
-  scales[group] = 0
-  minima[group] = -low
-  if (high <= low) return
-  const rms = Math.sqrt(squares / 32)
-  let sumW = 0
-  let sumWX = 0
-  for (let i = 0; i < 32; i++) {
-    const x = values[from + i]!
-    weights[i] = rms + Math.abs(x)
-    sumW += weights[i]!
-    sumWX += weights[i]! * x
-  }
-  let best = Number.POSITIVE_INFINITY
-  for (let step = -1; step <= 20; step++) {
-    const inverse = (step < 0 ? 15 : 14 + 0.1 * step) / (high - low)
-    let sumWQ = 0
-    let sumWQQ = 0
-    let sumWQX = 0
-    for (let i = 0; i < 32; i++) {
-      const x = values[from + i]!
-      const q = clampedRound(inverse * (x - low), 0, 15)
-      levels[i] = q
-      const wq = weights[i]! * q
-      sumWQ += wq
-      sumWQQ += wq * q
-      sumWQX += wq * x
-    }
-    let scale = (high - low) / 15
-    let minimum = -low
-    if (step >= 0) {
-      const determinant = sumW * sumWQQ - sumWQ * sumWQ
-      if (determinant <= 0) continue
-      scale = (sumW * sumWQX - sumWX * sumWQ) / determinant
-      minimum = -(sumWQQ * sumWX - sumWQ * sumWQX) / determinant
-      if (minimum < 0) {
-        minimum = 0
-        scale = sumWQX / sumWQQ
-      }
-    }
-    let error = 0
-    for (let i = 0; i < 32; i++) {
-      const difference = scale * levels[i]! - minimum - values[from + i]!
-      error += weights[i]! * difference * difference
-    }
-    if (error >= best) continue
-    best = error
-    scales[group] = scale
-    minima[group] = minimum
-  }
-}
-
-/**
- * Signed scale s that makes x ≈ s · q with q in −32…31 for 16 weights. For the levels of a trial step, the best s under
- * weights x² is Σx²·xq / Σx²·q², and the error falls with (Σx²·xq)² / Σx²·q², so the step with the largest is taken.
- */
-function fitSymmetricScale(values: Float32Array, from: number): number {
-  let extreme = 0
-  for (let i = 0; i < 16; i++) {
-    const x = values[from + i]!
-    if (Math.abs(x) > Math.abs(extreme)) extreme = x
-  }
-  if (Math.abs(extreme) < SMALLEST) return 0
-  let best = Number.NEGATIVE_INFINITY
-  let scale = 0
-  for (let step = -9; step <= 9; step++) {
-    const inverse = -(32 + 0.1 * step) / extreme
-    let sumLX = 0
-    let sumLL = 0
-    for (let i = 0; i < 16; i++) {
-      const x = values[from + i]!
-      const q = clampedRound(inverse * x, -32, 31)
-      const weight = x * x
-      sumLX += weight * x * q
-      sumLL += weight * q * q
-    }
-    if (sumLL <= 0 || sumLX * sumLX <= best * sumLL) continue
-    best = (sumLX * sumLX) / sumLL
-    scale = sumLX / sumLL
-  }
-  return scale
 }
 
 function clampedRound(x: number, low: number, high: number): number {

@@ -83,6 +83,7 @@ export const i32x4Min = simd(183)
 /** To a whole number, without the fraction. */
 export const i32x4Truncate = simd(248)
 export const f32x4Abs = simd(224)
+export const f32x4Sqrt = simd(227)
 export const f32x4Add = simd(228)
 export const f32x4Sub = simd(229)
 export const f32x4Mul = simd(230)

@@ -1,0 +1,252 @@
+import {
+  advance,
+  type Code,
+  f32Const,
+  f32x4Abs,
+  f32x4Add,
+  f32x4Div,
+  f32x4LessThan,
+  f32x4Max,
+  f32x4Min,
+  f32x4Mul,
+  f32x4Nearest,
+  f32x4Splat,
+  f32x4Sqrt,
+  f32x4Sub,
+  get,
+  i8x16Shuffle,
+  repeatBelow,
+  set,
+  v128And,
+  v128Load,
+  v128LoadSplat,
+  v128Select,
+  v128Store,
+  type WasmFunction,
+} from '../wasm/assemble.ts'
+import { compileWasm, reserve } from '../wasm/instance.ts'
+
+/** Below it a block counts as all zero. */
+export const SMALLEST = 1e-15
+
+const splat = (value: number): Code => [f32Const(value), f32x4Splat]
+
+/** Joins a vector's four numbers by an operation; the result stands in all places. */
+const spread = (local: number, join: Code): Code =>
+  [
+    [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7],
+    [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11],
+  ].map((order) => [get(local), get(local), get(local), i8x16Shuffle(order), join, set(local)])
+
+const addTo = (sum: number, term: Code): Code => [get(sum), term, f32x4Add, set(sum)]
+const product = (...factors: number[]): Code =>
+  factors.map((local, i) => (i === 0 ? get(local) : [get(local), f32x4Mul]))
+/** local = mask ? value : local */
+const replaceWhere = (mask: number, local: number, value: number): Code => [
+  [get(value), get(local), get(mask), v128Select, set(local)],
+]
+
+const GROUP = [0, 1, 2, 3, 4, 5, 6, 7]
+
+/**
+ * Scale s ≥ 0 and minimum m ≥ 0 that make x ≈ s · q − m for groups of 32 weights at `values` up to `end`, as vectors of four
+ * equal numbers each at `out`. Starts from the plain range, then tries slightly other steps; for the levels q that a step
+ * gives, the best (s, m) under weights w = rms(x) + |x| solve the normal equations
+ *   s · Σwq² − m · Σwq = Σwqx,   s · Σwq − m · Σw = Σwx. `levels` has room for one group's levels and weights; `steps`, up to `stepsEnd`,
+ * are the trial ranges in steps, of which the first is the plain one.
+ */
+const fitWithMinimum: WasmFunction = {
+  name: 'fitWithMinimum',
+  parameters: 6,
+  returns: false,
+  integers: 1,
+  vectors: 20,
+  body: (() => {
+    const [values, end, out, levels, steps, stepsEnd, step] = [0, 1, 2, 3, 4, 5, 6]
+    const [low, high, rms, x, q, w, wq, error, best, mask] = [7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    const [sumW, sumWX, sumWQ, sumWQQ, sumWQX] = [17, 18, 19, 20, 21]
+    const [scale, minimum, bestScale, bestMinimum, determinant] = [22, 23, 24, 25, 26]
+    const zero = (...locals: number[]): Code => locals.map((local) => [splat(0), set(local)])
+    const loadX = (i: number): Code => [get(values), v128Load(16 * i), set(x)]
+    const loadW = (i: number): Code => [get(levels), v128Load(128 + 16 * i), set(w)]
+    const range: Code = [
+      zero(low, rms, sumW, sumWX),
+      [get(values), v128Load(), set(high)],
+      GROUP.map((i) => [
+        loadX(i),
+        [get(low), get(x), f32x4Min, set(low), get(high), get(x), f32x4Max, set(high)],
+        addTo(rms, product(x, x)),
+      ]),
+      [spread(low, f32x4Min), spread(high, f32x4Max), spread(rms, f32x4Add)],
+      [get(rms), splat(1 / 32), f32x4Mul, f32x4Sqrt, set(rms)],
+      GROUP.map((i) => [
+        [loadX(i), get(rms), get(x), f32x4Abs, f32x4Add, set(w)],
+        [get(levels), get(w), v128Store(128 + 16 * i)],
+        [addTo(sumW, get(w)), addTo(sumWX, product(w, x))],
+      ]),
+      [spread(sumW, f32x4Add), spread(sumWX, f32x4Add)],
+    ]
+    const levelsOf: Code = [
+      zero(sumWQ, sumWQQ, sumWQX),
+      GROUP.map((i) => [
+        [loadX(i), loadW(i), get(step), v128LoadSplat(), get(high), get(low), f32x4Sub, f32x4Div],
+        [get(x), get(low), f32x4Sub, f32x4Mul, f32x4Nearest, splat(0), f32x4Max, splat(15), f32x4Min, set(q)],
+        [get(levels), get(q), v128Store(16 * i), product(w, q), set(wq)],
+        [addTo(sumWQ, get(wq)), addTo(sumWQQ, product(wq, q)), addTo(sumWQX, product(wq, x))],
+      ]),
+      [spread(sumWQ, f32x4Add), spread(sumWQQ, f32x4Add), spread(sumWQX, f32x4Add)],
+    ]
+    const plain: Code = [
+      [get(high), get(low), f32x4Sub, splat(15), f32x4Div, set(scale)],
+      [splat(0), get(low), f32x4Sub, set(minimum)],
+    ]
+    const solved: Code = [
+      [product(sumW, sumWQQ), product(sumWQ, sumWQ), f32x4Sub, set(determinant)],
+      [product(sumW, sumWQX), product(sumWX, sumWQ), f32x4Sub, get(determinant), f32x4Div, set(scale)],
+      [product(sumWQ, sumWQX), product(sumWQQ, sumWX), f32x4Sub, get(determinant), f32x4Div, set(minimum)],
+      // A negative minimum is none; the scale alone is then the best one.
+      [get(minimum), splat(0), f32x4LessThan, set(mask)],
+      [get(sumWQX), get(sumWQQ), f32x4Div, get(scale), get(mask), v128Select, set(scale)],
+      [get(minimum), splat(0), f32x4Max, set(minimum)],
+    ]
+    const keepIfBetter: Code = [
+      zero(error),
+      GROUP.map((i) => [
+        [loadX(i), loadW(i), get(levels), v128Load(16 * i), get(scale), f32x4Mul],
+        [get(minimum), f32x4Sub, get(x), f32x4Sub, set(q), addTo(error, product(q, q, w))],
+      ]),
+      spread(error, f32x4Add),
+      [get(error), get(best), f32x4LessThan, set(mask)],
+      [replaceWhere(mask, best, error), replaceWhere(mask, bestScale, scale)],
+      replaceWhere(mask, bestMinimum, minimum),
+    ]
+    return repeatBelow(values, end, [
+      [range, splat(Number.POSITIVE_INFINITY), set(best), zero(bestScale)],
+      [splat(0), get(low), f32x4Sub, set(bestMinimum)],
+      [get(steps), set(step), levelsOf, plain, keepIfBetter, advance(step, 4)],
+      // Without a range, or without two levels, comparisons with NaN are false and nothing replaces the start.
+      repeatBelow(step, stepsEnd, [levelsOf, solved, keepIfBetter, advance(step, 4)]),
+      [get(out), get(bestScale), v128Store(), get(out), get(bestMinimum), v128Store(16)],
+      [advance(values, 128), advance(out, 32)],
+    ])
+  })(),
+}
+
+const HALF_GROUP = [0, 1, 2, 3]
+
+/**
+ * Signed scale s that makes x ≈ s · q with q in −32…31 for groups of 16 weights at `values` up to `end`, as a vector of four
+ * equal numbers each at `out`. For the levels of a trial step, the best s under weights x² is Σx²·xq / Σx²·q², and the error
+ * falls with (Σx²·xq)² / Σx²·q², so the step with the largest is taken. Weights are taken as parts of the one of largest magnitude, so that no square underflows.
+ */
+const fitSymmetric: WasmFunction = {
+  name: 'fitSymmetric',
+  parameters: 5,
+  returns: false,
+  integers: 1,
+  vectors: 14,
+  body: (() => {
+    const [values, end, out, steps, stepsEnd, step] = [0, 1, 2, 3, 4, 5]
+    const [low, high, extreme, best, scale, q, weight, sumLX, sumLL, mask] = [
+      6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+    ]
+    const y = (i: number) => 16 + i
+    const better = (merit: Code): Code => [merit, set(q), get(best), get(q), f32x4LessThan, set(mask)]
+    return repeatBelow(values, end, [
+      [get(values), v128Load(), set(low), get(low), set(high)],
+      HALF_GROUP.slice(1).map((i) => [
+        [get(low), get(values), v128Load(16 * i), f32x4Min, set(low)],
+        [get(high), get(values), v128Load(16 * i), f32x4Max, set(high)],
+      ]),
+      [spread(low, f32x4Min), spread(high, f32x4Max)],
+      // The end of the range that is farther from 0.
+      [get(low), get(high), get(high), splat(0), get(low), f32x4Sub, f32x4LessThan, v128Select, set(extreme)],
+      HALF_GROUP.map((i) => [get(values), v128Load(16 * i), get(extreme), f32x4Div, set(y(i))]),
+      [splat(0), set(best), splat(0), set(scale), get(steps), set(step)],
+      repeatBelow(step, stepsEnd, [
+        [splat(0), set(sumLX), splat(0), set(sumLL)],
+        HALF_GROUP.map((i) => [
+          [get(step), v128LoadSplat(), get(y(i)), f32x4Mul, f32x4Nearest],
+          [splat(-32), f32x4Max, splat(31), f32x4Min, set(q), product(y(i), y(i), q), set(weight)],
+          [addTo(sumLX, product(weight, y(i))), addTo(sumLL, product(weight, q))],
+        ]),
+        [spread(sumLX, f32x4Add), spread(sumLL, f32x4Add)],
+        better([product(sumLX, sumLX), get(sumLL), f32x4Div]),
+        replaceWhere(mask, best, q),
+        [get(sumLX), get(sumLL), f32x4Div, set(q), replaceWhere(mask, scale, q)],
+        advance(step, 4),
+      ]),
+      // Of nothing but zeros there is no part.
+      [get(out), product(scale, extreme), splat(SMALLEST), get(extreme), f32x4Abs, f32x4LessThan, v128And],
+      v128Store(),
+      [advance(values, 64), advance(out, 16)],
+    ])
+  })(),
+}
+
+interface Functions {
+  fitWithMinimum(
+    values: number,
+    end: number,
+    out: number,
+    levels: number,
+    steps: number,
+    stepsEnd: number,
+  ): void
+  fitSymmetric(values: number, end: number, out: number, steps: number, stepsEnd: number): void
+}
+
+const instantiate = compileWasm<Functions>([fitWithMinimum, fitSymmetric])
+let kernel: ReturnType<typeof instantiate> | undefined
+
+/** Weights that the kernel's memory takes at a time; they stay in the cache. */
+const PIECE = 32 * 1024
+/** Where the kernel's memory keeps what. */
+const AT = { steps: 0, levels: 256, values: 512, out: 512 + 4 * PIECE }
+/** Ranges in steps: the plain one, and slightly other ones. */
+const RANGES = Float32Array.from([15, ...Array.from({ length: 21 }, (_, i) => 14 + 0.1 * i)])
+/** The code of the weight of largest magnitude, before it is rounded. */
+const ENDS = Float32Array.from({ length: 19 }, (_, i) => -(32 + 0.1 * (i - 9)))
+
+/** Scale and minimum of every 32 weights: x ≈ scale · q − minimum with q in 0…15. */
+export function fitWithMinima(values: Float32Array): { scales: Float32Array; minima: Float32Array } {
+  const scales = new Float32Array(values.length / 32)
+  const minima = new Float32Array(values.length / 32)
+  inPieces(values, RANGES, (from, end) => {
+    kernel!.fitWithMinimum(AT.values, end, AT.out, AT.levels, AT.steps, AT.steps + RANGES.byteLength)
+    const found = new Float32Array(kernel!.memory.buffer, AT.out, (end - AT.values) / 16)
+    for (let i = 0; i < found.length; i += 8) {
+      scales[from / 32 + i / 8] = found[i]!
+      minima[from / 32 + i / 8] = found[i + 4]!
+    }
+  })
+  return { scales, minima }
+}
+
+/** Signed scale of every 16 weights: x ≈ scale · q with q in −32…31. */
+export function fitSymmetricScales(values: Float32Array): Float32Array {
+  const scales = new Float32Array(values.length / 16)
+  inPieces(values, ENDS, (from, end) => {
+    kernel!.fitSymmetric(AT.values, end, AT.out, AT.steps, AT.steps + ENDS.byteLength)
+    const found = new Float32Array(kernel!.memory.buffer, AT.out, (end - AT.values) / 16)
+    for (let i = 0; i < found.length; i += 4) scales[from / 16 + i / 4] = found[i]!
+  })
+  return scales
+}
+
+/** Brings the values into the kernel's memory, piece by piece; `work` gets a piece's first index and its end in memory. */
+function inPieces(
+  values: Float32Array,
+  steps: Float32Array,
+  work: (from: number, end: number) => void,
+): void {
+  kernel ??= instantiate()
+  reserve(kernel.memory, AT.out + 4 * PIECE)
+  const { buffer } = kernel.memory
+  new Float32Array(buffer, AT.steps, steps.length).set(steps)
+  for (let from = 0; from < values.length; from += PIECE) {
+    const piece = values.subarray(from, from + PIECE)
+    new Float32Array(buffer, AT.values, piece.length).set(piece)
+    work(from, AT.values + piece.byteLength)
+  }
+}
