@@ -8,7 +8,7 @@ import { consoleRoutes } from './console.ts'
 import { datasetRoutes, datasetsPath } from './datasets.ts'
 import { docsRoutes } from './docs.ts'
 import { embeddingRoutes } from './embeddings.ts'
-import { answerError, defaultHook, RouteError, toHttpError } from './errors.ts'
+import { answerError, defaultHook, isClientGone, RouteError, toHttpError } from './errors.ts'
 import { evaluationRoutes } from './evaluations.ts'
 import { exportRoutes } from './exports.ts'
 import { fineTuningRoutes } from './fine-tuning.ts'
@@ -41,7 +41,7 @@ function report(onResponse: AppOptions['onResponse']): MiddlewareHandler {
       path: c.req.path,
       status: c.res.status,
       durationMs: performance.now() - start,
-      ...(c.error && !toHttpError(c.error).expected ? { cause: c.error } : {}),
+      ...(c.error && !toHttpError(c.error).expected && !isClientGone(c.error, c) ? { cause: c.error } : {}),
     })
   }
 }

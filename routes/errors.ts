@@ -23,6 +23,7 @@ export class RouteError extends Error implements Failure {
     | 'payload_too_large'
     | 'unsupported_media'
     | 'request_timeout'
+    | 'headers_too_large'
   readonly code: string
   readonly param: string | undefined
 
@@ -35,7 +36,7 @@ export class RouteError extends Error implements Failure {
 }
 
 interface HttpError {
-  status: 400 | 401 | 403 | 404 | 408 | 409 | 413 | 415 | 500 | 503
+  status: 400 | 401 | 403 | 404 | 408 | 409 | 413 | 415 | 431 | 500 | 503
   body: ErrorEnvelope
   headers: Record<string, string>
   /** False for what nobody threw on purpose: its cause belongs in the log, not in the answer. */
@@ -60,6 +61,7 @@ const byKind: Record<
   cancelled: { status: 409, type: 'conflict_error', headers: { 'x-should-retry': 'false' } },
   request_timeout: { status: 408, type: 'invalid_request_error', headers: { connection: 'close' } },
   payload_too_large: { status: 413, type: 'invalid_request_error' },
+  headers_too_large: { status: 431, type: 'invalid_request_error' },
   unsupported_media: { status: 415, type: 'invalid_request_error' },
   unavailable: {
     status: 503,
@@ -118,9 +120,19 @@ export function toHttpError(error: unknown): HttpError {
   }
 }
 
+const clientGone = () =>
+  new RouteError('invalid', 'request_aborted', 'The client went away before the request was read.')
+
+/** Whether the error is only that the client went away while its request was read. */
+export function isClientGone(error: Error, c: Context): boolean {
+  return c.req.raw.signal.aborted || ('code' in error && error.code === 'ECONNRESET')
+}
+
 /** The application's `onError`: answers in the envelope. `c.error` keeps the cause for the log. */
 export function answerError(error: Error, c: Context): Response {
-  const { status, body, headers } = toHttpError(error)
+  const known = toHttpError(error)
+  const { status, body, headers } =
+    known.expected || !isClientGone(error, c) ? known : toHttpError(clientGone())
   return c.json(body, status, headers)
 }
 
@@ -128,12 +140,4 @@ export function answerError(error: Error, c: Context): Response {
 export const defaultHook: Hook<unknown, Env, string, Response | undefined> = (result) => {
   if (!result.success) throw result.error
   return undefined
-}
-
-/** For requests so malformed (an impossible Host, say) that they never reach the application. */
-export function answerUnreadableRequest(): Response {
-  const { status, body } = toHttpError(
-    new RouteError('invalid', 'malformed_request', 'The request line or its Host header is malformed.'),
-  )
-  return Response.json(body, { status })
 }

@@ -19,6 +19,7 @@ const isJson = (c: Context) => /\bjson\b/i.test(c.req.header('content-type') ?? 
  */
 export function checkJson({ depth, timeMs }: JsonLimits = DEFAULT_LIMITS): MiddlewareHandler {
   return async (c, next) => {
+    checkEncoding(c.req.header('content-encoding'))
     if (isJson(c) && c.req.raw.body !== null) {
       const bytes = new Uint8Array(await inTime(c.req.arrayBuffer(), timeMs))
       checkUtf8(bytes)
@@ -26,6 +27,13 @@ export function checkJson({ depth, timeMs }: JsonLimits = DEFAULT_LIMITS): Middl
     }
     await next()
   }
+}
+
+/** A compressed body may grow without bounds; no client of this API sends one. */
+function checkEncoding(encoding: string | undefined): void {
+  if (encoding === undefined || encoding.toLowerCase() === 'identity') return
+  const message = `Content-Encoding ${encoding} is not supported; send the body as it is.`
+  throw new RouteError('unsupported_media', 'unsupported_content_encoding', message)
 }
 
 async function inTime<T>(body: Promise<T>, timeMs: number): Promise<T> {

@@ -1,13 +1,12 @@
-import { createServer as createHttpServer, type Server } from 'node:http'
+import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { getRequestListener } from '@hono/node-server'
 import { type Logger, pino } from 'pino'
 import { EngineError } from '../engine/errors.ts'
 import { trainConfigSchema } from '../engine/train/config.ts'
 import { createApp } from '../routes/app.ts'
-import { answerUnreadableRequest } from '../routes/errors.ts'
+import { createHttpServer } from '../routes/http-server.ts'
 import type { ResponseEntry } from '../routes/services.ts'
 import { type Application, openApplication } from './application.ts'
 import { lockServer } from './db/lock.ts'
@@ -31,9 +30,6 @@ const BACKLOG = 4096
 
 /** Pause between comments that keep an event stream alive. */
 const KEEP_ALIVE_MS = 15_000
-
-/** A large upload over a slow line is no attack. */
-const REQUEST_TIMEOUT_MS = 60 * 60 * 1000
 
 /**
  * Starts the server: takes the lock on the saves directory, clears what a killed predecessor left, gives its jobs back
@@ -135,12 +131,7 @@ function createServer({ services, settings, version, metrics, logger }: Applicat
     onStreamError: ({ requestId, cause }) => logger.error({ requestId, err: cause }, 'stream failed'),
     schemas: { trainConfig: trainConfigSchema },
   })
-  // Probes find peers that have vanished without a word.
-  const serverOptions = { requestTimeout: REQUEST_TIMEOUT_MS, keepAlive: true, keepAliveInitialDelay: 60_000 }
-  return createHttpServer(
-    serverOptions,
-    getRequestListener(app.fetch, { errorHandler: answerUnreadableRequest }),
-  )
+  return createHttpServer(app)
 }
 
 function logResponse(logger: Logger, { cause, ...entry }: ResponseEntry): void {

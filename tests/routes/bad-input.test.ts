@@ -1,6 +1,6 @@
 import { connect } from 'node:net'
 import fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { createApp } from '../../routes/app.ts'
 import { FakeServices, fakeOptions } from './fake-services.ts'
 import { type JsonSchema, nearly } from './json-schema-arbitrary.ts'
@@ -70,6 +70,11 @@ describe('A body', () => {
     await expectRefusal(await post(CHAT, body, { 'content-type': type }), code, status)
   })
 
+  it('that is compressed is refused', async () => {
+    const refused = await post(CHAT, '{}', { 'content-encoding': 'gzip' })
+    await expectRefusal(refused, 'unsupported_content_encoding', 415)
+  })
+
   it('that is larger than allowed is refused, and its memory comes back', async () => {
     const huge = JSON.stringify({
       model: 'tiny',
@@ -100,5 +105,69 @@ describe('A half-open connection', () => {
     for await (const chunk of socket.setEncoding('utf8')) text += chunk
     expect(text).toMatch(/^HTTP\/1\.1 408 /)
     expect(text).toContain('"code":"request_timeout"')
+  })
+})
+
+describe('Bytes that are no request', () => {
+  const head = (line: string, ...fields: string[]) =>
+    [line, 'host: localhost', ...fields, '', ''].join('\r\n')
+  const json = ['content-type: application/json']
+
+  async function exchange(bytes: string): Promise<string> {
+    const url = new URL(await serveApp(new FakeServices()))
+    const socket = connect(Number(url.port), url.hostname)
+    socket.write(bytes)
+    let text = ''
+    for await (const chunk of socket.setEncoding('utf8')) text += chunk
+    return text
+  }
+
+  it.each([
+    ['a TLS greeting', '\x16\x03\x01\x02\x00\r\n\r\n', 400, 'malformed_request'],
+    ['an unknown method', head('FROB /health HTTP/1.1'), 400, 'malformed_request'],
+    [
+      'headers without end',
+      head('GET /health HTTP/1.1', `x: ${'a'.repeat(100_000)}`),
+      431,
+      'headers_too_large',
+    ],
+    ['a URL without end', head(`GET /${'a'.repeat(100_000)} HTTP/1.1`), 431, 'headers_too_large'],
+    [
+      'two lengths',
+      head(`POST ${CHAT} HTTP/1.1`, ...json, 'content-length: 5', 'transfer-encoding: chunked'),
+      400,
+      'malformed_request',
+    ],
+    [
+      'a negative length',
+      head(`POST ${CHAT} HTTP/1.1`, ...json, 'content-length: -1'),
+      400,
+      'malformed_request',
+    ],
+    ['no Host', 'GET /health HTTP/1.1\r\nconnection: close\r\n\r\n', 400, 'malformed_request'],
+  ])('such as %s are answered in the envelope, and closed', async (_, bytes, status, code) => {
+    const text = await exchange(bytes)
+    expect(text).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+    expect(JSON.parse(text.slice(text.indexOf('{'))).error).toMatchObject({
+      code,
+      type: 'invalid_request_error',
+    })
+  })
+
+  it('answers requests that come before the answers to earlier ones, in order', async () => {
+    const bad = `${head(`POST ${CHAT} HTTP/1.1`, ...json, 'content-length: 1')}{`
+    const text = await exchange(bad + head('GET /health HTTP/1.1', 'connection: close'))
+    expect([...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status)).toEqual(['400', '200'])
+  })
+
+  it('that break off in the middle of a body are no failure of the server', async () => {
+    const services = new FakeServices()
+    const answered = vi.fn()
+    const url = new URL(await serveApp(services, { onResponse: answered }))
+    const socket = connect(Number(url.port), url.hostname)
+    socket.end(`${head(`POST ${CHAT} HTTP/1.1`, ...json, 'content-length: 100')}{"model":`)
+    await vi.waitFor(() => expect(answered).toHaveBeenCalled())
+    expect(answered.mock.calls[0]![0]).toMatchObject({ status: 400 })
+    expect(answered.mock.calls[0]![0]).not.toHaveProperty('cause')
   })
 })

@@ -1,10 +1,9 @@
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:http'
+import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { getRequestListener } from '@hono/node-server'
 import { afterEach, expect, vi } from 'vitest'
 import { createApp } from '../../routes/app.ts'
-import { answerUnreadableRequest } from '../../routes/errors.ts'
+import { createHttpServer } from '../../routes/http-server.ts'
 import type { AppOptions } from '../../routes/services.ts'
 import { type FakeServices, fakeOptions } from './fake-services.ts'
 
@@ -20,7 +19,7 @@ afterEach(() => {
 /** Serves the app on a free port of the loopback until the end of the test; returns its address. */
 export async function serveApp(services: FakeServices, options: Partial<AppOptions> = {}): Promise<string> {
   const app = createApp(services.asServices(), fakeOptions(options))
-  const server = createServer(getRequestListener(app.fetch, { errorHandler: answerUnreadableRequest }))
+  const server = createHttpServer(app)
   open.push(server)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')

@@ -1,0 +1,60 @@
+import { createServer, type Server, STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import { getRequestListener } from '@hono/node-server'
+import type { OpenAPIHono } from '@hono/zod-openapi'
+import { RouteError, toHttpError } from './errors.ts'
+
+/** A large upload over a slow line is no attack. */
+const REQUEST_TIMEOUT_MS = 60 * 60 * 1000
+
+/** An HTTP server around an application. What cannot be read as HTTP is answered in the envelope too, and closed. */
+export function createHttpServer(app: Pick<OpenAPIHono, 'fetch'>): Server {
+  const server = createServer(
+    {
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      // Probes find peers that have vanished without a word.
+      keepAlive: true,
+      keepAliveInitialDelay: 60_000,
+      // Node would refuse it without a word; the listener below has one.
+      requireHostHeader: false,
+    },
+    getRequestListener(app.fetch, { errorHandler: answerUnreadableRequest }),
+  )
+  return server.on('clientError', (error, socket) => answerBrokenRequest(error, socket as Socket))
+}
+
+/** For requests so malformed (an impossible Host, say) that they never reach the application. */
+function answerUnreadableRequest(): Response {
+  const { status, body } = toHttpError(
+    new RouteError('invalid', 'malformed_request', 'The request line or its Host header is malformed.'),
+  )
+  return Response.json(body, { status })
+}
+
+/** For bytes that are no HTTP, by the code of the parser's error. */
+function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
+  // A peer that is gone hears nothing, and into an answer that has begun no other one can be written.
+  if (!socket.writable || error.code === 'ECONNRESET' || socket.bytesWritten > 0) {
+    socket.destroy()
+    return
+  }
+  const { status, body } = toHttpError(brokenRequest(error.code))
+  const text = JSON.stringify(body)
+  const head = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    'connection: close',
+    'content-type: application/json',
+    `content-length: ${Buffer.byteLength(text)}`,
+  ]
+  socket.end(`${head.join('\r\n')}\r\n\r\n${text}`)
+}
+
+function brokenRequest(code: string | undefined): RouteError {
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    return new RouteError('headers_too_large', 'headers_too_large', 'The URL and headers are too large.')
+  }
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    return new RouteError('request_timeout', 'request_timeout', 'The request did not arrive in time.')
+  }
+  return new RouteError('invalid', 'malformed_request', 'The request is not valid HTTP/1.1.')
+}
