@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { constants } from 'node:os'
+import { dirname } from 'node:path'
 import { GraphBuilder } from '../engine/graph/builder.ts'
 import { Session } from '../engine/onnx/session.ts'
 
@@ -12,13 +13,15 @@ const RTLD_NODELETE = 0x1000
 export const WEBGPU = { kind: 'webgpu' } as const
 
 /**
- * Makes WebGPU find SwiftShader in this process, where chromium is installed and no driver is named; else it finds
+ * Makes WebGPU find SwiftShader in this process and its children, where chromium is installed and no driver is named; else it finds
  * what the machine has. Must come before the first session on WebGPU.
  */
 export function useSoftwareGpu(): void {
   if (process.platform !== 'linux' || process.env.VK_ICD_FILENAMES || !existsSync(DRIVER)) return
   process.env.VK_ICD_FILENAMES = DRIVER
   process.env.XDG_RUNTIME_DIR ??= '/tmp'
+  // for child processes, whose loader looks there
+  process.env.LD_LIBRARY_PATH = [dirname(LOADER), process.env.LD_LIBRARY_PATH].filter(Boolean).join(':')
   try {
     process.dlopen({ exports: {} }, LOADER, constants.dlopen.RTLD_NOW | RTLD_NODELETE)
   } catch {
