@@ -22,7 +22,7 @@ export interface EngineHostsOptions extends EngineLimits {
   weightsOf?: (baseFolder: string) => EngineLimits['weights']
   /** Where a model computes, decided when it is loaded; on the CPU when left out. */
   placeOf?: (baseFolder: string) => Promise<ServedPlacement>
-  /** Told when the process of a placed model has ended unexpectedly. */
+  /** Told when the process of a model has ended unexpectedly, or its device is gone. */
   onCrash?: (placement: Placement) => void
   logger?: HostLogger
 }

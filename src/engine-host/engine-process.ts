@@ -49,7 +49,7 @@ export interface EngineProcessOptions {
   logger?: HostLogger
   /** Called when the last request in progress has ended. */
   onIdle(): void
-  /** Called when the child has ended unexpectedly. */
+  /** Called when the child has ended unexpectedly, or its device is gone. */
   onCrash(): void
   /** Called once, when the child is gone or going and takes no more requests. */
   onGone(): void
@@ -170,6 +170,7 @@ export class EngineProcess {
         return
       case 'failed': {
         const error = this.#errorOf(report.error)
+        if (isOfDevice(error)) this.#options.onCrash()
         this.#options.logger?.warn({ baseFolder: this.baseFolder, err: error }, 'the model cannot be loaded')
         void this.close(error)
         return
@@ -178,11 +179,20 @@ export class EngineProcess {
         this.#memoryBytes = report.memoryBytes
         this.#load = report.load ?? this.#load
         for (const item of report.events) {
-          if ('error' in item) this.#end(item.id, this.#errorOf(item.error))
+          if ('error' in item) this.#onError(item.id, this.#errorOf(item.error))
           else if ('answer' in item) this.#endCall(item.id, ({ resolve }) => resolve(item.answer))
           else this.#deliver(item.id, item.event)
         }
     }
+  }
+
+  /** A process whose device is gone is of no more use; the next request starts another. */
+  #onError(id: number, error: EngineError): void {
+    this.#end(id, error)
+    if (!isOfDevice(error) || this.#state === 'closing') return
+    this.#options.logger?.warn({ baseFolder: this.baseFolder, err: error }, 'the device was lost')
+    this.#options.onCrash()
+    void this.close(error)
   }
 
   #errorOf(error: WireError): EngineError {
@@ -252,4 +262,8 @@ export class EngineProcess {
     // A child that is gone answers with its exit event; there is nothing to add here.
     this.#child.send(command, () => {})
   }
+}
+
+function isOfDevice({ code }: EngineError): boolean {
+  return code === 'device_lost' || code === 'device_unavailable'
 }

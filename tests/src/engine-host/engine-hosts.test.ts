@@ -3,7 +3,9 @@ import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { EngineError } from '../../../engine/errors.ts'
 import { DEFAULT_MAX_RUNNING } from '../../../engine/generate/scheduler.ts'
+import { ON_CPU } from '../../../src/device/devices.ts'
 import { EngineHosts, type EngineHostsOptions } from '../../../src/engine-host/client.ts'
 import type { AnswerEvent, GenerateRequest } from '../../../src/engine-host/protocol.ts'
 import { tinyAdapter, tinyLlama } from './tiny-llama.ts'
@@ -177,6 +179,39 @@ describe('EngineHosts', () => {
     await expect(reading).rejects.toMatchObject({ kind: 'unavailable', code: 'engine_crashed' })
     expect(await answer(hosts.generate(chat()))).toHaveLength(8)
     expect(hosts.loaded()[0]!.pid).not.toBe(pid)
+  })
+
+  it('places a model when it is loaded, and anew after a crash, of which it tells', async () => {
+    const crashed: string[] = []
+    let placed = 0
+    const hosts = engineHosts({
+      placeOf: async () => ({ ...ON_CPU, name: `place ${++placed}`, limits: { kvBytes: 2 ** 22 } }),
+      onCrash: ({ name }) => crashed.push(name),
+    })
+    const answers = [hosts.generate(chat()), hosts.generate(chat())].map(answer)
+    expect((await Promise.all(answers)).map((text) => text.length)).toEqual([8, 8])
+    const [first] = hosts.loaded()
+    expect(hosts.loaded()).toHaveLength(1)
+    const { reading } = await begin(hosts.generate(chat({ maxTokens: undefined })))
+    process.kill(first!.pid!, 'SIGKILL')
+    await expect(reading).rejects.toMatchObject({ code: 'engine_crashed' })
+    expect(crashed).toEqual([first!.device])
+    await answer(hosts.generate(chat()))
+    expect(hosts.loaded()[0]!.device).toBe(`place ${placed}`)
+    expect(hosts.loaded()[0]!.device).not.toBe(first!.device)
+  })
+
+  it('refuses a request whose model has no place, and asks again for the next', async () => {
+    let isFull = true
+    const full = new EngineError('too_large', 'device_out_of_memory', 'Only 1 GB is free.')
+    const placeOf = async () => {
+      if (isFull) throw full
+      return ON_CPU
+    }
+    const hosts = engineHosts({ placeOf })
+    await expect(answer(hosts.generate(chat()))).rejects.toBe(full)
+    isFull = false
+    expect(await answer(hosts.generate(chat()))).toHaveLength(8)
   })
 
   it('unloads a model that nobody asks', async () => {
