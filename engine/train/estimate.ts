@@ -50,7 +50,12 @@ export interface MemoryEstimate {
 
 /** What of a configuration changes the memory of a step. */
 type Estimated = Pick<TrainConfig, 'gradient_accumulation_steps' | 'stage'> &
-  Partial<Pick<TrainConfig, 'pref_loss' | 'optim' | 'use_galore' | 'galore_rank' | 'use_badam' | 'use_muon'>>
+  Partial<
+    Pick<
+      TrainConfig,
+      'pref_loss' | 'device' | 'optim' | 'use_galore' | 'galore_rank' | 'use_badam' | 'use_muon'
+    >
+  >
 
 const FLOAT = 4
 /** Node.js, the runtime's code, and what it notes of each layer's nodes; found by bench:memory, as the counts below. */
@@ -76,11 +81,12 @@ const SCORE_COPIES = 4
  * is made again.
  */
 export function estimateMemory(
-  model: ModelSize,
+  stored: ModelSize,
   config: Estimated,
   batch: BatchSize,
   checkpointing: boolean,
 ): MemoryEstimate {
+  const model = config.device === 'webgpu' ? heldInFloat32(stored) : stored
   // An adapter stands beside the weights, which all stay frozen; full training freezes none.
   const frozen = model.trainableParameters >= model.parameters ? 0 : 1
   const accumulated = config.gradient_accumulation_steps > 1 ? 1 : 0
@@ -174,6 +180,11 @@ function layerBytes(
   const copies = (checkpointing ? 1 : 0) + LAYER_COPIES
   const scoreCopies = (checkpointing ? 1 : 0) + SCORE_COPIES
   return FLOAT * (widened + tokens * width * copies + scores * scoreCopies)
+}
+
+/** WebGPU has no bf16: what is not packed is widened when it is loaded, and stays so. */
+function heldInFloat32(model: ModelSize): ModelSize {
+  return model.packedBytes === undefined ? { ...model, weightBytes: FLOAT * model.parameters } : model
 }
 
 /** Whether frozen weights are computed to float32 where they are used. */

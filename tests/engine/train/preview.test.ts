@@ -34,6 +34,16 @@ const parse = (fields: Record<string, unknown> = {}) =>
   parseTrainConfig({ model: 'm', dataset: 'd', ...fields })
 
 describe('the memory estimate', () => {
+  it('counts the weights of a 16-bit base as float32 on WebGPU, which has no other type for them', () => {
+    const batch = { rows: 1, length: 256, trained: 128 }
+    const [cpu, gpu] = ['cpu', 'webgpu'].map((device) =>
+      estimateMemory(smol, parse({ device }), batch, false),
+    )
+    expect(cpu!.mappedWeights).toBe(smol.weightBytes)
+    expect(gpu!.mappedWeights).toBe(4 * smol.parameters)
+    expect(gpu!.working).toBeLessThan(cpu!.working)
+  })
+
   it('adds up, and grows with the batch where it should', () => {
     const small = estimateMemory(smol, parse(), { rows: 1, length: 256, trained: 128 }, false)
     const large = estimateMemory(smol, parse(), { rows: 2, length: 512, trained: 512 }, false)
