@@ -120,6 +120,11 @@ export class Decoder {
     return this.model.config.vocabSize
   }
 
+  /** Nodes that the device has no kernel for and that run on the CPU, by name; empty for most models. */
+  get fallbacks(): readonly string[] {
+    return this.#compiled.session.fallbacks
+  }
+
   /** What keys and values are laid out by. */
   get cacheShape(): { layers: number; keyValueHeads: number; headDim: number } {
     return this.model.config

@@ -121,6 +121,11 @@ export class CompiledStep implements TrainStep {
     return new CompiledStep(model, options, step, session)
   }
 
+  /** Nodes that the step's device has no kernel for and that run on the CPU, by name; empty for most models. */
+  get fallbacks(): readonly string[] {
+    return this.session.fallbacks
+  }
+
   async run(
     batch: TokenBatch,
     weight: number,
@@ -219,7 +224,8 @@ export class CompiledStep implements TrainStep {
   }
 }
 
-function buildStepGraph(
+/** The graph of a training step, or of its forward pass alone. */
+export function buildStepGraph(
   model: OpenModel,
   options: CompiledStepOptions,
   purpose: 'training' | 'evaluation',

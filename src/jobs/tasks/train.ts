@@ -66,6 +66,7 @@ async function trainModel(
       ...data.examples,
       ...data.evalExamples,
     ])
+    warnOfFallbacks(step, report)
     const writeModel = createModelWriter(run, step)
     const record = createRunFolder({ outputDir, config, writeModel })
     // Read anew here: a server's address may hold credentials, which belong into no job's row.
@@ -140,4 +141,13 @@ function log(event: TrainEvent): void {
   else if (event.type === 'start')
     console.log(`${time} ${event.totalSteps} steps, ${event.examples} examples`)
   else if (event.type === 'done') console.log(`${time} finished`)
+}
+
+/** A device lacks kernels for some operations of the step: which ones, since it costs time. */
+function warnOfFallbacks({ fallbacks }: CompiledStep, report: TaskContext['report']): void {
+  if (fallbacks.length === 0) return
+  const shown = fallbacks.slice(0, 10).join(', ')
+  const rest = fallbacks.length > 10 ? ` and ${fallbacks.length - 10} more` : ''
+  const message = `The device has no kernel for ${shown}${rest}; they run on the CPU.`
+  report('warning', message, { code: 'runs_on_cpu' })
 }

@@ -1,0 +1,108 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { buildDecoderGraph } from '../../../engine/generate/decoder-graph.ts'
+import { GraphBuilder } from '../../../engine/graph/builder.ts'
+import { lower } from '../../../engine/graph/lower.ts'
+import { printGraph } from '../../../engine/graph/print.ts'
+import { openModel } from '../../../engine/models/index.ts'
+import { buildStepGraph } from '../../../engine/train/compiled-step.ts'
+import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
+
+const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')
+/** Their experts are sorted and parted by what the router finds on the device: integers that it cannot compute with. */
+const EXPERTS = ['mixtral', 'qwen3_moe']
+
+function graphsOf(folder: string) {
+  const model = openModel(folder)
+  const lora = { kind: 'lora', rank: 4, scale: 2, dropout: 0.1, targets: 'all', dora: true } as const
+  const initialize = (_: string, shape: readonly number[]) =>
+    new Float32Array(shape.reduce((a, b) => a * b, 1))
+  const options = { maxLength: 64, lossChunks: 2, checkpointing: true, initialize }
+  return {
+    'a LoRA step': buildStepGraph(model, { ...options, method: lora }, 'training').graph,
+    'a full step': buildStepGraph(model, { ...options, method: { kind: 'full' } }, 'training').graph,
+    evaluation: buildStepGraph(model, { ...options, method: lora }, 'evaluation').graph,
+    decoding: buildDecoderGraph(model, { maxPositions: 64, adapters: 'none', residentCache: true }).graph,
+    'decoding with adapters': buildDecoderGraph(model, {
+      maxPositions: 64,
+      adapters: 'scaled',
+      residentCache: true,
+    }).graph,
+  }
+}
+
+describe('lowering for WebGPU', () => {
+  it('takes integers to the host and leaves names of inputs and outputs', () => {
+    const g = new GraphBuilder()
+    const ids = g.input('ids', 'int64', ['batch', 'seq'])
+    g.bindDim('batch', ids, 0)
+    g.bindDim('seq', ids, 1)
+    const table = g.input('table', 'float32', [8, 4])
+    const rows = g.Gather(table, g.Reshape(ids, ['batch*seq']))
+    const wide = g.Expand(g.Reshape(rows, ['batch', 1, 'seq', 4]), ['batch', 3, 'seq', 4])
+    const graph = g.finish([g.FusedMatMul(wide, wide, { transB: 1, alpha: 0.5 })])
+    const { host, device, fallbacks } = lower(graph, 'webgpu')
+    expect(fallbacks).toEqual([])
+    expect(device.outputs).toEqual(graph.outputs)
+    expect(device.nodes.map(({ op }) => op)).not.toContain('FusedMatMul')
+    expect(device.nodes.flatMap(({ outputs }) => outputs).every(({ dtype }) => dtype === 'float32')).toBe(
+      true,
+    )
+    expect(host!.inputs.map(({ name }) => name)).toEqual(['ids'])
+    expect(device.inputs.map(({ name }) => name)).toEqual(
+      expect.arrayContaining(['table', ...host!.outputs.map(({ name }) => name)]),
+    )
+    expect(device.inputs.map(({ name }) => name)).not.toContain('ids')
+  })
+
+  it('widens a bf16 weight once, however often the backward pass does', () => {
+    const graph = graphsOf(TINY)['a LoRA step']
+    const isCast = ({ op, inputs }: (typeof graph.nodes)[number]) =>
+      op === 'Cast' && inputs[0]!.dtype === 'bfloat16'
+    const widened = lower(graph, 'webgpu')
+      .device.nodes.filter(isCast)
+      .map(({ inputs }) => inputs[0]!.name)
+    expect(new Set(graph.nodes.filter(isCast).map(({ inputs }) => inputs[0]!.name)).size).toBeLessThan(
+      graph.nodes.filter(isCast).length,
+    )
+    expect(new Set(widened).size).toBe(widened.length)
+  })
+
+  it('a node without a kernel is named', () => {
+    const g = new GraphBuilder()
+    const x = g.input('x', 'float32', [6])
+    const order = g.TopK(x, 6, 0)[1]
+    const { fallbacks } = lower(g.finish([g.TopK(order, 6, 0)[1]]), 'webgpu')
+    expect(fallbacks).toEqual([expect.stringMatching(/^TopK int64 \(TopK_1/)])
+  })
+
+  it.each(Object.entries(graphsOf(TINY)))('%s of the demo model has a kernel for every node', (_, graph) => {
+    expect(lower(graph, 'webgpu').fallbacks, printGraph(graph).slice(0, 500)).toEqual([])
+    expect(lower(graph, 'cuda').fallbacks).toEqual([])
+  })
+})
+
+const reason = sharedMissing('golden') ? NEEDS_SHARED : ''
+describe.skipIf(reason !== '')(`every family on WebGPU ${reason}`, () => {
+  const golden = join(SHARED, 'golden')
+  const names =
+    reason === '' ? readdirSync(golden).filter((name) => existsSync(join(golden, name, 'model'))) : []
+  it.each(names.filter((name) => !EXPERTS.includes(name)))('%s has a kernel for every node', (name) => {
+    for (const [what, graph] of Object.entries(graphsOf(join(golden, name, 'model')))) {
+      expect({ what, fallbacks: lower(graph, 'webgpu').fallbacks }).toEqual({ what, fallbacks: [] })
+    }
+  })
+
+  it.each(names.filter((name) => EXPERTS.includes(name)))(
+    '%s leaves the places of its experts to the CPU',
+    (name) => {
+      for (const graph of Object.values(graphsOf(join(golden, name, 'model')))) {
+        const { fallbacks } = lower(graph, 'webgpu')
+        expect(fallbacks.length).toBeGreaterThan(0)
+        // integers, and cuts into parts whose sizes they are
+        for (const each of fallbacks) expect(each).toMatch(/ (int64|bool) |^(Split|Cast) /)
+      }
+    },
+  )
+})
