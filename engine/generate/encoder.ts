@@ -1,8 +1,10 @@
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { readAdapter } from '../adapter/peft.ts'
 import { type ServingModule, servingForm } from '../adapter/serving.ts'
 import { EngineError } from '../errors.ts'
 import type { Value } from '../graph/values.ts'
-import { type OpenModel, openModel } from '../models/index.ts'
+import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
 import { languageModelHead } from '../nn/decoder-layer.ts'
 import type { LinearModule } from '../nn/linear-module.ts'
@@ -10,13 +12,23 @@ import { causalMask, consecutivePositions } from '../nn/masks.ts'
 import { ModelBuilder, TOKENS } from '../nn/model-builder.ts'
 import type { Device } from '../onnx/device.ts'
 import { Session } from '../onnx/session.ts'
+import { readWeight } from '../quant/packed-layout.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
 import { type TokenLogprob, tokenLogprob } from './logprobs.ts'
+import { openServedBase } from './served-base.ts'
 
 /** Scores of a whole sequence against itself grow with its square, so longer inputs are refused. */
 export const MAX_ENCODED_TOKENS = 2048
 /** Rows of logits that are computed at once: a row has as many numbers as the vocabulary. */
 const HEAD_ROWS = 64
+
+export interface EncoderOptions {
+  device?: Device
+  threads?: number
+  maxTokens: number
+  /** Where packed weights are kept, as the decoder's option of this name says. */
+  packedFolder?: string
+}
 
 interface Compiled {
   session: Session
@@ -36,14 +48,16 @@ export class Encoder {
   readonly #folder: string
   readonly #place: { device?: Device; threads: number }
   readonly #maxTokens: number
-  #model: OpenModel | undefined
+  readonly #packedFolder: string
+  #model: Promise<OpenModel> | undefined
   #body: Promise<Body> | undefined
   #head: Promise<Compiled> | undefined
 
   /** Nothing is read yet. `maxTokens` at most MAX_ENCODED_TOKENS and the model's context. */
-  constructor(folder: string, options: { device?: Device; threads?: number; maxTokens: number }) {
+  constructor(folder: string, options: EncoderOptions) {
     this.#folder = folder
-    const { device, threads = 0 } = options
+    const { device, threads = 0, packedFolder = join(tmpdir(), 'anneal-packed') } = options
+    this.#packedFolder = packedFolder
     this.#place = device ? { device, threads } : { threads }
     this.#maxTokens = Math.min(options.maxTokens, MAX_ENCODED_TOKENS)
   }
@@ -108,7 +122,7 @@ export class Encoder {
     this.#body ??= this.#compileBody()
     const { session, linears, output } = await this.#body
     const results = await session.run({
-      ...adapterFeeds(linears, this.#readModules(linears, adapterFolder)),
+      ...adapterFeeds(linears, await this.#readModules(linears, adapterFolder)),
       input_ids: intTensor(BigInt64Array.from(tokens, BigInt), [1, tokens.length]),
       position_ids: consecutivePositions(1, tokens.length),
       attention_mask: causalMask(tokens.length),
@@ -116,18 +130,18 @@ export class Encoder {
     return results[output]!.data as Float32Array
   }
 
-  #readModules(
+  async #readModules(
     linears: readonly LinearModule[],
     folder: string | undefined,
-  ): ReadonlyMap<string, ServingModule> {
+  ): Promise<ReadonlyMap<string, ServingModule>> {
     if (folder === undefined) return new Map()
-    const { weights } = this.#open()
-    const read = (path: string) => weights.readFloat32(`${path}.weight`)
+    const { weights } = await this.#open()
+    const read = (path: string) => readWeight(weights, `${path}.weight`)
     return servingForm(readAdapter(folder), linears, read, this.#folder)
   }
 
   async #compileBody(): Promise<Body> {
-    const model = this.#open()
+    const model = await this.#open()
     const builder = new ModelBuilder(model.weights, {
       lora: ({ path }) => ({ rank: `rank(${path})`, scale: 1, dropout: 0, magnitude: 'fed' }),
     })
@@ -138,7 +152,7 @@ export class Encoder {
   }
 
   async #compileHead(): Promise<Compiled> {
-    const { weights, config } = this.#open()
+    const { weights, config } = await this.#open()
     const builder = new ModelBuilder(weights, {})
     const hidden = builder.g.input('hidden', 'float32', [TOKENS, config.hiddenSize])
     const rows = builder.g.input('rows', 'int64', ['rows'])
@@ -146,15 +160,17 @@ export class Encoder {
   }
 
   async #compile(builder: ModelBuilder, output: Value): Promise<Compiled> {
+    const { folder } = await this.#open()
     const session = await Session.create(builder.g.finish([output]), {
-      weightsFolder: this.#folder,
+      weightsFolder: folder,
       ...this.#place,
     })
     return { session, output: output.name }
   }
 
-  #open(): OpenModel {
-    this.#model ??= openModel(this.#folder)
+  /** The base as it is; one that comes quantized in the form that the decoder reads. */
+  #open(): Promise<OpenModel> {
+    this.#model ??= openServedBase(this.#folder, 'float32', this.#packedFolder)
     return this.#model
   }
 }

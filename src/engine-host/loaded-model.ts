@@ -33,6 +33,7 @@ export class LoadedModel {
       device: limits.device,
       threads: limits.threads,
       maxTokens: maxPositions,
+      packedFolder: limits.packedFolder,
     })
     this.#calls = new ModelCalls(reader, this.#encoder, this.#adapters, maxPositions)
   }
