@@ -14,6 +14,10 @@ export const model = z
     state: z
       .enum(['unloaded', 'loading', 'ready', 'closing'])
       .openapi({ description: 'Of its base model, which is loaded by the first request.' }),
+    device: z.string().nullable().openapi({
+      description: 'What the loaded base computes on: cpu, webgpu or cuda:N.',
+      example: 'cpu',
+    }),
     memory_bytes: z
       .number()
       .int()

@@ -42,7 +42,7 @@ function providerProblems({ provider, binding }: CudaFacts): CudaProblem[] {
       problem(
         'not_installed',
         `The CUDA library of onnxruntime ${binding.version} is not installed.`,
-        'Run: anneal device install cuda',
+        'Run `anneal device install cuda`.',
       ),
     ]
   }
@@ -65,8 +65,8 @@ function providerProblems({ provider, binding }: CudaFacts): CudaProblem[] {
 
 /** Files that something else has put there are not replaced without a word. */
 function reinstall(manifest: unknown): string {
-  if (manifest) return 'Run: anneal device install cuda'
-  return `Remove ${PROVIDER_FILES.join(' and ')} beside the binding, then run: anneal device install cuda`
+  if (manifest) return 'Run `anneal device install cuda`.'
+  return `Remove ${PROVIDER_FILES.join(' and ')} beside the binding, then run \`anneal device install cuda\`.`
 }
 
 function driverProblems({ gpus, libraries, binding }: CudaFacts): CudaProblem[] {

@@ -1,7 +1,7 @@
 import { EngineError } from '../../engine/errors.ts'
 import { CPU, type Device, formatDevice, parseDevice } from '../../engine/onnx/device.ts'
 import { type CudaFacts, probeCuda, VULKAN_LOADER } from './cuda-facts.ts'
-import { cudaProblems } from './cuda-problems.ts'
+import { type CudaProblem, cudaProblems } from './cuda-problems.ts'
 import { type Gpu, gigabytes, placesOnGpus } from './gpus.ts'
 import { type DeviceTest, type SelfTestResult, testInChild } from './test-device.ts'
 
@@ -132,7 +132,9 @@ export class Devices {
     const facts = await this.#probe()
     const problems = cudaProblems(facts).filter(({ isOptional }) => !isOptional)
     if (problems.length > 0) {
-      throw unavailable(device, problems.map(({ text, remedy }) => `${text} ${remedy}`).join(' '))
+      const [{ text, remedy }, ...others] = problems as [CudaProblem, ...CudaProblem[]]
+      const rest = others.length > 0 ? ` anneal doctor names ${others.length} more.` : ''
+      throw unavailable(device, `${text} ${remedy}${rest}`)
     }
     if (facts.gpus === undefined) return this.#placeUnseen(device)
     const places = placesOnGpus(facts.gpus, device.index)

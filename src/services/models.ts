@@ -111,6 +111,7 @@ function toWire(entry: ModelEntry, loaded: readonly LoadedEngine[]): Model {
     parent: entry.parent,
     kind: entry.kind,
     state: engine?.state ?? 'unloaded',
+    device: engine?.device ?? null,
     memory_bytes: engine?.memoryBytes || null,
     max_model_len: contextLength(entry.baseFolder),
   }

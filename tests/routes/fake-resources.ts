@@ -102,6 +102,7 @@ export const fakeModel = (id: string): Model => ({
   parent: null,
   kind: 'base',
   state: 'unloaded',
+  device: null,
   memory_bytes: null,
   max_model_len: 512,
 })

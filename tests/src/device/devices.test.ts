@@ -235,7 +235,9 @@ describe('Devices', () => {
     const { devices } = machine(NO_CUDA, {})
     const absent = { kind: 'unsupported', code: 'device_unavailable', param: 'device' }
     await expect(devices.choose('cuda')).rejects.toMatchObject(absent)
-    await expect(devices.choose('cuda')).rejects.toThrow(/not installed\. Run: anneal device install cuda/)
+    await expect(devices.choose('cuda')).rejects.toThrow(
+      /not installed\. Run `anneal device install cuda`\.$/,
+    )
     await expect(devices.place('webgpu')).rejects.toThrow(/cannot be used: .*Vulkan/)
     await expect(devices.place('tpu')).rejects.toMatchObject({ code: 'invalid_device' })
   })
