@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { exportRequest } from '../../../routes/schemas/artifacts.ts'
 import { type Application, openApplication } from '../../../src/application.ts'
+import { Devices } from '../../../src/device/devices.ts'
 import type { ServiceContext } from '../../../src/services/context.ts'
 import { authService, systemService } from '../../../src/services/system.ts'
 import { configSchema, type Settings } from '../../../src/settings.ts'
@@ -153,7 +154,8 @@ describe('authService', () => {
 describe('systemService', () => {
   it('is healthy again once a request has loaded what could not be preloaded', async () => {
     const loaded: Array<{ baseFolder: string; state: string }> = []
-    const context = { settings: { device: 'cpu' }, version: '1', hosts: { loaded: () => loaded } }
+    const hosts = { loaded: () => loaded }
+    const context = { settings: { device: 'cpu' }, version: '1', hosts, devices: new Devices() }
     const failedPreloads = [{ id: 'late', code: 'model_unloaded', baseFolder: '/models/late' }]
     const system = systemService(context as unknown as ServiceContext, { status: 'ok', failedPreloads })
     expect(await system.health()).toMatchObject({
