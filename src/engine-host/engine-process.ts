@@ -167,6 +167,13 @@ export class EngineProcess {
       case 'ready':
         this.#memoryBytes = report.memoryBytes
         if (this.#state === 'loading') this.#state = 'ready'
+        if (report.fallbacks.length > 0) {
+          const { baseFolder } = this
+          this.#options.logger?.warn(
+            { baseFolder, nodes: report.fallbacks },
+            'the device leaves nodes to the CPU',
+          )
+        }
         return
       case 'failed': {
         const error = this.#errorOf(report.error)

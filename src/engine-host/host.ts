@@ -44,7 +44,7 @@ async function load(command: Extract<HostCommand, { type: 'load' }>): Promise<vo
   model = LoadedModel.load(command.baseFolder, command.limits)
   try {
     ready = await model
-    send({ type: 'ready', memoryBytes: process.memoryUsage.rss() })
+    send({ type: 'ready', memoryBytes: process.memoryUsage.rss(), fallbacks: ready.fallbacks })
   } catch (error) {
     send({ type: 'failed', error: toWireError(error) })
   }

@@ -45,6 +45,10 @@ export class LoadedModel {
     return new LoadedModel(folder, decoder, reader, limits)
   }
 
+  get fallbacks(): readonly string[] {
+    return this.#decoder.fallbacks
+  }
+
   get load(): EngineLoad {
     const { running, waiting, cacheUsage } = this.scheduler
     return { running, waiting, cacheUsage }

@@ -167,7 +167,8 @@ export interface EngineLoad {
 
 /** From the child to the server. `failed` says that the model cannot be loaded; the server then ends the child. */
 export type HostReport =
-  | { type: 'ready'; memoryBytes: number }
+  /** fallbacks: operations that the device leaves to the CPU, by name. */
+  | { type: 'ready'; memoryBytes: number; fallbacks: readonly string[] }
   | { type: 'failed'; error: WireError }
   | { type: 'events'; events: HostEvent[]; memoryBytes: number; load?: EngineLoad }
 
