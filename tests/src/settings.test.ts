@@ -60,6 +60,10 @@ describe('loadSettings', () => {
     ['{ server: { apiKeys: ["plain"] } }', {}, 'server.apiKeys.0'],
     [`{ server: { apiKeys: [{ sha256: "${'a'.repeat(64)}", scopes: ["all"] }] } }`, {}, 'server.apiKeys.0'],
     ['{ server: { host: "0.0.0.0" } }', {}, 'server.apiKeys'],
+    ['{ device: "gpu" }', {}, 'device'],
+    ['{ chat: { device: "cuda:x" } }', {}, 'chat.device'],
+    ['{ chat: { modelDevices: { big: "webgpu:1" } } }', {}, 'chat.modelDevices.big'],
+    ['{}', { ANNEAL_DEVICE: 'tpu' }, 'device'],
     ['{}', { ANNEAL_PORT: 'http' }, 'server.port'],
     ['{}', { ANNEAL_PROT: '1' }, 'ANNEAL_PROT'],
   ])('refuses %s with %o, naming %s', async (config, env, param) => {

@@ -65,6 +65,7 @@ export async function jobFolder({ queue }: Application, id: string): Promise<str
 function lineOf({ type, message, data }: JobEvent): string | undefined {
   if (type === 'warning') return `Warning: ${message}`
   if (type === 'checkpoint') return message
+  if (type === 'started' && data.device !== 'cpu') return message
   // The running loss stands behind the bar already.
   if (type === 'log' && data.step === undefined) return message
   if (type === 'evaluation') {

@@ -23,6 +23,15 @@ function refusal(fields: Record<string, unknown>): EngineError {
 }
 
 describe('a training configuration', () => {
+  it('takes a device by its name, and transformers’ use_cpu', () => {
+    expect(parseTrainConfig(MINIMAL).device).toBeUndefined()
+    expect(parseTrainConfig({ ...MINIMAL, device: 'cuda:1' }).device).toBe('cuda:1')
+    expect(parseTrainConfig({ ...MINIMAL, use_cpu: 'true' })).toMatchObject({
+      device: 'cpu',
+      use_cpu: undefined,
+    })
+  })
+
   it('has the defaults of LLaMA-Factory', () => {
     expect(parseTrainConfig(MINIMAL)).toMatchObject({
       stage: 'sft',
@@ -195,6 +204,9 @@ describe('a wrong configuration', () => {
     ],
     [{ quantization_bit: 2 }, /`quantization_bit`: must be 4 or 8.*got 2/],
     [{ gradient_checkpointing: true, disable_gradient_checkpointing: true }, /say the opposite/],
+    [{ device: 'gpu' }, /`device`: must be auto, cpu, webgpu, cuda or, for one of several GPUs, cuda:N/],
+    [{ device: 'webgpu:1' }, /`device`: must be auto/],
+    [{ use_cpu: true, device: 'cuda:1' }, /`use_cpu` and `device` name two devices/],
   ])('%j is refused with the value and what is right', (fields, message) => {
     const error = refusal(fields)
     expect(error.kind).toBe('invalid')
