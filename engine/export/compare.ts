@@ -13,6 +13,8 @@ export interface CompareOptions {
   exported: WeightSource
   /** Token windows of equal length. */
   windows: readonly Int32Array[]
+  /** Position in each window from which on predictions count; 0 by default. */
+  from?: number
   threads?: number
   onProgress?: (fraction: number) => void
   signal?: AbortSignal
@@ -86,13 +88,13 @@ export async function compareModels(options: CompareOptions): Promise<Comparison
 
 /** Logits of a part of the vocabulary at a time, for all windows, so that no whole table is ever in memory. */
 async function compareHeads(
-  { model, exported, windows, threads, signal }: CompareOptions,
+  { model, exported, windows, from = 0, threads, signal }: CompareOptions,
   before: readonly Float32Array[],
   after: readonly Float32Array[],
 ): Promise<DivergenceSums> {
   const { hiddenSize, vocabSize } = model.config
-  const predicted = windows[0]!.length - 1
-  const divergence = new RunningDivergence(windows.flatMap((window) => [...window.subarray(1)]))
+  const end = windows[0]!.length - 1
+  const divergence = new RunningDivergence(windows.flatMap((window) => [...window.subarray(from + 1)]))
   const head = await HeadGraph.create(model, VOCABULARY_PART, threads)
   try {
     for (let first = 0; first < vocabSize; first += VOCABULARY_PART) {
@@ -100,11 +102,11 @@ async function compareHeads(
       const changed = head.load(exported, first)
       for (let index = 0; index < windows.length; index++) {
         checkCancelled(signal)
-        const rows = (states: Float32Array) => states.subarray(0, predicted * hiddenSize)
+        const rows = (states: Float32Array) => states.subarray(from * hiddenSize, end * hiddenSize)
         const reference = await head.logits(original, rows(before[index]!))
         const other = await head.logits(changed, rows(after[index]!))
         const count = Math.min(VOCABULARY_PART, vocabSize - first)
-        const place = { row: index * predicted, token: first, count, stride: VOCABULARY_PART }
+        const place = { row: index * (end - from), token: first, count, stride: VOCABULARY_PART }
         divergence.add(reference, other, place)
         await setImmediate() // lets a cancellation in
       }

@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
-import { checkCancelled } from '../weights/atomic-folder.ts'
+import { checkCancelled, checkFreeSpace } from '../weights/atomic-folder.ts'
 import { CalibratedLayer } from './calibrated-layer.ts'
 import type { GptqOptions } from './gptq.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
@@ -87,7 +87,10 @@ async function quantizeWithoutData({ model, layers, options, graphs }: Walk): Pr
 
 async function quantizeWithData(walk: Walk, length: number): Promise<void> {
   const { model, layers, options } = walk
-  const { hiddenSize, layers: count } = model.config
+  const { hiddenSize, intermediateSize, layers: count } = model.config
+  // The text's states before and behind a layer, and what its stages pass on.
+  const values = options.calibration.length * length * (3 * hiddenSize + intermediateSize)
+  checkFreeSpace(layers.folder, 4 * values)
   const states = new HiddenStates(layers.folder, options.calibration.length, length * hiddenSize)
   const first = await firstLayer(walk, states)
   for (let layer = first; layer < count; layer++) {

@@ -1,0 +1,92 @@
+/**
+ * npm run bench:quantization -- [--model FOLDER] [--samples 32] [--length 512] [--tokens 2048] SPEC…
+ *
+ * What ways of quantizing leave of a model (SmolLM2 by default), on wiki_demo.txt against the checkpoint: rows of the table in
+ * docs/QUANTIZATION.md. SPEC is method:bits:group:sym|asym with rtn, awq or gptq, calibrated on c4_demo, in GPTQ's layout;
+ * or gguf:TYPE.
+ */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { compareModels } from '../engine/export/compare.ts'
+import { ggufFileName, writeGguf } from '../engine/export/gguf.ts'
+import { GgufSourceFile } from '../engine/export/gguf-source.ts'
+import type { GgufFileType } from '../engine/export/gguf-types.ts'
+import { writeGptq } from '../engine/export/gptq.ts'
+import { openModel } from '../engine/models/index.ts'
+import { calibrationWindows } from '../engine/quant/calibration.ts'
+import { type QuantMethod, quantizeModel } from '../engine/quant/quantize-model.ts'
+import { QuantizedLayers } from '../engine/quant/quantized-layers.ts'
+import { QuantizedSource } from '../engine/quant/quantized-source.ts'
+import type { WeightSource } from '../engine/quant/weight-source.ts'
+import { loadTokenizer } from '../engine/text/tokenizer.ts'
+import { realModelFolder } from './model-folder.ts'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    model: { type: 'string' },
+    samples: { type: 'string', default: '32' },
+    length: { type: 'string', default: '512' },
+    tokens: { type: 'string', default: '2048' },
+  },
+})
+const data = resolve(import.meta.dirname, '../../shared/data')
+const folder = realModelFolder(values.model)
+const length = Number(values.length)
+const model = openModel(folder)
+const tokenizer = loadTokenizer(folder)
+const wiki = tokenizer.encode(readFileSync(join(data, 'wiki_demo.txt'), 'utf8'))
+const windows = Array.from({ length: Math.floor(Number(values.tokens) / length) }, (_, i) =>
+  wiki.slice(i * length, (i + 1) * length),
+)
+
+function calibration(): Int32Array[] {
+  const texts = readFileSync(join(data, 'c4_demo.jsonl'), 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => (JSON.parse(line) as { text: string }).text)
+  const options = { samples: Number(values.samples), length, seed: 42 }
+  return calibrationWindows(texts, (text) => tokenizer.encode(text), options)
+}
+
+async function quantized(spec: string, scratch: string): Promise<{ exported: WeightSource; bytes: number }> {
+  const [method, width, group, symmetry] = spec.split(':')
+  if (method === 'gguf') {
+    const type = width as GgufFileType
+    const plan = await writeGguf(scratch, { model, type })
+    return { exported: new GgufSourceFile(join(scratch, ggufFileName(type)), plan), bytes: plan.bytes }
+  }
+  const options = {
+    method: method as QuantMethod,
+    bits: Number(width) as 4 | 8,
+    groupSize: Number(group),
+    symmetric: symmetry === 'sym',
+    actOrder: false,
+    damping: 0.05,
+  }
+  const layers = new QuantizedLayers(join(scratch, 'layers'), {})
+  await quantizeModel(model, layers, { ...options, calibration: method === 'rtn' ? [] : calibration() })
+  const target = { ...options, model, layers, dtype: 'float16', shardBytes: 5e9 } as const
+  const bytes = await writeGptq(scratch, target)
+  return { exported: new QuantizedSource(model.weights, layers, model.config.names.layers), bytes }
+}
+
+console.log(
+  '| Spec | Perplexity before | after | Mean KLD | Same top token | Size |\n| --- | --- | --- | --- | --- | --- |',
+)
+for (const spec of positionals) {
+  const scratch = mkdtempSync(join(tmpdir(), 'anneal-quantization-'))
+  try {
+    const { exported, bytes } = await quantized(spec, scratch)
+    const { perplexity, meanKld, sameTop } = await compareModels({ model, exported, windows })
+    const [before, after] = [perplexity.before, perplexity.after].map((value) => value.toFixed(2))
+    const size = `${(bytes / 1e6).toFixed(1)} MB`
+    const same = `${(100 * sameTop).toFixed(1)} %`
+    console.log(`| ${spec} | ${before} | ${after} | ${meanKld.toFixed(4)} | ${same} | ${size} |`)
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+}
+model.weights.close()
