@@ -63,7 +63,7 @@ export class JobRun {
       const placement = await this.#place(losses > 0 || job.attempts > 1)
       if (placement === undefined) return { type: 'stopped', message: 'It waited for its device.' }
       const end = await this.#runOn(placement, job.attempts + losses)
-      if (end.type !== 'failed' || placement.device.kind === 'cpu' || !mayBeTheDevice(end.error)) return end
+      if (end.type !== 'failed' || placement.name === 'cpu' || !mayBeTheDevice(end.error)) return end
       if (losses === MAX_LOSSES || (await places.retest(placement))) return end
       const what = `${placement.name} failed under the job and fails its self-test too; the job goes on from what it has saved.`
       this.#tell('warning', `${what} ${end.error.message}`, { code: 'device_lost' })
