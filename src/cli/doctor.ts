@@ -8,7 +8,7 @@ import { EngineError } from '../../engine/errors.ts'
 import { formatDevice } from '../../engine/onnx/device.ts'
 import type { Application } from '../application.ts'
 import { probeCuda } from '../device/cuda-facts.ts'
-import { cudaFindings } from '../device/findings.ts'
+import { cudaFindings, type DeviceFinding } from '../device/findings.ts'
 import { servedDevice } from '../device/places.ts'
 import { withApplication } from './support/application.ts'
 import { formatBytes } from './support/format.ts'
@@ -74,11 +74,20 @@ async function deviceFindings({ devices, settings }: Application): Promise<Findi
       found.push({ check: 'device', ok: false, text: messageOf(error) })
     }
   }
-  const cuda = cudaFindings(
-    await probeCuda(),
-    asked.some((setting) => setting.startsWith('cuda')),
-  )
+  const facts = await probeCuda()
+  const isAsked = asked.some((setting) => setting.startsWith('cuda'))
+  const cuda = cudaFindings(facts, isAsked)
+  // With all that it needs, CUDA may still fail its self-test, which 'auto' passes over.
+  const isToBeTried = !isAsked && facts.provider.present.length > 0 && cuda.every(({ ok }) => ok)
+  if (isToBeTried) cuda.push(...(await cudaTest(devices)))
   return [...found, ...cuda.map((finding) => ({ check: 'cuda', ...finding }))]
+}
+
+async function cudaTest(devices: Application['devices']): Promise<DeviceFinding[]> {
+  return devices.choose('cuda').then(
+    () => [],
+    (error) => [{ ok: false, text: messageOf(error) }],
+  )
 }
 
 async function nativeModule(name: string, purpose: string): Promise<Finding> {
