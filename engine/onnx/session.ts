@@ -223,7 +223,7 @@ function runtimeOptions(
     graphOptimizationLevel: 'all',
     enableCpuMemArena: true,
     enableMemPattern: false,
-    logSeverityLevel: 3,
+    logSeverityLevel: options.lowered === false ? 4 : 3, // such graphs are meant to be refused
     ...(profilePrefix ? { enableProfiling: true, profileFilePrefix: profilePrefix } : {}),
     ...(keeps
       ? { preferredOutputLocation: Object.fromEntries(keepOnDevice.map((name) => [name, 'gpu-buffer'])) }

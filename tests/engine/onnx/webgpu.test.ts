@@ -7,8 +7,10 @@ import { CacheKernels, DeviceCache } from '../../../engine/generate/device-cache
 import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
-import { openModel } from '../../../engine/models/index.ts'
+import { type OpenModel, openModel } from '../../../engine/models/index.ts'
 import { Session, type SessionOptions } from '../../../engine/onnx/session.ts'
+import { packBase } from '../../../engine/quant/packed-base.ts'
+import { openBase } from '../../../engine/quant/source.ts'
 import { floatTensor, intTensor } from '../../../engine/tensor.ts'
 import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
 import { CompiledStep, type CompiledStepOptions } from '../../../engine/train/compiled-step.ts'
@@ -24,12 +26,13 @@ const missing = await webgpuMissing()
 const devices = [{ kind: 'cpu' }, WEBGPU] as const
 
 /** Two rows of which every second token is trained. */
-function batch(rows = 2, length = 16): TokenBatch {
+function batch(vocabulary: number): TokenBatch {
+  const [rows, length] = [2, 16]
   const trained = Array.from({ length: (rows * length) / 2 }, (_, i) => BigInt(2 * i))
   return {
     rows,
     length,
-    inputIds: BigInt64Array.from({ length: rows * length }, (_, i) => BigInt(5 + ((i * 37) % 2000))),
+    inputIds: BigInt64Array.from({ length: rows * length }, (_, i) => BigInt((5 + i * 37) % vocabulary)),
     trainedPositions: BigInt64Array.from(trained),
     labels: BigInt64Array.from(trained, (place) => 7n + place),
     tokens: rows * length,
@@ -42,8 +45,8 @@ function gaussian(seed: number): CompiledStepOptions['initialize'] {
     Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => 0.02 * random.nextGaussian())
 }
 
-async function train(options: SessionOptions) {
-  const step = await CompiledStep.create(openModel(TINY), {
+async function train(options: SessionOptions, model: OpenModel = openModel(TINY)) {
+  const step = await CompiledStep.create(model, {
     method: { kind: 'lora', rank: 4, scale: 2, dropout: 0, targets: 'all' },
     maxLength: 16,
     checkpointing: true,
@@ -51,7 +54,7 @@ async function train(options: SessionOptions) {
     session: options,
   })
   try {
-    return await step.run(batch(), 1 / 16)
+    return await step.run(batch(model.config.vocabSize), 1 / 16)
   } finally {
     await step.release()
   }
@@ -78,6 +81,17 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
     const nodes = nodesByProvider(folder)
     expect(nodes.CPUExecutionProvider ?? []).toEqual([])
     expect(nodes.WebGpuExecutionProvider?.length).toBeGreaterThan(500)
+    expect(Math.abs(gpu.loss - cpu.loss) / cpu.loss).toBeLessThan(1e-5)
+    const errors = gpu.gradients.map((gradient, index) => relativeToLargest(gradient, cpu.gradients[index]!))
+    expect(Math.max(...errors)).toBeLessThan(1e-4)
+  })
+
+  it('a step over a base at 4 bits, looked up in a codebook, has them, too', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'anneal-packed-'))
+    const source = openModel(tinyLlama())
+    const packed = await packBase(openBase(source.folder), { scheme: 'nf4', folder })
+    const model = { ...source, folder, weights: packed.weights }
+    const [cpu, gpu] = [await train({}, model), await train({ device: WEBGPU }, model)]
     expect(Math.abs(gpu.loss - cpu.loss) / cpu.loss).toBeLessThan(1e-5)
     const errors = gpu.gradients.map((gradient, index) => relativeToLargest(gradient, cpu.gradients[index]!))
     expect(Math.max(...errors)).toBeLessThan(1e-4)
