@@ -1,10 +1,12 @@
 /**
- * npm run bench:serve [-- --model FOLDER --gguf FILE --weights int8 --rounds 2 --only engine|http]
+ * npm run bench:serve [-- --model FOLDER --gguf FILE --weights int4 --rounds 2 --only engine|http]
  * npm run bench:serve -- --device webgpu|cuda|cuda:1
  *
  * Serving side by side with llama.cpp in one run, two threads each: LLAMA_SERVER and LLAMA_BENCH name its programs
  * (without them only our numbers are taken). The same client sends both servers the same token prompts. Anneal runs
  * over real HTTP from `bin/anneal.js serve`; the engine alone is measured in a process of its own.
+ *
+ * Weights are at 4 bits by default, as in the GGUF (Q4_1, with the head at 8 bits on both sides).
  *
  * --device has Anneal compute there; llama.cpp then gets all layers on its GPU, if it was built for one.
  */
@@ -23,7 +25,7 @@ const { values } = parseArgs({
   options: {
     model: { type: 'string' },
     gguf: { type: 'string' },
-    weights: { type: 'string', default: 'int8' },
+    weights: { type: 'string', default: 'int4' },
     rounds: { type: 'string', default: '2' },
     only: { type: 'string' },
     device: { type: 'string', default: 'cpu' },
@@ -96,6 +98,7 @@ async function serverSpeeds(): Promise<Servers> {
   const http = await compareServers(ours.url, theirs)
   show('http', http)
   show('with64IdleConnections', await withIdleConnections(ours.url, 64))
+  show('longPromptsBesideStreams', await longPromptsBesideStreams(ours.url, theirs))
   show('flood', await flood(ours.url, 1000))
   return http
 }
@@ -194,6 +197,15 @@ async function compareServers(ours: string, theirs: string | undefined): Promise
 function keep(best: Partial<Loads>, concurrent: '1' | '8', result: LoadResult): void {
   const before = best[concurrent]
   if (!before || before.tokensPerSecond < result.tokensPerSecond) best[concurrent] = result
+}
+
+/** Prompts of 768 tokens that come while others' answers are running: how long do those pause? */
+async function longPromptsBesideStreams(ours: string, theirs: string | undefined) {
+  const arrivals = { everyMs: 600, promptTokens: 768 }
+  return {
+    anneal: await load(ours, model, 6, 800, {}, arrivals),
+    ...(theirs ? { llamaServer: await load(theirs, model, 6, 800, { cache_prompt: false }, arrivals) } : {}),
+  }
 }
 
 /** The load of 8 while connections are open that say nothing. */
