@@ -53,8 +53,12 @@ export class Devices {
   async choose(wanted: string): Promise<ChosenDevice> {
     const device = parseDevice(wanted)
     if (device === 'auto') {
-      this.#auto ??= this.#best()
-      this.#autoFound = await this.#auto
+      const found = this.#auto ?? this.#best()
+      this.#auto = found
+      found.catch(() => {
+        this.#auto = undefined
+      })
+      this.#autoFound = await found
       return this.#autoFound
     }
     if (device.kind === 'cpu') return { device, reason: 'It is what the settings ask for.' }

@@ -61,7 +61,7 @@ export class JobRun {
     const { job, places } = this.#options
     for (let losses = 0; ; losses++) {
       const placement = await this.#place(losses > 0 || job.attempts > 1)
-      if (placement === undefined) return { type: 'stopped', message: 'It waited for its device.' }
+      if (placement === undefined) return { type: 'stopped', message: 'It had no device yet.' }
       const end = await this.#runOn(placement, job.attempts + losses)
       if (end.type !== 'failed' || placement.name === 'cpu' || !mayBeTheDevice(end.error)) return end
       if (losses === MAX_LOSSES || (await places.retest(placement))) return end
@@ -75,7 +75,8 @@ export class JobRun {
     const { job, places } = this.#options
     for (let tries = 0; !this.#stop.signal.aborted; tries++) {
       try {
-        return await places.place(job)
+        const placement = await places.place(job)
+        return this.#stop.signal.aborted ? undefined : placement
       } catch (error) {
         const isGone = error instanceof EngineError && error.code === 'device_unavailable'
         if (!isGone || !hasBegun) throw error
@@ -100,7 +101,6 @@ export class JobRun {
       onStarted,
       onEvent,
     })
-    if (this.#stop.signal.aborted) this.#child.stop()
     return this.#child.ended
   }
 

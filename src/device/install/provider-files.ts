@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { createReadStream, existsSync, readFileSync } from 'node:fs'
+import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
@@ -30,8 +30,19 @@ export interface InstalledProvider {
 export async function inspectProvider({ folder }: Pick<Binding, 'folder'>): Promise<InstalledProvider> {
   const present = PROVIDER_FILES.filter((name) => existsSync(join(folder, name)))
   const library = join(folder, 'libonnxruntime_providers_cuda.so')
-  const versions = existsSync(library) ? await libraryVersions(library) : []
+  const versions = existsSync(library) ? await knownVersions(library) : []
   return { present, versions, manifest: readManifest(folder) }
+}
+
+/** Versions of libraries that were looked at, by path, size and time: reading all of one takes a while. */
+const looked = new Map<string, Promise<string[]>>()
+
+function knownVersions(file: string): Promise<string[]> {
+  const { size, mtimeMs } = statSync(file)
+  const key = `${file} ${size} ${mtimeMs}`
+  const versions = looked.get(key) ?? libraryVersions(file)
+  looked.set(key, versions)
+  return versions
 }
 
 function readManifest(folder: string): InstallManifest | undefined {

@@ -11,6 +11,7 @@ import { atRest, fakeJob, fakeSupervisor, type OpenQueue, openQueue } from '../j
 
 const folder = mkdtempSync(join(tmpdir(), 'anneal-lost-'))
 const baseFolder = tinyLlama()
+const WORKER = new URL('../../../src/jobs/worker.ts', import.meta.url)
 let open: OpenQueue
 
 beforeAll(() => {
@@ -28,9 +29,7 @@ afterAll(() => {
   for (const each of [folder, baseFolder]) rmSync(each, { recursive: true })
 })
 
-/** Trains in the queue's real child, which is killed when its device `loses`, after its first checkpoint. */
-async function train(name: string, loses: boolean): Promise<{ outputDir: string; devices: unknown[] }> {
-  const outputDir = join(folder, name)
+function newRun(outputDir: string) {
   const config = parseTrainConfig({
     model: 'tiny',
     dataset: 'rows',
@@ -43,17 +42,20 @@ async function train(name: string, loses: boolean): Promise<{ outputDir: string;
     per_device_train_batch_size: 2,
   })
   const resolved: TrainTask = { model: { id: 'tiny', root: 'tiny', baseFolder }, config, datasetDir: folder }
-  const job = { ...fakeJob(''), resolved: { ...resolved }, outputDir }
+  return { ...fakeJob(''), resolved: { ...resolved }, outputDir }
+}
+
+/** Trains in the queue's real child, which is killed when its device `loses`, after its first checkpoint. */
+async function train(name: string, loses: boolean): Promise<{ outputDir: string; devices: unknown[] }> {
+  const outputDir = join(folder, name)
+  const job = newRun(outputDir)
   const devices: unknown[] = []
   // The CPU computes under the names of GPUs, so that a run that goes on has to come to the same numbers.
   const places: JobPlaces = {
     place: async () => ({ ...ON_CPU, name: `cuda:${devices.length}` }),
     retest: async () => false,
   }
-  const supervisor = fakeSupervisor(open, {
-    places,
-    entry: new URL('../../../src/jobs/worker.ts', import.meta.url),
-  })
+  const supervisor = fakeSupervisor(open, { places, entry: WORKER })
   const unwatch = open.queue.watch(async () => {
     const events = await open.queue.eventsAfter(job.id, 0, 1000)
     const started = events.filter(({ type }) => type === 'started').map(({ data }) => data.device)
@@ -90,4 +92,21 @@ it('a run whose device is lost ends on another one as if nothing had been', asyn
   expect(losses(lost.outputDir)).toEqual(losses(whole.outputDir))
   const adapter = (dir: string) => readFileSync(join(dir, 'adapter_model.safetensors'))
   expect(adapter(lost.outputDir).equals(adapter(whole.outputDir))).toBe(true)
+})
+
+it('a run for which its GPU has too little free memory fails with the numbers, before its first step', async () => {
+  const gpu = { name: 'NVIDIA L4', totalBytes: 24e9, freeBytes: 123_456_789 }
+  const places: JobPlaces = {
+    place: async () => ({ ...ON_CPU, name: 'cuda:0', gpu }),
+    retest: async () => true,
+  }
+  const supervisor = fakeSupervisor(open, { places, entry: WORKER })
+  const job = newRun(join(folder, 'too-large'))
+  await open.queue.submit(job)
+  supervisor.start()
+  const { status, error } = await atRest(open, job.id)
+  await supervisor.drain()
+  expect(status).toBe('failed')
+  expect(error).toMatchObject({ kind: 'too_large', code: 'out_of_memory' })
+  expect(error?.message).toMatch(/needs about .* bytes\) of memory, but only 0\.12 GB \(123456789 bytes\)/)
 })
