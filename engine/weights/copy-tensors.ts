@@ -82,6 +82,7 @@ export async function copyTensors(
     await writing
   } finally {
     await Promise.allSettled([reading, writing])
+    await writer.syncing
   }
 }
 
