@@ -1,5 +1,6 @@
 import type { Context } from 'hono'
 import type { StatusCode } from 'hono/utils/http-status'
+import { byteBody } from './byte-body.ts'
 import type { StoredBytes, StoredFile } from './services.ts'
 
 /** Something to download whole or in part: bytes under a strong validator. */
@@ -92,41 +93,13 @@ function headersOf(download: Download): Record<string, string> {
   }
 }
 
-/**
- * The bytes of a range as a response's body, read as fast as the client takes them. A file that turns out shorter breaks
- * the connection and never looks complete. `release` is called once, whether the body ends, fails or is left.
- */
+/** The bytes of a range as a response's body. `release` is called once, whether the body ends, fails or is left. */
 async function openBody(
   bytes: StoredBytes,
   { start, end }: ByteRange,
   release = () => {},
 ): Promise<ReadableStream<Uint8Array>> {
-  const length = end - start + 1
-  const source = await bytes.read(start, end)
-  const chunks = source[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>
-  let seen = 0
-  const leave = async () => {
-    source.destroy()
-    release()
-  }
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      try {
-        const { done, value } = await chunks.next()
-        if (!done) {
-          seen += value.length
-          return controller.enqueue(value)
-        }
-        if (seen !== length) throw new Error(`${length} bytes were promised, ${seen} were read`)
-        controller.close()
-        release()
-      } catch (error) {
-        controller.error(error)
-        await leave()
-      }
-    },
-    cancel: leave,
-  })
+  return byteBody(await bytes.read(start, end), end - start + 1, release)
 }
 
 async function openHeld(download: Download, part: ByteRange): Promise<ReadableStream<Uint8Array>> {
@@ -173,7 +146,7 @@ export async function sendDownload(c: Context, download: Download): Promise<Resp
 async function characterStart(bytes: StoredBytes, start: number): Promise<number> {
   let at = start
   for await (const chunk of await bytes.read(start, Math.min(start + 3, bytes.size - 1))) {
-    for (const byte of chunk as Uint8Array) {
+    for (const byte of chunk) {
       if ((byte & 0xc0) !== 0x80) return at
       at += 1
     }

@@ -1,14 +1,23 @@
-import { createServer, type Server, STATUS_CODES } from 'node:http'
+import { createServer, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { getRequestListener } from '@hono/node-server'
+import { getRequestListener, type Http2Bindings, type HttpBindings } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { OpenAPIHono } from '@hono/zod-openapi'
+import { writeDirectly } from './byte-body.ts'
 import { RouteError, toHttpError } from './errors.ts'
 
 /** A large upload over a slow line is no attack. */
 const REQUEST_TIMEOUT_MS = 60 * 60 * 1000
 
-/** An HTTP server around an application. What cannot be read as HTTP is answered in the envelope too, and closed. */
-export function createHttpServer(app: Pick<OpenAPIHono, 'fetch'>): Server {
+/**
+ * An HTTP server around an application. What cannot be read as HTTP is answered in the envelope too, and closed.
+ *
+ * @param onBodyError hears what went wrong with a file after its headers were sent.
+ */
+export function createHttpServer(
+  app: Pick<OpenAPIHono, 'fetch'>,
+  onBodyError: (error: unknown) => void = () => {},
+): Server {
   const server = createServer(
     {
       requestTimeout: REQUEST_TIMEOUT_MS,
@@ -18,9 +27,23 @@ export function createHttpServer(app: Pick<OpenAPIHono, 'fetch'>): Server {
       // Node would refuse it without a word; the listener below has one.
       requireHostHeader: false,
     },
-    getRequestListener(app.fetch, { errorHandler: answerUnreadableRequest }),
+    getRequestListener(answerOf(app, onBodyError), { errorHandler: answerUnreadableRequest }),
   )
   return server.on('clientError', (error, socket) => answerBrokenRequest(error, socket as Socket))
+}
+
+/** Answers as the application does, with the bytes of files written straight to the connection. */
+function answerOf(app: Pick<OpenAPIHono, 'fetch'>, onBodyError: (error: unknown) => void) {
+  return async (request: Request, bindings: HttpBindings | Http2Bindings): Promise<Response> => {
+    const response = await app.fetch(request, bindings)
+    try {
+      const isWritten = await writeDirectly(response, bindings.outgoing as ServerResponse)
+      return isWritten ? RESPONSE_ALREADY_SENT : response
+    } catch (error) {
+      onBodyError(error)
+      return RESPONSE_ALREADY_SENT
+    }
+  }
 }
 
 /** For requests so malformed (an impossible Host, say) that they never reach the application. */

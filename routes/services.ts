@@ -42,8 +42,11 @@ export interface Page<T> {
 export interface StoredBytes {
   /** Length in bytes, fixed at the time of the call. */
   size: number
-  /** Opens the bytes `start` to `end`, both inclusive. Rejects when the file has gone. Called only with size > 0. */
-  read(start: number, end: number): Promise<Readable>
+  /**
+   * Opens the bytes `start` to `end`, both inclusive, in chunks that keep their bytes only until the next is asked for.
+   * Rejects when the file has gone. Called only with size > 0.
+   */
+  read(start: number, end: number): Promise<AsyncIterable<Uint8Array>>
 }
 
 /** A published file: it never changes under its digest. */

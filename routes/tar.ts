@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { Readable } from 'node:stream'
 import type { ExportFile } from './schemas/artifacts.ts'
 import type { StoredBytes, StoredFile } from './services.ts'
 
@@ -11,7 +10,7 @@ const paddingOf = (size: number) => (blockSize - (size % blockSize)) % blockSize
 /** A stretch of the archive that is either made here or read from a file. */
 interface Segment {
   size: number
-  read(start: number, end: number): Promise<Readable | Uint8Array[]>
+  read(start: number, end: number): Promise<AsyncIterable<Uint8Array> | Uint8Array[]>
 }
 
 const bytesSegment = (bytes: Uint8Array): Segment => ({
@@ -68,7 +67,7 @@ async function* readSegments(segments: Segment[], start: number, end: number): A
     const from = Math.max(start - offset, 0)
     const to = Math.min(end - offset, segment.size - 1)
     if (from <= to) {
-      for await (const chunk of await segment.read(from, to)) yield chunk as Uint8Array
+      yield* await segment.read(from, to)
     }
     offset += segment.size
     if (offset > end) return
@@ -97,6 +96,6 @@ export function archiveOf(
   return {
     size: segments.reduce((sum, segment) => sum + segment.size, 0),
     digest: digest.digest('hex'),
-    read: async (start, end) => Readable.from(readSegments(segments, start, end), { objectMode: false }),
+    read: async (start, end) => readSegments(segments, start, end),
   }
 }

@@ -131,7 +131,7 @@ function createServer({ services, settings, version, metrics, logger }: Applicat
     onStreamError: ({ requestId, cause }) => logger.error({ requestId, err: cause }, 'stream failed'),
     schemas: { trainConfig: trainConfigSchema },
   })
-  return createHttpServer(app)
+  return createHttpServer(app, (error) => logger.error({ err: error }, 'download broken off'))
 }
 
 function logResponse(logger: Logger, { cause, ...entry }: ResponseEntry): void {

@@ -23,11 +23,6 @@ export class FolderLeases {
     }
   }
 
-  /** How many readers there are of all folders. */
-  get total(): number {
-    return [...this.#readers.values()].reduce((sum, count) => sum + count, 0)
-  }
-
   readers(folder: string): number {
     return this.#readers.get(folder) ?? 0
   }

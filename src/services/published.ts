@@ -1,18 +1,11 @@
 import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { access } from 'node:fs/promises'
 import { join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import type { ExportFile, StoredFile } from '../../routes/services.ts'
 import type { Job } from '../jobs/types.ts'
 import type { FolderLeases } from '../models/leases.ts'
+import { FileChunks } from './file-chunks.ts'
 import { conflict } from './jobs.ts'
-
-/** Bytes that one read of a file takes at most: large enough that a download does not consist of system calls. */
-const MAX_READ_BYTES = 1 << 20
-const MIN_READ_BYTES = 128 << 10
-/** What all running downloads together have for one read each, so that memory stays flat however many there are. */
-const READ_BUDGET_BYTES = 32 << 20
 
 /**
  * The paths that exist for a client: those that the finished job hashed. Nothing else of the folder can be named.
@@ -56,22 +49,13 @@ export function fileOf(job: Job, path: string, leases: FolderLeases): StoredFile
     async read(start, end) {
       const release = leases.acquire(job.outputDir)
       try {
-        await access(absolute)
-        return createReadStream(absolute, { start, end, highWaterMark: readBytes(leases) }).once(
-          'close',
-          release,
-        )
+        return await FileChunks.open(absolute, { start, end, onClose: release })
       } catch (error) {
         release()
         throw error
       }
     },
   }
-}
-
-function readBytes(leases: FolderLeases): number {
-  const share = Math.floor(READ_BUDGET_BYTES / leases.total)
-  return Math.max(MIN_READ_BYTES, Math.min(MAX_READ_BYTES, share))
 }
 
 /** A name for the state of all files: 40 hexadecimal digits, as a commit has. */

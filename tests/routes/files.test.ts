@@ -266,7 +266,7 @@ describe('GET /v1/exports/{id}/archive.tar', () => {
     const archive = archiveOf('export-1', [entry], async () => Promise.reject(new Error('not to be opened')))
     const reader = extract()
     const header = new Promise<Header>((resolve) => reader.on('entry', resolve))
-    for (const chunk of await (await archive.read(0, 1535)).toArray()) reader.write(chunk)
+    for await (const chunk of await archive.read(0, 1535)) reader.write(chunk)
     expect(await header).toMatchObject({ name: 'export-1/big', size: bytes, mtime: new Date(0), uid: 0 })
     reader.destroy()
     expect(archive.size).toBe(bytes + 5 * 512)
