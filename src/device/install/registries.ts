@@ -34,7 +34,7 @@ const npmSchema = z.object({ dist: z.object({ tarball: z.url(), integrity: z.str
  * @throws EngineError `not_found` naming the versions that the index has.
  */
 export async function findWheel(version: string, index: string, signal?: AbortSignal): Promise<FileSource> {
-  const page = `${index.replace(/\/+$/, '')}/${PYPI_PACKAGE}/`
+  const page = `${addressOf(index)}/${PYPI_PACKAGE}/`
   const accept = 'application/vnd.pypi.simple.v1+json, text/html;q=0.5'
   const response = await request(page, signal, { accept })
   const isJson = response.headers.get('content-type')?.includes('json') ?? false
@@ -99,7 +99,7 @@ export async function findNpmPackage(
     const message = `${JSON.stringify(word)} names no npm package; write npm:NAME or npm:NAME@VERSION.`
     throw new EngineError('invalid', 'invalid_package', message, { param: 'from' })
   }
-  const url = `${registry.replace(/\/+$/, '')}/${name.replace('/', '%2f')}/${version}`
+  const url = `${addressOf(registry)}/${name.replace('/', '%2f')}/${version}`
   const parsed = npmSchema.safeParse(await (await request(url, signal)).json())
   if (!parsed.success) throw unknownForm(url)
   const { tarball, integrity } = parsed.data.dist
@@ -116,6 +116,13 @@ export async function findAtUrl(url: string, sha256?: string, signal?: AbortSign
   const size = await sizeOf(url, signal)
   const digest = sha256 ? ({ algorithm: 'sha256', hex: sha256 } as const) : undefined
   return download(url, { path: fileNameOf(url), size, ...(digest && { digest }) })
+}
+
+/** @throws EngineError `invalid` for a registry that is no HTTP address. */
+function addressOf(registry: string): string {
+  if (/^https?:\/\//.test(registry) && URL.canParse(registry)) return registry.replace(/\/+$/, '')
+  const message = `${JSON.stringify(registry)} is no registry; it must be an address that begins with http:// or https://.`
+  throw new EngineError('invalid', 'invalid_index', message, { param: 'index' })
 }
 
 /** An address without what may be a password in it. */

@@ -46,7 +46,7 @@ export async function findSource(
     const source = await findNpmPackage(word, index ?? (await npmRegistry(word)), signal)
     return { name: `npm ${word}`, content: { kind: 'download', source }, isVouched: false }
   }
-  if (/^https?:\/\//.test(from)) {
+  if (/^https?:\/\//.test(from) && URL.canParse(from)) {
     const source = await findAtUrl(from, sha256, signal)
     return { name: shownUrl(from), content: { kind: 'download', source }, isVouched: false }
   }

@@ -207,6 +207,9 @@ describe('installCuda', () => {
     await install({ from, index: origin, sha256: sha256(bytes) })
     expect(installed()).toEqual(INSTALLED)
     await expect(install({ from: 'npm' })).rejects.toMatchObject({ code: 'no_npm_package' })
+    await expect(install({ from: 'npm:../x' })).rejects.toMatchObject({ code: 'invalid_package' })
+    for (const wrong of ['pypi.example/simple', 'file:///tmp', 'https://'])
+      await expect(install({ index: wrong }), wrong).rejects.toMatchObject({ code: 'invalid_index' })
   })
 
   it('takes an address with a password, and shows it nowhere', async () => {

@@ -33,9 +33,9 @@ function newRun(outputDir: string) {
   const config = parseTrainConfig({
     model: 'tiny',
     dataset: 'rows',
-    max_steps: 400,
-    save_steps: 100,
-    logging_steps: 20,
+    max_steps: 200,
+    save_steps: 50,
+    logging_steps: 10,
     lora_rank: 2,
     lora_dropout: 0.1,
     learning_rate: 0.01,
