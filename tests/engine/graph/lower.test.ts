@@ -7,6 +7,8 @@ import { lower } from '../../../engine/graph/lower.ts'
 import { printGraph } from '../../../engine/graph/print.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { buildStepGraph } from '../../../engine/train/compiled-step.ts'
+import { parseTrainConfig } from '../../../engine/train/config.ts'
+import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
 
 const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')
@@ -80,6 +82,29 @@ describe('lowering for WebGPU', () => {
   it.each(Object.entries(graphsOf(TINY)))('%s of the demo model has a kernel for every node', (_, graph) => {
     expect(lower(graph, 'webgpu').fallbacks, printGraph(graph).slice(0, 500)).toEqual([])
     expect(lower(graph, 'cuda').fallbacks).toEqual([])
+  })
+})
+
+describe('every stage on a device', () => {
+  const stages = [
+    { stage: 'sft', compute_accuracy: true },
+    { stage: 'rm' },
+    { stage: 'kto' },
+    ...['sigmoid', 'hinge', 'ipo', 'orpo', 'simpo'].map((pref_loss) => ({ stage: 'dpo', pref_loss })),
+  ]
+  it.each(stages)('a step of $stage $pref_loss has a kernel for every node', (fields) => {
+    const objective = objectiveOf(parseTrainConfig({ model: 'tiny', dataset: 'set', ...fields }))
+    const options = {
+      method: { kind: 'full' },
+      objective,
+      maxLength: 64,
+      initialize: () => new Float32Array(),
+    } as const
+    for (const purpose of ['training', 'evaluation'] as const) {
+      const { graph } = buildStepGraph(openModel(TINY), options, purpose)
+      expect(lower(graph, 'webgpu').fallbacks).toEqual([])
+      expect(lower(graph, 'cuda').fallbacks).toEqual([])
+    }
   })
 })
 
