@@ -19,7 +19,7 @@ afterEach(() => {
 /** Serves the app on a free port of the loopback until the end of the test; returns its address. */
 export async function serveApp(services: FakeServices, options: Partial<AppOptions> = {}): Promise<string> {
   const app = createApp(services.asServices(), fakeOptions(options))
-  const server = createHttpServer(app, console.error)
+  const server = createHttpServer(app, (error) => console.error(error))
   open.push(server)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
