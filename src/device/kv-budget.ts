@@ -10,6 +10,8 @@ const DEFAULT_BYTES = 2 ** 30
 const LEAST_BYTES = 64 * 2 ** 20
 /** What part of the rest caches may take; the allocator's gaps take some. */
 const PART = 0.8
+/** CUDA's caches lie in the machine's memory and travel with each step, so they have to fit there too, beside other things. */
+const HOST_PART = 0.5
 
 /** Bytes of a weight as it is served, scales included. */
 const BYTES_A_WEIGHT: Record<ServedWeights, number> = { float32: 4, int8: 1.2, int4: 0.7 }
@@ -19,24 +21,27 @@ const BYTES_A_WEIGHT: Record<ServedWeights, number> = { float32: 4, int8: 1.2, i
  * the weights leave.
  *
  * @param freeBytes of the device; undefined where its memory is the machine's own or unknown
+ * @param hostFreeBytes of the machine
  * @throws EngineError `too_large` with the numbers where weights and cache do not fit.
  */
 export function kvBudget(request: {
   configured: number | undefined
   freeBytes: number | undefined
+  hostFreeBytes: number
   parameters: number
   weights: ServedWeights
 }): number {
-  const { configured, freeBytes, parameters, weights } = request
+  const { configured, freeBytes, hostFreeBytes, parameters, weights } = request
   if (freeBytes === undefined) return configured ?? DEFAULT_BYTES
   const weightBytes = Math.round(parameters * BYTES_A_WEIGHT[weights])
   const left = freeBytes - weightBytes - WORKSPACE_BYTES
-  const budget = configured ?? Math.floor(left * PART)
-  if (budget >= LEAST_BYTES && budget <= left) return budget
-  const needed = weightBytes + WORKSPACE_BYTES + (configured ?? LEAST_BYTES)
+  const least = configured ?? LEAST_BYTES
+  const most = Math.floor(Math.min(left * PART, hostFreeBytes * HOST_PART))
+  if (least <= left) return configured ?? Math.max(least, most)
+  const needed = weightBytes + WORKSPACE_BYTES + least
   const message =
     `Serving this model needs about ${gigabytes(needed)} (${needed} bytes) of GPU memory: ${gigabytes(weightBytes)} for weights as ` +
-    `${weights}, ${gigabytes(configured ?? LEAST_BYTES)} for keys and values; only ${gigabytes(freeBytes)} (${freeBytes} bytes) are free. ` +
+    `${weights}, ${gigabytes(least)} for keys and values; only ${gigabytes(freeBytes)} (${freeBytes} bytes) are free. ` +
     'Serve it with chat.modelWeights int8 or int4, lower chat.kvBytes, or give it another device (chat.modelDevices).'
   throw new EngineError('too_large', 'device_out_of_memory', message, { param: 'model' })
 }

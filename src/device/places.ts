@@ -4,6 +4,7 @@ import type { ServedPlacement } from '../engine-host/client.ts'
 import type { JobPlaces } from '../jobs/job-run.ts'
 import { readModelFacts } from '../models/model-folder.ts'
 import type { Settings } from '../settings.ts'
+import { memoryAvailable } from '../training/memory.ts'
 import type { Devices } from './devices.ts'
 import { kvBudget } from './kv-budget.ts'
 
@@ -33,6 +34,7 @@ export function servedPlaces(
     const kvBytes = kvBudget({
       configured: chat.kvBytes,
       freeBytes,
+      hostFreeBytes: memoryAvailable(),
       parameters: freeBytes === undefined ? 0 : readModelFacts(baseFolder).parameters,
       weights: chat.modelWeights[basename(baseFolder)] ?? chat.weights,
     })

@@ -21,7 +21,7 @@ function memoryCapacity(): number {
   return Math.max(0, total - RESERVED_BYTES)
 }
 
-/** The memory that is free now. */
-function memoryAvailable(): number {
+/** The memory that is free now on this machine or in this container. */
+export function memoryAvailable(): number {
   return process.availableMemory?.() ?? freemem()
 }

@@ -312,7 +312,12 @@ describe('explainFailure', () => {
 })
 
 describe('kvBudget', () => {
-  const model = { parameters: 1.1e9, weights: 'float32' as const, configured: undefined }
+  const model = {
+    parameters: 1.1e9,
+    weights: 'float32' as const,
+    configured: undefined,
+    hostFreeBytes: 64 * GB,
+  }
 
   it('is the configured one, or 1 GiB, where memory is the machine’s own', () => {
     expect(kvBudget({ ...model, freeBytes: undefined })).toBe(2 ** 30)
@@ -324,6 +329,11 @@ describe('kvBudget', () => {
     expect(budget).toBeCloseTo(0.8 * (20 - 4.4 - 0.7) * GB, -3)
     expect(kvBudget({ ...model, weights: 'int4', freeBytes: 20 * GB })).toBeGreaterThan(budget)
     expect(kvBudget({ ...model, freeBytes: 20 * GB, configured: 2 ** 30 })).toBe(2 ** 30)
+    expect(kvBudget({ ...model, freeBytes: 20 * GB, configured: 2 ** 20 })).toBe(2 ** 20)
+  })
+
+  it('fits into the machine too, where caches lie between the steps', () => {
+    expect(kvBudget({ ...model, freeBytes: 80 * GB, hostFreeBytes: 16 * GB })).toBe(8 * GB)
   })
 
   it('refuses with the numbers what does not fit', () => {
