@@ -27,6 +27,8 @@ export interface Placement {
 export interface DevicesOptions {
   test?: DeviceTest
   probe?: () => Promise<CudaFacts>
+  /** How long a failed test is believed, in milliseconds; 20 s when left out. A job that waits for a device looks less often. */
+  failedForMs?: number
 }
 
 export const ON_CPU: Placement = { device: CPU, name: 'cpu', env: {} }
@@ -39,10 +41,12 @@ export class Devices {
   readonly #tests = new Map<string, Promise<SelfTestResult>>()
   #auto: Promise<ChosenDevice> | undefined
   #autoFound: ChosenDevice | undefined
+  readonly #failedForMs: number
   readonly #closing = new AbortController()
 
-  constructor({ test = testInChild, probe = () => probeCuda() }: DevicesOptions = {}) {
+  constructor({ test = testInChild, probe = () => probeCuda(), failedForMs = 20_000 }: DevicesOptions = {}) {
     this.#test = test
+    this.#failedForMs = failedForMs
     this.#probe = probe
   }
 
@@ -170,8 +174,16 @@ export class Devices {
     if (known === undefined) {
       known = this.#test(device, { env, signal: this.#closing.signal })
       this.#tests.set(key, known)
+      void known.then(({ ok }) => {
+        if (!ok) setTimeout(() => this.#forget(key, known), this.#failedForMs).unref()
+      })
     }
     return known
+  }
+
+  /** A device that has failed may be back later. */
+  #forget(key: string, test: Promise<SelfTestResult> | undefined): void {
+    if (this.#tests.get(key) === test) this.#tests.delete(key)
   }
 }
 

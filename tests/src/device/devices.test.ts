@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
 import { runError } from '../../../engine/onnx/runtime-errors.ts'
 import { CUDA_LIBRARIES, type CudaFacts } from '../../../src/device/cuda-facts.ts'
@@ -272,6 +272,30 @@ describe('Devices', () => {
     const before = tried.length
     await devices.place('auto')
     expect(tried.length).toBe(before) // nothing is tried twice without a reason
+  })
+})
+
+describe('a device that has failed', () => {
+  it('is believed to for a while, and tried again then', async () => {
+    vi.useFakeTimers()
+    try {
+      let works = false
+      let tries = 0
+      const test = async () => {
+        tries++
+        return works ? PASSED : FAILED
+      }
+      const devices = new Devices({ probe: async () => NO_CUDA, test, failedForMs: 20_000 })
+      for (const _ of [1, 2]) await expect(devices.place('webgpu')).rejects.toThrow(/cannot be used/)
+      works = true
+      await vi.advanceTimersByTimeAsync(19_000)
+      await expect(devices.place('webgpu')).rejects.toThrow(/cannot be used/)
+      await vi.advanceTimersByTimeAsync(2000)
+      expect((await devices.place('webgpu')).name).toBe('webgpu')
+      expect(tries).toBe(2)
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })
 
