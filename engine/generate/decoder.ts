@@ -259,7 +259,7 @@ async function compile(
   const weightsFolder = model.folder
   const session = await Session.create(graph.graph, {
     weightsFolder,
-    keepOnDevice: residentCache ? graph.outputs.caches : [],
+    ...(residentCache ? { keepOnDevice: graph.outputs.caches } : {}),
     foldWeights: true,
     prepack: true,
     ...place,

@@ -25,7 +25,8 @@ export interface SessionOptions {
   foldWeights?: boolean
   /**
    * Outputs that stay in the device's memory, to be fed again (WebGPU; elsewhere they come back). Every run of such a
-   * session fetches all outputs: the binding keeps those of the run before bound, and fails where others are asked for.
+   * session fetches all outputs: the binding mixes up locations where a run fetches some, and keeps what the run before
+   * had bound.
    */
   keepOnDevice?: readonly string[]
   /** Write a chrome-trace profile with this prefix. */
@@ -64,6 +65,14 @@ export interface RunResults {
   readonly kept: Record<string, DeviceTensor>
 }
 
+interface SessionParts {
+  readonly session: ort.InferenceSession
+  /** Makes integers before each run; undefined on the CPU. */
+  readonly host: ort.InferenceSession | undefined
+  readonly fetchesAll: boolean
+  readonly fallbacks: readonly string[]
+}
+
 /**
  * A graph loaded into onnxruntime. `run` blocks the thread: keep sessions out of the server's process. On another device
  * than the CPU the graph is lowered first (graph/lower.ts): a second, tiny session on the host makes the integers that
@@ -76,23 +85,17 @@ export class Session {
   private readonly runtime: typeof ort
   private readonly session: ort.InferenceSession
   private readonly host: ort.InferenceSession | undefined
-  private readonly keptOutputs: readonly string[]
+  private readonly fetchesAll: boolean
   /** Feeds that come again and again (caches, adapters) are wrapped once. */
   private readonly wrapped = new WeakMap<Tensor, ort.Tensor>()
 
-  private constructor(
-    device: Device,
-    runtime: typeof ort,
-    session: ort.InferenceSession,
-    host: ort.InferenceSession | undefined,
-    { fallbacks, keptOutputs }: { fallbacks: readonly string[]; keptOutputs: readonly string[] },
-  ) {
+  private constructor(device: Device, runtime: typeof ort, parts: SessionParts) {
     this.device = device
     this.runtime = runtime
-    this.session = session
-    this.host = host
-    this.fallbacks = fallbacks
-    this.keptOutputs = keptOutputs
+    this.session = parts.session
+    this.host = parts.host
+    this.fallbacks = parts.fallbacks
+    this.fetchesAll = parts.fetchesAll
   }
 
   /**
@@ -101,8 +104,8 @@ export class Session {
    *   'session_create_failed' with what the runtime refused.
    */
   static async create(graph: Graph, options: SessionOptions = {}): Promise<Session> {
-    const { device = CPU, keepOnDevice: keptOutputs = [] } = options
-    const parts = loweredFor(keptFirst(graph, keptOutputs), options)
+    const { device = CPU } = options
+    const parts = loweredFor(graph, options)
     // Its binary is loaded with the first session, not by all that may need one.
     const runtime = await import('onnxruntime-node')
     const { InferenceSession } = runtime
@@ -112,7 +115,8 @@ export class Session {
         runtimeOptions(device, parts, options),
       )
       const host = parts.host && (await InferenceSession.create(encodeModel(parts.host), HOST_OPTIONS))
-      return new Session(device, runtime, session, host, { fallbacks: parts.fallbacks, keptOutputs })
+      const fetchesAll = options.keepOnDevice !== undefined
+      return new Session(device, runtime, { session, host, fetchesAll, fallbacks: parts.fallbacks })
     } catch (cause) {
       throw creationError(device, cause)
     }
@@ -135,7 +139,7 @@ export class Session {
       const inputs = this.inputsOf(this.session, feeds)
       if (this.host) Object.assign(inputs, await this.host.run(this.inputsOf(this.host, feeds)))
       const fetched =
-        outputs && this.keptOutputs.length === 0
+        outputs && !this.fetchesAll
           ? await this.session.run(inputs, [...outputs])
           : await this.session.run(inputs)
       const results: Record<string, Tensor> = {}
@@ -182,15 +186,6 @@ export class Session {
   endProfiling(): void {
     this.session.endProfiling()
   }
-}
-
-/** The binding takes preferred locations in the order of outputs, but skips those without one: kept outputs come first. */
-function keptFirst(graph: Graph, keptOutputs: readonly string[]): Graph {
-  const kept = new Set(keptOutputs)
-  const [first, rest] = [true, false].map((want) =>
-    graph.outputs.filter(({ name }) => kept.has(name) === want),
-  )
-  return { ...graph, outputs: [...first!, ...rest!] }
 }
 
 function loweredFor(graph: Graph, { device = CPU, lowered = true }: SessionOptions): LoweredGraph {
