@@ -93,12 +93,14 @@ export async function writeDirectly(response: Response, outgoing: ServerResponse
 
 /** Resolves when the kernel has the bytes, or to false when the client has gone. */
 function handOver(outgoing: ServerResponse, chunk: Uint8Array): Promise<boolean> {
-  if (outgoing.destroyed) return Promise.resolve(false)
+  // Not of the response, which hears nothing where it still waits for the connection's earlier ones.
+  const { socket } = outgoing.req
+  if (outgoing.destroyed || socket.destroyed) return Promise.resolve(false)
   return new Promise((resolve) => {
-    const leave = () => resolve(false) // bytes that wait for a connection's earlier answer are dropped without a word
-    outgoing.once('close', leave)
+    const leave = () => resolve(false)
+    socket.setMaxListeners(0).once('close', leave) // one for each pipelined request
     outgoing.write(chunk, (error) => {
-      outgoing.off('close', leave)
+      socket.off('close', leave)
       resolve(!error)
     })
   })

@@ -38,6 +38,7 @@ const downloadResponses = {
   200: media('application/octet-stream', 'The whole content, with a strong ETag.', 'binary'),
   206: media('application/octet-stream', 'The range that was asked for.', 'binary'),
   304: { description: 'If-None-Match names the current content.' },
+  412: { description: 'The content is not what If-Match names.' },
   416: { description: 'The range lies outside; Content-Range has the size.' },
   ...errors,
   ...missing,

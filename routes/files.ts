@@ -71,6 +71,11 @@ function matchesAny(header: string | undefined, etag: string): boolean {
   return header.trim() === '*' || header.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag)
 }
 
+/** If-Match compares strongly: a weak validator matches nothing (RFC 9110, 13.1.1). */
+function matchesExactly(header: string, etag: string): boolean {
+  return header.trim() === '*' || header.split(',').some((tag) => tag.trim() === etag)
+}
+
 /** Content-Disposition (RFC 6266): an ASCII name for old readers and the exact one in `filename*`. */
 export function attachment(fileName: string): string {
   const ascii = fileName.replace(/[^\x20-\x7e]|["\\%]/g, '_')
@@ -120,10 +125,12 @@ const respond = (
   headers: Record<string, string>,
 ) => (body === null ? c.body(null, status as StatusCode, headers) : c.body(body, status, headers))
 
-/** Answers GET and HEAD for a download: 200, 206, 304 or 416. Bytes are read only for GET, and only the asked ones. */
+/** Answers GET and HEAD for a download: 200, 206, 304, 412 or 416. Bytes are read only for GET, and only the asked ones. */
 export async function sendDownload(c: Context, download: Download): Promise<Response> {
   const headers = headersOf(download)
   const { size, etag } = download
+  const ifMatch = c.req.header('if-match')
+  if (ifMatch !== undefined && !matchesExactly(ifMatch, etag)) return c.body(null, 412, { etag })
   if (matchesAny(c.req.header('if-none-match'), etag)) {
     return c.body(null, 304, { etag, 'cache-control': headers['cache-control'] ?? '' })
   }

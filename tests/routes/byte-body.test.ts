@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, request, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { byteBody, writeDirectly } from '../../routes/byte-body.ts'
 
@@ -70,6 +70,22 @@ describe('writeDirectly', () => {
     await expect(bytesOf(incoming)).rejects.toThrow('aborted')
     await expect(result()).rejects.toThrow('5000 bytes were promised, 3000 were read')
     expect(release).toHaveBeenCalled()
+  })
+
+  it('releases what waits behind another answer when the connection ends', async () => {
+    const release = vi.fn()
+    const results: Promise<boolean>[] = []
+    server = createServer((_, outgoing) => {
+      results.push(writeDirectly(new Response(byteBody(chunksOf(1e6, 1 << 20), 2 ** 40, release)), outgoing))
+    }).listen(0)
+    await once(server, 'listening')
+    const socket = connect((server.address() as AddressInfo).port)
+    socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(20))
+    await once(socket, 'data')
+    await vi.waitFor(() => expect(results.length).toBe(20))
+    socket.destroy()
+    expect(await Promise.all(results)).toEqual(Array(20).fill(true))
+    expect(release.mock.calls.length).toBeGreaterThanOrEqual(20)
   })
 
   it('stops and releases when the client goes away', async () => {

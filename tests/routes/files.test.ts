@@ -145,6 +145,16 @@ describe('GET /v1/exports/{id}/files/{path}', () => {
     }
   })
 
+  it('gives nothing to an If-Match that names something else', async () => {
+    const { get } = setup()
+    const etag = `"${sha256(weights)}"`
+    const statusFor = async (value: string) => (await get(weightsPath, { 'if-match': value })).status
+    expect(await statusFor('"other"')).toBe(412)
+    expect(await statusFor(`W/${etag}`)).toBe(412)
+    expect(await statusFor(`"other", ${etag}`)).toBe(200)
+    expect(await statusFor('*')).toBe(200)
+  })
+
   it('sends an empty file', async () => {
     const response = await setup().get('/v1/exports/export-1/files/empty.txt')
     expect([response.status, response.headers.get('content-length')]).toEqual([200, '0'])
