@@ -21,6 +21,18 @@ export function pending(job: Job): number {
   return job.known - (job.row?.length ?? 0)
 }
 
+/**
+ * Whether a request that has computed nothing yet had better wait for the other's prompt: at least half of its own is the
+ * same, and `atLeast` tokens, and they have one adapter.
+ */
+export function follows(job: Job, leader: Job, atLeast: number): boolean {
+  if (job === leader || job.row?.length !== 0 || job.adapter !== leader.adapter) return false
+  const wanted = Math.max(atLeast, job.known / 2)
+  if (job.known <= atLeast || leader.known < wanted) return false
+  for (let at = 0; at < wanted; at++) if (job.tokens[at] !== leader.tokens[at]) return false
+  return true
+}
+
 /** The step that feeds the next `count` tokens of one sequence. */
 export function prefillStep(job: Job, count: number): DecoderStep {
   const row = job.row!

@@ -1,13 +1,13 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
-import { decodeStep, type Job, pending, prefillStep } from './batch.ts'
+import { decodeStep, follows, type Job, pending, prefillStep } from './batch.ts'
 import type { Decoder, DecoderResult } from './decoder.ts'
 import { EventQueue } from './event-queue.ts'
 import { cancelledError } from './generation.ts'
 import type { KvGroup } from './kv-group.ts'
 import { KvPool } from './kv-pool.ts'
 import { PrefillPace } from './prefill-pace.ts'
-import { PrefixCache } from './prefix-cache.ts'
+import { BLOCK_TOKENS, PrefixCache } from './prefix-cache.ts'
 import { type GenerationEvent, type GenerationRequest, Sequence } from './sequence.ts'
 
 /** Requests that share the batch. */
@@ -148,15 +148,23 @@ export class Scheduler {
       this.#running.push(job)
       job.sequence.joined()
       job.row = row
-      const found = this.#prefixes.restore(row, adapterKey(job), job.tokens.subarray(0, job.known))
-      if (job.known === request.prompt.length) job.sequence.cachedTokens = found
+      this.#restore(job)
     }
+  }
+
+  /** Takes over what is known of the beginning of a request that has computed nothing, also from one that still runs. */
+  #restore(job: Job): void {
+    const leader = this.#running.find((other) => pending(other) === 1 && follows(job, other, BLOCK_TOKENS))
+    if (leader) this.#keepPrefix(leader)
+    const found = this.#prefixes.restore(job.row!, adapterKey(job), job.tokens.subarray(0, job.known))
+    if (job.known === job.sequence.request.prompt.length) job.sequence.cachedTokens = found
   }
 
   /** Computes the next chunk of one prompt. */
   async #prefill(): Promise<void> {
     const job = this.#nextPrefill()
     if (!job) return
+    if (job.row!.length === 0) this.#restore(job)
     const others = this.#running.some((each) => pending(each) === 1)
     const count = this.#pace.chunk(pending(job), others)
     await this.#attempt([job], async () => {
@@ -169,9 +177,15 @@ export class Scheduler {
     })
   }
 
-  /** Prompts take turns: one chunk for the one that joined first, one for the one with least left. */
+  /**
+   * Prompts take turns: one chunk for the one that joined first, one for the one with least left. Those that begin as an
+   * earlier one does, such as the choices of one request, wait for what it computes.
+   */
   #nextPrefill(): Job | undefined {
-    const prompts = this.#running.filter((job) => !job.ended && pending(job) > 1)
+    const all = this.#running.filter((job) => !job.ended && pending(job) > 1)
+    const prompts = all.filter(
+      (job, at) => !all.slice(0, at).some((leader) => follows(job, leader, BLOCK_TOKENS)),
+    )
     if (this.#turn++ % 2 === 0) return prompts[0]
     return prompts.reduce<Job | undefined>(
       (least, job) => (least && pending(least) <= pending(job) ? least : job),

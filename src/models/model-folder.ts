@@ -53,7 +53,8 @@ export function readModelFacts(folder: string): ModelFacts {
 /** The context length that config.json states; null where it cannot be read or is of no known family. */
 export function contextLength(folder: string): number | null {
   try {
-    const raw = readRawConfig(folder)
+    // How the weights are quantized says nothing of it, and a family's own reader refuses it.
+    const { quantization_config: _, ...raw } = readRawConfig(folder)
     return familyOf(raw).parseConfig(raw).maxPositions
   } catch {
     return null

@@ -66,6 +66,26 @@ describe('Scheduler', () => {
     expect(decoder.calls[before]!.tokens).toBe(5)
   })
 
+  it('computes the prompt of several choices once, and a shared beginning of half of it', async () => {
+    const decoder = fakeDecoder({ a: 'one' })
+    const scheduler = new Scheduler(decoder)
+    const prompt = `a${'x'.repeat(198)}>`
+    const half = `a${'x'.repeat(120)}${'y'.repeat(78)}>`
+    const answers = [prompt, prompt, prompt, half].map((text) => collect(scheduler.submit(fakeRequest(text))))
+    const events = await Promise.all(answers)
+    expect(events.map(textOf)).toEqual(['one', 'one', 'one', 'one'])
+    const cached = events.map((each) => {
+      const finish = each.at(-1)!
+      return finish.type === 'finish' ? finish.cachedTokens : undefined
+    })
+    // Whole blocks of 32, and never the last token.
+    expect(cached).toEqual([0, 192, 192, 96])
+    const prefilled = decoder.calls
+      .filter(({ tokens }) => tokens > 1)
+      .reduce((sum, { tokens }) => sum + tokens, 0)
+    expect(prefilled).toBe(200 + 8 + 8 + 104)
+  })
+
   it('never overlaps two forward calls', async () => {
     const inner = fakeDecoder(ANSWERS)
     let active = 0
