@@ -21,7 +21,7 @@ export interface LoweredGraph {
  */
 export function lower(graph: Graph, device: Accelerator): LoweredGraph {
   const g = new GraphBuilder('lowered')
-  const frozen = new Frozen(graph)
+  const frozen = new Frozen(graph, foldsAlways(device))
   const read = new Set(graph.outputs.map(({ name }) => name))
   for (const input of graph.nodes.flatMap((node) => node.inputs)) if (input) read.add(input.name)
   const context = {
@@ -51,10 +51,14 @@ export function lower(graph: Graph, device: Accelerator): LoweredGraph {
     nodes: removeDeadNodes(nodes, graph.outputs),
     constants: [...graph.constants, ...g.finish([]).constants],
   })
-  const lacking = parts.device.nodes.filter(
-    (node) => !hasKernel(device, node) && !frozen.has(node.outputs[0]!),
-  )
+  const needsKernel = (node: Node) => !foldsAlways(device) || !frozen.has(node.outputs[0]!)
+  const lacking = parts.device.nodes.filter((node) => !hasKernel(device, node) && needsKernel(node))
   return { ...parts, fallbacks: lacking.map(nameOf) }
+}
+
+/** WebGPU has no 16-bit weights to keep, so what constants alone enter is always computed at load (onnx/session.ts). */
+function foldsAlways(device: Accelerator): boolean {
+  return device === 'webgpu'
 }
 
 function nameOf({ op, inputs, outputs }: Node): string {
@@ -88,15 +92,18 @@ function withOutputNames(
 }
 
 /**
- * What is computed from constants alone. The runtime computes it once at load, on the CPU, so it needs no kernel; and two
- * nodes that compute the same (the backward pass widens weights anew) would be two copies in memory, so they become one.
+ * What is computed from constants alone. Where the runtime computes it once at load, on the CPU, it needs no kernel; and
+ * two nodes that compute the same (the backward pass widens weights anew) would be two copies in memory, so they become
+ * one. Elsewhere they stay apart, since what is widened is to be gone between its uses.
  */
 class Frozen {
+  readonly #merges: boolean
   readonly #made = new Map<string, readonly Value[]>()
   readonly #inputs: ReadonlySet<string>
   readonly #variable = new Set<string>()
 
-  constructor(graph: Graph) {
+  constructor(graph: Graph, merges: boolean) {
+    this.#merges = merges
     this.#inputs = new Set(graph.inputs.map(({ name }) => name))
   }
 
@@ -112,7 +119,7 @@ class Frozen {
 
   /** The outputs of an equal node, where constants alone enter it. */
   madeBefore(node: Node): readonly Value[] | undefined {
-    return this.#made.get(keyOf(node))
+    return this.#merges ? this.#made.get(keyOf(node)) : undefined
   }
 }
 

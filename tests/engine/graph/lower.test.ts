@@ -69,6 +69,8 @@ describe('lowering for WebGPU', () => {
       graph.nodes.filter(isCast).length,
     )
     expect(new Set(widened).size).toBe(widened.length)
+    // CUDA keeps bf16 in memory: a widened weight lives for one use
+    expect(lower(graph, 'cuda').device.nodes.filter(isCast)).toHaveLength(graph.nodes.filter(isCast).length)
   })
 
   it('a node without a kernel is named', () => {
