@@ -137,8 +137,8 @@ async function quality(folder: string, exportFolder: string) {
 async function memory() {
   const rows = []
   for (const [shape, samples] of [
-    ['tinyllama-1.1b', 8],
-    ['wide-vocabulary', 8],
+    ['wide-vocabulary', 4],
+    ['tinyllama-1.1b', 4],
   ] as const) {
     const model = modelWithTokenizer(shape)
     const random = createRandom(1)

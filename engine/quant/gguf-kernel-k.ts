@@ -1,7 +1,6 @@
 import {
   advance,
   type Code,
-  f32Const,
   f32x4Abs,
   f32x4Add,
   f32x4Div,
@@ -10,11 +9,9 @@ import {
   f32x4Min,
   f32x4Mul,
   f32x4Nearest,
-  f32x4Splat,
   f32x4Sqrt,
   f32x4Sub,
   get,
-  i8x16Shuffle,
   repeatBelow,
   set,
   v128And,
@@ -25,18 +22,10 @@ import {
   type WasmFunction,
 } from '../wasm/assemble.ts'
 import { compileWasm, reserve } from '../wasm/instance.ts'
+import { splat, spread } from '../wasm/vectors.ts'
 
 /** Below it a block counts as all zero. */
 export const SMALLEST = 1e-15
-
-const splat = (value: number): Code => [f32Const(value), f32x4Splat]
-
-/** Joins a vector's four numbers by an operation; the result stands in all places. */
-const spread = (local: number, join: Code): Code =>
-  [
-    [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7],
-    [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11],
-  ].map((order) => [get(local), get(local), get(local), i8x16Shuffle(order), join, set(local)])
 
 const addTo = (sum: number, term: Code): Code => [get(sum), term, f32x4Add, set(sum)]
 const product = (...factors: number[]): Code =>

@@ -1,7 +1,6 @@
 import {
   advance,
   type Code,
-  f32Const,
   f32x4Abs,
   f32x4Add,
   f32x4Div,
@@ -10,13 +9,11 @@ import {
   f32x4Max,
   f32x4Min,
   f32x4Mul,
-  f32x4Splat,
   f32x4Sub,
   f32x4Truncate,
   get,
   i8x16Narrow,
   i8x16ShiftLeft,
-  i8x16Shuffle,
   i16x8Narrow,
   i32Add,
   i32Const,
@@ -44,30 +41,20 @@ import {
   type WasmFunction,
 } from '../wasm/assemble.ts'
 import { compileWasm, reserve } from '../wasm/instance.ts'
+import { inverse, splat, spread } from '../wasm/vectors.ts'
 
 /** Weights of one block, eight vectors. */
 const SIZE = 32
 const VECTORS = [0, 1, 2, 3, 4, 5, 6, 7]
 
-const splat = (value: number): Code => [f32Const(value), f32x4Splat]
 const bits = (value: number): Code => [i32Const(value), i32x4Splat]
-
-/** The largest of a vector's numbers, in all of its places. */
-const spreadMaximum = (local: number): Code =>
-  [
-    [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7],
-    [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11],
-  ].map((order) => [get(local), get(local), get(local), i8x16Shuffle(order), f32x4Max, set(local)])
 
 /** The largest magnitude of the block at `values`, in all places. */
 const largestOf = (values: number, largest: number): Code => [
   [splat(0), set(largest)],
   VECTORS.map((i) => [get(values), v128Load(16 * i), f32x4Abs, get(largest), f32x4Max, set(largest)]),
-  spreadMaximum(largest),
+  spread(largest, f32x4Max),
 ]
-
-/** 1 / x, 0 where x is. */
-const inverse = (x: number): Code => [[splat(1), get(x), f32x4Div, get(x), splat(0), f32x4Equal, v128AndNot]]
 
 /**
  * Stores float32 `x` as float16, to nearest, ties to even. Above 2⁻¹⁴ the mantissa loses 13 bits and the exponent 112; below,

@@ -1,7 +1,6 @@
 import {
   advance,
   type Code,
-  f32Const,
   f32x4Add,
   f32x4Div,
   f32x4Equal,
@@ -10,7 +9,6 @@ import {
   f32x4Min,
   f32x4Mul,
   f32x4Nearest,
-  f32x4Splat,
   f32x4Sub,
   get,
   i8x16Narrow,
@@ -31,14 +29,13 @@ import {
   type WasmFunction,
   whileBelow,
 } from '../wasm/assemble.ts'
+import { inverse, splat } from '../wasm/vectors.ts'
 
 /** Rows of a matrix that go through together: four vectors, whose sums stay in registers. */
 export const STRIP = 16
 /** Bytes of one column of a strip. */
 export const COLUMN_BYTES = 4 * STRIP
 const VECTORS = [0, 1, 2, 3]
-
-const splat = (value: number): Code => [f32Const(value), f32x4Splat]
 
 /**
  * out = base + Σ_i u_i · E_i over the columns of the strip at `errors`, up to `end`; `factors` holds the u_i. All of one
@@ -79,15 +76,10 @@ const toFloat16 = (value: number, scratch: number): Code => [
   [get(scratch), get(value), splat(2 ** -14), f32x4LessThan, v128Select, set(value)],
 ]
 
-/** A code 0…highest: round(value · inverse) + zero, clamped; on the stack. */
-const codeOf = (value: Code, inverse: number, zero: number, highest: number): Code => [
-  [value, get(inverse), f32x4Mul, f32x4Nearest, get(zero), f32x4Add],
+/** A code 0…highest: round(value · factor) + zero, clamped; on the stack. */
+const codeOf = (value: Code, factor: number, zero: number, highest: number): Code => [
+  [value, get(factor), f32x4Mul, f32x4Nearest, get(zero), f32x4Add],
   [splat(0), f32x4Max, get(highest), f32x4Min],
-]
-
-/** 1 / scale, 0 where the scale is. */
-const inverseOf = (scale: number): Code => [
-  [splat(1), get(scale), f32x4Div, get(scale), splat(0), f32x4Equal, v128AndNot],
 ]
 
 /**
@@ -106,7 +98,7 @@ export const fit: WasmFunction = {
     const [values, end, weights, shrinks, shrinksEnd, scaleAt, zeroAt, limits, at, weightAt] = [
       0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
     ]
-    const [low, high, highest, middle, widest, best, scale, inverse, zero, loss, scratch, error] = [
+    const [low, high, highest, middle, widest, best, scale, factor, zero, loss, scratch, error] = [
       10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
     ]
     const asymmetric: Code = [get(middle), splat(0), f32x4LessThan]
@@ -125,15 +117,15 @@ export const fit: WasmFunction = {
     const trialScale: Code = [
       [get(widest), get(shrinks), v128LoadSplat(), f32x4Mul, set(scale)],
       toFloat16(scale, scratch),
-      [inverseOf(scale), set(inverse)],
-      [splat(0), get(low), get(shrinks), v128LoadSplat(), f32x4Mul, get(inverse), f32x4Mul, f32x4Sub],
+      [inverse(scale), set(factor)],
+      [splat(0), get(low), get(shrinks), v128LoadSplat(), f32x4Mul, get(factor), f32x4Mul, f32x4Sub],
       [f32x4Nearest, splat(0), f32x4Max, get(highest), f32x4Min],
       [get(middle), asymmetric, v128Select, set(zero)],
     ]
     const trialLoss: Code = [
       [splat(0), set(loss), get(values), set(at), get(weights), set(weightAt)],
       repeatBelow(at, end, [
-        [get(at), v128Load(), codeOf([get(at), v128Load()], inverse, zero, highest)],
+        [get(at), v128Load(), codeOf([get(at), v128Load()], factor, zero, highest)],
         [get(zero), f32x4Sub, get(scale), f32x4Mul, f32x4Sub, set(error)],
         [get(loss), get(error), get(error), f32x4Mul, get(weightAt), v128LoadSplat(), f32x4Mul],
         [f32x4Add, set(loss)],
@@ -174,14 +166,14 @@ export const round: WasmFunction = {
   vectors: 8,
   body: (() => {
     const [wanted, weights, errors, scales, zeros, codes, limits] = [0, 1, 2, 3, 4, 5, 6]
-    const [highest, scale, inverse, zero] = [7, 8, 9, 10]
+    const [highest, scale, factor, zero] = [7, 8, 9, 10]
     const code = (i: number) => 11 + i
     return [
       [get(limits), v128LoadSplat(), set(highest)],
       VECTORS.map((i) => [
         [get(scales), v128Load(16 * i), set(scale), get(zeros), v128Load(16 * i), set(zero)],
-        [inverseOf(scale), set(inverse)],
-        [codeOf([get(wanted), v128Load(16 * i)], inverse, zero, highest), set(code(i))],
+        [inverse(scale), set(factor)],
+        [codeOf([get(wanted), v128Load(16 * i)], factor, zero, highest), set(code(i))],
         [get(errors), get(weights), v128Load(16 * i), get(code(i)), get(zero), f32x4Sub],
         [get(scale), f32x4Mul, f32x4Sub, v128Store(16 * i)],
       ]),
