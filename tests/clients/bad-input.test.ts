@@ -152,3 +152,33 @@ describe('The whole server under bad input', () => {
     expect(await child()).toBeLessThan(before + 200 * MEGABYTE)
   })
 })
+
+describe('exports', () => {
+  it.each<[string, object]>([
+    ['bits', { bits: '4', format: 'gguf' }],
+    ['bits', { bits: 4.5, format: 'gguf' }],
+    ['bits', { bits: -4, format: 'gguf' }],
+    ['bits', { bits: null, format: 'gguf' }],
+    ['bits', { bits: 3, format: 'gguf' }],
+    ['bits', { bits: 4, format: 'safetensors' }],
+    ['bits', { bits: 16, format: 'gptq' }],
+    ['format', { format: 'ggml' }],
+    ['format', { format: ['gguf'] }],
+    ['format', { format: '../gguf' }],
+    ['gguf_type', { format: 'gguf', gguf_type: 'Q3_K_S' }],
+    ['gguf_type', { format: 'onnx', gguf_type: 'F16' }],
+    ['model', { model: '../../etc', format: 'gguf' }],
+    ['model', { model: 'a\u0000b', format: 'gguf' }],
+    ['model', { model: 'x'.repeat(10_000), format: 'gguf' }],
+    ['model', { model: 7, format: 'gguf' }],
+  ])('name %s as what is wrong with %j', async (param, request) => {
+    const { status, body } = await post('/exports', { model: MODEL, ...request })
+    expect(status).toBeGreaterThanOrEqual(400)
+    expect(status).toBeLessThan(500)
+    expect(body.error).toMatchObject({
+      param,
+      type: expect.any(String),
+      message: expect.stringMatching(/\w/),
+    })
+  })
+})
