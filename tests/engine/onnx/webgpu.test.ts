@@ -8,6 +8,7 @@ import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { type OpenModel, openModel } from '../../../engine/models/index.ts'
+import { selfTest } from '../../../engine/onnx/self-test.ts'
 import { Session, type SessionOptions } from '../../../engine/onnx/session.ts'
 import { packBase } from '../../../engine/quant/packed-base.ts'
 import { openBase } from '../../../engine/quant/source.ts'
@@ -148,6 +149,13 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
     second.dispose()
     await kernels.settle()
     for (const each of [reader, fill, kernels]) await each.release()
+  })
+
+  it('passes its self-test, which tells how long it takes beside the CPU', async () => {
+    const { ok, reason, milliseconds, cpuMilliseconds } = await selfTest(WEBGPU)
+    expect({ ok, reason }).toEqual({ ok: true, reason: expect.stringContaining('what the CPU computes') })
+    expect(milliseconds).toBeGreaterThan(0)
+    expect(cpuMilliseconds).toBeGreaterThan(0)
   })
 
   // a real GPU may well have room for these
