@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join, relative, resolve, sep } from 'node:path'
@@ -11,7 +12,8 @@ export const manifestFile = join(bundleFolder, 'manifest.json')
 /**
  * What a bundle's manifest holds: its programs, by the path of the module that they begin with, and every file that went
  * into them. Paths start at the package's folder and have slashes.
- * @typedef {{ programs: Record<string, string>, inputs: Record<string, string> }} Manifest
+ * @typedef {[size: number, mtimeMs: number, sha256: string]} Stamp
+ * @typedef {{ programs: Record<string, string>, inputs: Record<string, Stamp> }} Manifest
  */
 
 /**
@@ -30,10 +32,26 @@ export async function runProgram(entry) {
   await import(pathToFileURL(path).href)
 }
 
-/** What changes with a file's content: that a file has another one and yet the same stamp is practically impossible. */
+/**
+ * What tells whether a file is the one that it was.
+ * @returns {Stamp}
+ */
 export function fileStamp(path) {
+  const { size, mtimeMs } = statSync(`${packageRoot}/${path}`)
+  return [size, mtimeMs, digestOf(path)]
+}
+
+/** The content decides where only the time differs: copies, checkouts and images change it. */
+function isUnchanged(path, [size, mtimeMs, digest]) {
   const info = statSync(`${packageRoot}/${path}`, { throwIfNoEntry: false })
-  return info && `${info.size} ${info.mtimeMs}`
+  if (info?.size !== size) return false
+  return info.mtimeMs === mtimeMs || digestOf(path) === digest
+}
+
+function digestOf(path) {
+  return createHash('sha256')
+    .update(readFileSync(`${packageRoot}/${path}`))
+    .digest('hex')
 }
 
 /** The bundled form of a module and its text, if it has one that is as new as its sources. */
@@ -41,7 +59,7 @@ function bundledProgram(path) {
   const manifest = readManifest()
   const name = manifest?.programs[relative(packageRoot, path).split(sep).join('/')]
   if (name === undefined) return undefined
-  for (const input in manifest.inputs) if (fileStamp(input) !== manifest.inputs[input]) return undefined
+  for (const input in manifest.inputs) if (!isUnchanged(input, manifest.inputs[input])) return undefined
   const file = join(bundleFolder, name)
   // ASCII alone, so that V8 keeps it at one byte a character.
   const source = read(file)?.toString('latin1')
