@@ -68,8 +68,8 @@ function ropeDifferences(
   const distinct = (layers: typeof layerAttention) =>
     new Set(layers.map(({ rope }) => JSON.stringify(rope))).size
   // Layers with a window take the scaling of the others in gemma2, and none in gemma3.
-  const slidingScaling = (layer: (typeof layerAttention)[number]): RopeScaling | null =>
-    name === 'gemma3' ? null : (full[0] ?? layer).rope.scaling
+  const slidingScaling = name === 'gemma3' ? null : (full[0] ?? sliding[0]!).rope.scaling
+  const isOther = (scaling: RopeScaling | null) => JSON.stringify(scaling) !== JSON.stringify(slidingScaling)
   return [
     [
       !architecture.partialRotary && partial !== undefined,
@@ -77,15 +77,7 @@ function ropeDifferences(
     ],
     [name !== 'llama' && llama3, "Llama 3's rope scaling"],
     [distinct(full) > 1 || distinct(sliding) > 1, 'more than one rope'],
-    [
-      full.length > 0 &&
-        sliding.some((layer) => JSON.stringify(layer.rope.scaling) !== JSON.stringify(slidingScaling(layer))),
-      'another rope scaling in layers with a window',
-    ],
-    [
-      name === 'gemma3' && full.length === 0 && sliding[0]!.rope.scaling !== null,
-      'rope scaling in layers with a window',
-    ],
+    [sliding.some(({ rope }) => isOther(rope.scaling)), 'another rope scaling in layers with a window'],
     [
       architecture.windowPeriod === undefined && distinct([...layerAttention]) > 1,
       'another rope in layers with a window',

@@ -126,8 +126,8 @@ function signature(normalizer: unknown, preTokenizer: unknown, ignoreMerges: boo
   return JSON.stringify([cuts.map((steps) => steps.map(plain)), ignoreMerges])
 }
 
-/** Of pieces that no merge makes: SentencePiece would build them, so they come after all others. */
-const NEVER_MERGED = -1e9
+/** Rank of pieces that no merge makes: SentencePiece would build them, so they come after all others. */
+const LAST_RANK = 1e9
 
 /**
  * SentencePiece keeps a score for each piece and joins the neighbours whose piece has the highest one; the rank of the
@@ -140,9 +140,7 @@ function sentencePieceMetadata(
   vocab: Record<string, number>,
 ): [string, GgufMetadataValue][] {
   const ranks = pieceRanks(merges, vocab)
-  const scores = tokens.map(
-    (token, id) => -(ranks.get(token) ?? (kinds[id] === KIND.normal ? -NEVER_MERGED : 0)),
-  )
+  const scores = tokens.map((token, id) => -(ranks.get(token) ?? (kinds[id] === KIND.normal ? LAST_RANK : 0)))
   const text = JSON.stringify([json.normalizer, json.pre_tokenizer])
   if (!text.includes('▁'))
     throw unsupported('a BPE with bytes but without ▁ for spaces', "SentencePiece's is")
