@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
 import type { DecoderConfig, RopeScaling } from '../models/config.ts'
-import type { Architecture } from './gguf-architecture.ts'
+import type { Architecture } from './gguf-families.ts'
 
 /**
  * Compares what llama.cpp's code for an architecture takes for granted with what the model's config says.

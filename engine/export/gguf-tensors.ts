@@ -1,7 +1,7 @@
 import type { DecoderConfig } from '../models/config.ts'
 import type { OpenModel } from '../models/index.ts'
 import { rotaryFrequencies } from '../nn/rope.ts'
-import type { Architecture } from './gguf-architecture.ts'
+import type { Architecture } from './gguf-families.ts'
 
 /** The role that decides how finely a tensor is quantized. */
 export type TensorRole = 'embedding' | 'output' | 'value' | 'down' | 'matrix' | 'vector'

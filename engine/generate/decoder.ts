@@ -10,7 +10,7 @@ import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
 import { ADAPTER_FORMS, type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
 import { CacheKernels } from './device-cache.ts'
 import { KvCache } from './kv-cache.ts'
-import { type PastFeeds, pastFeeds, type SequenceCache } from './past.ts'
+import { type PastStep, pastFeeds, type SequenceCache } from './past.ts'
 import { ResidentKvCache } from './resident-kv-cache.ts'
 import { openServedBase } from './served-base.ts'
 import type { ServedWeights } from './served-weights.ts'
@@ -37,13 +37,9 @@ export interface DecoderOptions {
 }
 
 /** One run: `seq` new tokens for each of `batch` sequences. */
-export interface DecoderStep {
-  readonly batch: number
-  readonly seq: number
-  /** Token ids and their positions, [batch·seq]. */
+export interface DecoderStep extends PastStep {
+  /** Token ids, [batch·seq]. */
   readonly tokens: BigInt64Array
-  readonly positions: BigInt64Array
-  readonly past: PastFeeds
   /** Flat indices of the tokens after which logits are wanted. */
   readonly rows: readonly number[]
   /** What is wanted there: every copy of a whole vocabulary costs. */

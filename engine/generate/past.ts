@@ -1,7 +1,6 @@
 import { causalMask } from '../nn/masks.ts'
 import type { DeviceTensor } from '../onnx/session.ts'
 import { intTensor, type Tensor } from '../tensor.ts'
-import type { DecoderStep } from './decoder.ts'
 import { cacheRows, type DeviceCache } from './device-cache.ts'
 
 /** The past of a batch as graph inputs; `mask` [batch, 1, 1, 1, places] hides the places that are not filled. */
@@ -32,15 +31,22 @@ export interface SequenceCache {
   dispose(): void
 }
 
+/** New tokens and the past that they follow. */
+export interface PastStep {
+  readonly batch: number
+  readonly seq: number
+  /** Positions of the tokens, [batch·seq]. */
+  readonly positions: BigInt64Array
+  readonly past: PastFeeds
+}
+
 /** What a run of `seq` new tokens for each of `batch` sequences is fed with of its past. */
 export async function pastFeeds({
   past,
   batch,
   seq,
   positions,
-}: Pick<DecoderStep, 'past' | 'batch' | 'seq' | 'positions'>): Promise<
-  Record<string, Tensor | DeviceTensor>
-> {
+}: PastStep): Promise<Record<string, Tensor | DeviceTensor>> {
   if (!('cache' in past)) {
     return { ...past.tensors, past_mask: past.mask, attention_mask: causalMask(seq) }
   }

@@ -12,7 +12,7 @@ import type { IntBlocks } from './int-blocks.ts'
 import { HIDDEN, type LinearGroup } from './layer-graph.ts'
 import type { LayerStage } from './layer-stage.ts'
 import { orderedValues } from './ordered-values.ts'
-import type { Walk } from './quantize-model.ts'
+import type { QuantizeWalk } from './quantize-walk.ts'
 import type { QuantizedLayer } from './quantized-layers.ts'
 import { type Allowance, SequenceStore } from './sequence-store.ts'
 
@@ -23,12 +23,12 @@ const RUN_VALUES = 4 << 20
 const IN_MEMORY = 400e6
 
 /**
- * One layer on its way through a method with data. The calibration text passes it once, in stages: each stage ends where a group of linear
- * modules reads, takes the Hessian there, and the group is quantized before the next stage computes with it. So every module's
- * Hessian comes from a prefix that is quantized in the layers before it and in its own.
+ * One layer on its way through a method with data. The calibration text passes it once, in stages: each stage ends where a
+ * group of linear modules reads, takes the Hessian there, and the group is quantized before the next stage computes with it.
+ * So every module's Hessian comes from a prefix that is quantized in the layers before it and in its own.
  */
 export class CalibratedLayer {
-  readonly #walk: Walk
+  readonly #walk: QuantizeWalk
   readonly #states: HiddenStates
   readonly #layer: number
   readonly #length: number
@@ -40,7 +40,7 @@ export class CalibratedLayer {
   readonly #matrices = new Map<string, OrderedBlocks>()
   readonly #changed = new Map<string, { shape: readonly number[]; values: Float32Array }>()
 
-  constructor(walk: Walk, states: HiddenStates, layer: number, length: number) {
+  constructor(walk: QuantizeWalk, states: HiddenStates, layer: number, length: number) {
     this.#walk = walk
     this.#states = states
     this.#layer = layer

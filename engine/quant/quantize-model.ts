@@ -3,24 +3,15 @@ import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
 import { checkCancelled, checkFreeSpace } from '../weights/atomic-folder.ts'
 import { CalibratedLayer } from './calibrated-layer.ts'
-import type { GptqOptions } from './gptq.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import { HiddenStates } from './hidden-file.ts'
 import { quantizeIntBlocks } from './int-blocks.ts'
 import { embed, LayerGraphs } from './layer-graph.ts'
 import { MatrixProduct } from './matrix-product.ts'
+import type { QuantizeOptions, QuantizeWalk } from './quantize-walk.ts'
 import type { QuantizedLayers } from './quantized-layers.ts'
 
-export type QuantMethod = 'rtn' | 'gptq' | 'awq'
-
-export interface QuantizeOptions extends GptqOptions {
-  readonly method: QuantMethod
-  /** Token windows of equal length; empty for methods without data. */
-  readonly calibration: readonly Int32Array[]
-  readonly threads?: number
-  readonly onProgress?: (layer: number, layers: number, part: number) => void
-  readonly signal?: AbortSignal
-}
+export type { QuantMethod } from './quantize-walk.ts'
 
 /**
  * Quantizes every linear module of the layers (embedding and output head stay as they are), one layer after another, into
@@ -55,15 +46,7 @@ export async function quantizeModel(
   }
 }
 
-export interface Walk {
-  readonly model: OpenModel
-  readonly layers: QuantizedLayers
-  readonly options: QuantizeOptions
-  readonly graphs: LayerGraphs
-  readonly product: MatrixProduct
-}
-
-async function quantizeWithoutData({ model, layers, options, graphs }: Walk): Promise<void> {
+async function quantizeWithoutData({ model, layers, options, graphs }: QuantizeWalk): Promise<void> {
   const count = model.config.layers
   for (let layer = 0; layer < count; layer++) {
     checkCancelled(options.signal)
@@ -85,7 +68,7 @@ async function quantizeWithoutData({ model, layers, options, graphs }: Walk): Pr
   }
 }
 
-async function quantizeWithData(walk: Walk, length: number): Promise<void> {
+async function quantizeWithData(walk: QuantizeWalk, length: number): Promise<void> {
   const { model, layers, options } = walk
   const { hiddenSize, intermediateSize, layers: count } = model.config
   // The text's states before and behind a layer, and what its stages pass on.
@@ -109,7 +92,7 @@ async function quantizeWithData(walk: Walk, length: number): Promise<void> {
 }
 
 /** Where to go on: the last layer whose input is on disk, or the first one with the embedded calibration text. */
-async function firstLayer({ model, options }: Walk, states: HiddenStates): Promise<number> {
+async function firstLayer({ model, options }: QuantizeWalk, states: HiddenStates): Promise<number> {
   for (let layer = model.config.layers - 1; layer >= 0; layer--) if (states.has(layer)) return layer
   const embedded = function* () {
     for (const tokens of options.calibration) yield embed(model, model.weights, tokens)
