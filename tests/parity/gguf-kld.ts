@@ -35,7 +35,7 @@ function perplexity(file: string, ...more: string[]): string {
 
 /** A number behind a name in the tool's summary. */
 function found(output: string, name: string): number {
-  const match = new RegExp(`${name}[^:]*:\\s*([-\\d.]+)`).exec(output)
+  const match = new RegExp(`${name}[^:\\n]*:\\s*([-\\d.]+)`).exec(output)
   if (!match) throw new Error(`llama-perplexity says nothing of ${name}:\n${output}`)
   return Number(match[1])
 }
@@ -56,7 +56,6 @@ try {
       bytes: plan.bytes,
       llama: {
         kld: found(output, 'Mean +KLD'),
-        sameTop: found(output, 'Same top p') / 100,
         perplexity: found(output, 'Mean PPL\\(Q\\)'),
       },
       ours: { kld: ours.meanKld, sameTop: ours.sameTop, perplexity: ours.perplexity.after },
