@@ -82,7 +82,6 @@ export async function copyTensors(
     await writing
   } finally {
     await Promise.allSettled([reading, writing])
-    await writer.syncing
   }
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, fdatasync, fsyncSync, openSync, renameSync, rmSync, write, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, write, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { EngineError } from '../errors.ts'
 import { diskError } from './atomic-folder.ts'
@@ -14,8 +14,6 @@ export interface PlannedTensor {
 /** transformers refuses files that don't say which framework's layout they have; PyTorch's is the common one. */
 const METADATA = { format: 'pt' }
 const ALIGNMENT = 8
-/** Bytes written before the disk is told to begin with them, so that `finish` waits for the last of them alone. */
-const SYNC_BYTES = 128 << 20
 
 /**
  * Writes a safetensors file tensor by tensor, so that only one need be in memory. The file is `<path>.part` until
@@ -27,9 +25,6 @@ export class SafetensorsWriter {
   readonly byteLength: number
   #descriptor: number | undefined
   #writtenTo: number
-  #syncedTo = 0
-  /** Ends when the disk no longer works on the open file, which may be closed then. */
-  syncing: Promise<void> | undefined
   readonly #missing: Map<string, Place>
 
   /** Plans the file and writes its header. @throws EngineError `invalid` for a name or shape that can't be. */
@@ -67,18 +62,6 @@ export class SafetensorsWriter {
       done += await writeAsync(this.#descriptor!, bytes, done, offset + done)
     }
     if (offset === this.#writtenTo) this.#writtenTo += bytes.length
-    this.#syncAhead()
-  }
-
-  /** What goes wrong here goes wrong again in `finish`, which waits for all. */
-  #syncAhead(): void {
-    if (this.syncing || this.#writtenTo - this.#syncedTo < SYNC_BYTES) return
-    this.#syncedTo = this.#writtenTo
-    this.syncing = new Promise<void>((resolve) => {
-      fdatasync(this.#descriptor!, () => resolve())
-    }).then(() => {
-      this.syncing = undefined
-    })
   }
 
   /** Byte before which everything is written, as far as `appendAsync` went through the file in order. */
