@@ -12,7 +12,7 @@ const decoder = await Decoder.load(folder!, {
   threads: Number(threads),
   weights: weights as ServedWeights,
 })
-await batch(1, 16, 4, 0) // warm
+await batch(1, 16, 64, 0) // warm, as a server is: V8 has compiled what runs for each token
 const decode: Record<string, number> = {}
 for (const context of [128, 512, 2048]) decode[context] = await decodeSpeed(context)
 const prefill = Math.max(await prefillSpeed(1), await prefillSpeed(2))

@@ -4,6 +4,8 @@ import { HostKvGroup, type KvGroup, type KvRow } from './kv-group.ts'
 
 /** Places per unit of capacity. */
 const UNIT = 128
+/** Rows that a group begins with, as its budget allows. */
+const RESERVED_ROWS = [8, 4]
 
 /** The smallest of 1, 2, 3, 4, 6, 8, 12, 16, … units that holds `tokens`: a row wastes at most a third. */
 export function capacityFor(tokens: number): number {
@@ -41,6 +43,12 @@ export class KvPool {
 
   get allocatedBytes(): number {
     return this.groups.reduce((sum, { capacity, allocated }) => sum + this.#bytes(capacity, allocated), 0)
+  }
+
+  /** Bytes of the keys and values that are there. */
+  get usedBytes(): number {
+    const tokens = this.groups.flatMap(({ rows }) => rows).reduce((sum, { length }) => sum + length, 0)
+    return tokens * this.#bytesPerToken
   }
 
   /** Floats of `tokens` tokens. */
@@ -99,9 +107,16 @@ export class KvPool {
     return group
   }
 
+  /**
+   * To grow is to copy all rows, while streams wait. The host's memory is taken only where it is written to, so rows are
+   * reserved generously there, as long as that leaves half of the budget to other groups.
+   */
   #grow(group: KvGroup): boolean {
     const { allocated, capacity } = group
-    for (const rows of [Math.max(1, 2 * allocated), allocated + 1]) {
+    const reserved = RESERVED_ROWS.filter(
+      (rows) => !this.#kernels && rows > allocated && this.#bytes(capacity, rows) <= this.#budget / 2,
+    )
+    for (const rows of [...reserved, Math.max(1, 2 * allocated), allocated + 1]) {
       if (this.allocatedBytes + this.#bytes(capacity, rows - allocated) > this.#budget) continue
       group.allocate(rows)
       return true

@@ -1,5 +1,5 @@
-/** How long a chunk may keep running streams waiting, and how long cancels may wait when there are none. */
-const BESIDE_STREAMS_MS = 60
+/** How long a chunk and the streams' next step may take together, and how long cancels may wait when there are none. */
+const BESIDE_STREAMS_MS = 75
 const ALONE_MS = 250
 const SMALLEST = 16
 const LARGEST = 512
@@ -12,17 +12,25 @@ const LEARNING = 0.3
 export class PrefillPace {
   /** Milliseconds per token; a guess until something was measured. */
   #perToken = 1.5
+  /** Milliseconds of the streams' last step. */
+  #step = 0
 
   /**
    * Prompt tokens for the next run, of `pending` that are left. Those are cut evenly: a short last chunk would cost
    * nearly as much as a whole one.
    */
   chunk(pending: number, besideStreams: boolean): number {
-    const affordable = (besideStreams ? BESIDE_STREAMS_MS : ALONE_MS) / this.#perToken - RUN_COST
+    const affordable = (besideStreams ? BESIDE_STREAMS_MS - this.#step : ALONE_MS) / this.#perToken - RUN_COST
     const largest = Math.max(SMALLEST, Math.min(LARGEST, Math.floor(affordable)))
     return Math.ceil(pending / Math.ceil(pending / largest))
   }
 
+  /** A step of the running streams took this long. */
+  stepped(milliseconds: number): void {
+    this.#step = milliseconds
+  }
+
+  /** A chunk took this long. */
   measured(tokens: number, milliseconds: number): void {
     this.#perToken += LEARNING * (milliseconds / (tokens + RUN_COST) - this.#perToken)
   }

@@ -15,6 +15,8 @@ export const DEFAULT_MAX_RUNNING = 8
 /** Requests that wait for a place in it. */
 export const DEFAULT_MAX_QUEUE = 64
 export const DEFAULT_KV_BYTES = 1024 ** 3
+/** Prompts of so many tokens are kept for later ones part by part: all at the end would keep running streams waiting. */
+const LONG_PROMPT = 512
 export const DEFAULT_PREFIX_BYTES = 256 * 1024 ** 2
 /** Answer tokens that a request gets cache places for when it joins; for more its row moves to a wider group. */
 const EXPECTED_ANSWER = 256
@@ -85,9 +87,9 @@ export class Scheduler {
     return this.#waiting.length
   }
 
-  /** The part of the budget for running requests' keys and values that is allocated, 0 to 1. */
+  /** The part of the budget for running requests' keys and values that is in use, 0 to 1. */
   get cacheUsage(): number {
-    return this.#pool.allocatedBytes / this.#kvBytes
+    return this.#pool.usedBytes / this.#kvBytes
   }
 
   /** Bytes that the caches of running and of earlier requests occupy. */
@@ -173,6 +175,7 @@ export class Scheduler {
       this.#pace.measured(count, performance.now() - began)
       if (job.ended) return
       job.row!.group.append(job.row!, result.present, 1, 0, count)
+      if (job.known >= LONG_PROMPT) this.#keepPrefix(job)
       if (pending(job) === 0) this.#accept(job, result, 0)
     })
   }
@@ -195,11 +198,13 @@ export class Scheduler {
 
   /** Computes one token for each request that is past its prompt, one run for each group of similar lengths. */
   async #decode(): Promise<void> {
+    const began = performance.now()
     for (const job of [...this.#running]) if (pending(job) === 1) this.#makeRoom(job)
     for (const group of [...this.#pool.groups]) {
       const jobs = this.#running.filter((job) => !job.ended && job.row?.group === group && pending(job) === 1)
       if (jobs.length > 0) await this.#attempt(jobs, () => this.#decodeGroup(group, jobs))
     }
+    this.#pace.stepped(performance.now() - began)
   }
 
   async #decodeGroup(group: KvGroup, jobs: readonly Job[]): Promise<void> {

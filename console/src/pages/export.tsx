@@ -95,7 +95,7 @@ export function ExportPage({ model }: { model: string }) {
                   <SelectField
                     label={t('rounding')}
                     value={method}
-                    options={['', 'rtn', 'gptq']}
+                    options={['', 'rtn', 'gptq', 'awq']}
                     onChange={setMethod}
                   />
                   <SelectField

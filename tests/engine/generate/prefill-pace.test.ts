@@ -11,9 +11,20 @@ function learned(milliseconds: number): PrefillPace {
 describe('PrefillPace', () => {
   it('takes chunks that running streams can bear, larger ones when nobody waits', () => {
     const chunk = learned(0.5).chunk(2000, true)
-    expect(0.5 * (chunk + 16)).toBeLessThanOrEqual(60)
-    expect(0.5 * (chunk + 16)).toBeGreaterThan(50)
+    expect(0.5 * (chunk + 16)).toBeLessThanOrEqual(75)
+    expect(0.5 * (chunk + 16)).toBeGreaterThan(65)
     expect(learned(0.5).chunk(2000, false)).toBeGreaterThan(300)
+  })
+
+  it('leaves time for the step of the streams', () => {
+    const pace = learned(0.5)
+    const alone = pace.chunk(2000, true)
+    pace.stepped(30)
+    const beside = pace.chunk(2000, true)
+    expect(0.5 * (alone - beside)).toBeGreaterThan(25)
+    expect(0.5 * (beside + 16) + 30).toBeLessThanOrEqual(75)
+    pace.stepped(500)
+    expect(pace.chunk(2000, true)).toBe(16)
   })
 
   it('cuts what is left evenly', () => {
