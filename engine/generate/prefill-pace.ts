@@ -1,5 +1,5 @@
 /** How long a chunk and the streams' next step may take together, and how long cancels may wait when there are none. */
-const BESIDE_STREAMS_MS = 75
+const BESIDE_STREAMS_MS = 65
 const ALONE_MS = 250
 const SMALLEST = 16
 const LARGEST = 512

@@ -11,8 +11,8 @@ function learned(milliseconds: number): PrefillPace {
 describe('PrefillPace', () => {
   it('takes chunks that running streams can bear, larger ones when nobody waits', () => {
     const chunk = learned(0.5).chunk(2000, true)
-    expect(0.5 * (chunk + 16)).toBeLessThanOrEqual(75)
-    expect(0.5 * (chunk + 16)).toBeGreaterThan(65)
+    expect(0.5 * (chunk + 16)).toBeLessThanOrEqual(65)
+    expect(0.5 * (chunk + 16)).toBeGreaterThan(55)
     expect(learned(0.5).chunk(2000, false)).toBeGreaterThan(300)
   })
 
@@ -22,7 +22,7 @@ describe('PrefillPace', () => {
     pace.stepped(30)
     const beside = pace.chunk(2000, true)
     expect(0.5 * (alone - beside)).toBeGreaterThan(25)
-    expect(0.5 * (beside + 16) + 30).toBeLessThanOrEqual(75)
+    expect(0.5 * (beside + 16) + 30).toBeLessThanOrEqual(65)
     pace.stepped(500)
     expect(pace.chunk(2000, true)).toBe(16)
   })
