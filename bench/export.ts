@@ -65,7 +65,11 @@ function ours(work: Omit<ExportWork, 'output'>): Result {
 
 /** Runs a program whose last line is its result. */
 function run(command: string, args: string[]): Result {
-  const text = execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+  const text = execFileSync(command, args, {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+    maxBuffer: 2 ** 28, // GPTQModel draws its progress on stdout
+  })
   return JSON.parse(text.trim().split('\n').at(-1)!) as Result
 }
 
