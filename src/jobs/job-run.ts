@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { EngineError } from '../../engine/errors.ts'
 import { describePlacement, ON_CPU, type Placement } from '../device/devices.ts'
 import { failureOf } from './child.ts'
-import { type ChildEnd, JobProcess } from './job-process.ts'
+import { type ChildEnd, JobProcess, type JobProcessOptions } from './job-process.ts'
 import { event } from './queue.ts'
-import type { Job, NewEvent, ProcessIdentity } from './types.ts'
+import type { Job } from './types.ts'
 
 /** Where jobs compute. */
 export interface JobPlaces {
@@ -16,14 +16,9 @@ export interface JobPlaces {
   retryMs?: number
 }
 
-export interface JobRunOptions {
+export interface JobRunOptions extends Omit<JobProcessOptions, 'job'> {
   job: Job
   places: JobPlaces
-  entry: URL
-  logFile: string
-  graceMs: number
-  onStarted(worker: ProcessIdentity): void
-  onEvent(event: NewEvent): void
 }
 
 const RETRY_MS = 30_000
