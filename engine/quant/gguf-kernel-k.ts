@@ -12,6 +12,7 @@ import {
   f32x4Sqrt,
   f32x4Sub,
   get,
+  i8x16Shuffle,
   repeatBelow,
   set,
   v128And,
@@ -23,9 +24,7 @@ import {
 } from '../wasm/assemble.ts'
 import { compileWasm, reserve } from '../wasm/instance.ts'
 import { splat, spread } from '../wasm/vectors.ts'
-
-/** Below it a block counts as all zero. */
-export const SMALLEST = 1e-15
+import { packQ4K, packQ6K, SMALLEST } from './gguf-pack-k.ts'
 
 const addTo = (sum: number, term: Code): Code => [get(sum), term, f32x4Add, set(sum)]
 const product = (...factors: number[]): Code =>
@@ -35,11 +34,14 @@ const replaceWhere = (mask: number, local: number, value: number): Code => [
   [get(value), get(local), get(mask), v128Select, set(local)],
 ]
 
+/** a, b, a, b of two vectors of equal numbers a and b. */
+const PAIR = i8x16Shuffle([0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27])
+
 const GROUP = [0, 1, 2, 3, 4, 5, 6, 7]
 
 /**
- * Scale s ≥ 0 and minimum m ≥ 0 that make x ≈ s · q − m for groups of 32 weights at `values` up to `end`, as vectors of four
- * equal numbers each at `out`. Starts from the plain range, then tries slightly other steps; for the levels q that a step
+ * Scale s ≥ 0 and minimum m ≥ 0 that make x ≈ s · q − m for groups of 32 weights at `values` up to `end`, as scale,
+ * minimum, scale, minimum at `out`. Starts from the plain range, then tries slightly other steps; for the levels q that a step
  * gives, the best (s, m) under weights w = rms(x) + |x| solve the normal equations
  *   s · Σwq² − m · Σwq = Σwqx,   s · Σwq − m · Σw = Σwx. `levels` has room for one group's levels and weights; `steps`, up to `stepsEnd`,
  * are the trial ranges in steps, of which the first is the plain one.
@@ -49,12 +51,12 @@ const fitWithMinimum: WasmFunction = {
   parameters: 6,
   returns: false,
   integers: 1,
-  vectors: 20,
+  vectors: 21,
   body: (() => {
     const [values, end, out, levels, steps, stepsEnd, step] = [0, 1, 2, 3, 4, 5, 6]
     const [low, high, rms, x, q, w, wq, error, best, mask] = [7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
     const [sumW, sumWX, sumWQ, sumWQQ, sumWQX] = [17, 18, 19, 20, 21]
-    const [scale, minimum, bestScale, bestMinimum, determinant] = [22, 23, 24, 25, 26]
+    const [scale, minimum, bestScale, bestMinimum, determinant, inverse] = [22, 23, 24, 25, 26, 27]
     const zero = (...locals: number[]): Code => locals.map((local) => [splat(0), set(local)])
     const loadX = (i: number): Code => [get(values), v128Load(16 * i), set(x)]
     const loadW = (i: number): Code => [get(levels), v128Load(128 + 16 * i), set(w)]
@@ -77,9 +79,10 @@ const fitWithMinimum: WasmFunction = {
     ]
     const levelsOf: Code = [
       zero(sumWQ, sumWQQ, sumWQX),
+      [get(step), v128LoadSplat(), get(high), get(low), f32x4Sub, f32x4Div, set(inverse)],
       GROUP.map((i) => [
-        [loadX(i), loadW(i), get(step), v128LoadSplat(), get(high), get(low), f32x4Sub, f32x4Div],
-        [get(x), get(low), f32x4Sub, f32x4Mul, f32x4Nearest, splat(0), f32x4Max, splat(15), f32x4Min, set(q)],
+        [loadX(i), loadW(i), get(inverse), get(x), get(low), f32x4Sub, f32x4Mul, f32x4Nearest],
+        [splat(0), f32x4Max, splat(15), f32x4Min, set(q)],
         [get(levels), get(q), v128Store(16 * i), product(w, q), set(wq)],
         [addTo(sumWQ, get(wq)), addTo(sumWQQ, product(wq, q)), addTo(sumWQX, product(wq, x))],
       ]),
@@ -115,8 +118,8 @@ const fitWithMinimum: WasmFunction = {
       [get(steps), set(step), levelsOf, plain, keepIfBetter, advance(step, 4)],
       // Without a range, or without two levels, comparisons with NaN are false and nothing replaces the start.
       repeatBelow(step, stepsEnd, [levelsOf, solved, keepIfBetter, advance(step, 4)]),
-      [get(out), get(bestScale), v128Store(), get(out), get(bestMinimum), v128Store(16)],
-      [advance(values, 128), advance(out, 32)],
+      [get(out), get(bestScale), get(bestMinimum), PAIR, v128Store()],
+      [advance(values, 128), advance(out, 16)],
     ])
   })(),
 }
@@ -124,8 +127,8 @@ const fitWithMinimum: WasmFunction = {
 const HALF_GROUP = [0, 1, 2, 3]
 
 /**
- * Signed scale s that makes x ≈ s · q with q in −32…31 for groups of 16 weights at `values` up to `end`, as a vector of four
- * equal numbers each at `out`. For the levels of a trial step, the best s under weights x² is Σx²·xq / Σx²·q², and the error
+ * Signed scale s that makes x ≈ s · q with q in −32…31 for groups of 16 weights at `values` up to `end`, at `out` (three
+ * numbers behind the last are overwritten). For the levels of a trial step, the best s under weights x² is Σx²·xq / Σx²·q², and the error
  * falls with (Σx²·xq)² / Σx²·q², so the step with the largest is taken. Weights are taken as parts of the one of largest magnitude, so that no square underflows.
  */
 const fitSymmetric: WasmFunction = {
@@ -168,7 +171,7 @@ const fitSymmetric: WasmFunction = {
       // Of nothing but zeros there is no part.
       [get(out), product(scale, extreme), splat(SMALLEST), get(extreme), f32x4Abs, f32x4LessThan, v128And],
       v128Store(),
-      [advance(values, 64), advance(out, 16)],
+      [advance(values, 64), advance(out, 4)],
     ])
   })(),
 }
@@ -185,57 +188,70 @@ interface Functions {
   fitSymmetric(values: number, end: number, out: number, steps: number, stepsEnd: number): void
 }
 
-const instantiate = compileWasm<Functions>([fitWithMinimum, fitSymmetric])
+type Pack = (values: number, end: number, fitted: number, target: number, scratch: number) => void
+
+const instantiate = compileWasm<Functions & { packQ4K: Pack; packQ6K: Pack }>([
+  fitWithMinimum,
+  fitSymmetric,
+  packQ4K,
+  packQ6K,
+])
 let kernel: ReturnType<typeof instantiate> | undefined
 
 /** Weights that the kernel's memory takes at a time; they stay in the cache. */
 const PIECE = 32 * 1024
-/** Where the kernel's memory keeps what. */
-const AT = { steps: 0, levels: 256, values: 512, out: 512 + 4 * PIECE }
+/** Weights of a super-block. */
+const SIZE = 256
+/** Where the kernel's memory keeps what; nothing packed is larger than half of what it stands for. */
+const AT = {
+  steps: 0,
+  scratch: 256,
+  values: 512,
+  fitted: 512 + 4 * PIECE,
+  target: 1024 + 5 * PIECE,
+  end: 1024 + 7 * PIECE,
+}
 /** Ranges in steps: the plain one, and slightly other ones. */
 const RANGES = Float32Array.from([15, ...Array.from({ length: 21 }, (_, i) => 14 + 0.1 * i)])
 /** The code of the weight of largest magnitude, before it is rounded. */
 const ENDS = Float32Array.from({ length: 19 }, (_, i) => -(32 + 0.1 * (i - 9)))
 
-/** Scale and minimum of every 32 weights: x ≈ scale · q − minimum with q in 0…15. */
-export function fitWithMinima(values: Float32Array): { scales: Float32Array; minima: Float32Array } {
-  const scales = new Float32Array(values.length / 32)
-  const minima = new Float32Array(values.length / 32)
-  inPieces(values, RANGES, (from, end) => {
-    kernel!.fitWithMinimum(AT.values, end, AT.out, AT.levels, AT.steps, AT.steps + RANGES.byteLength)
-    const found = new Float32Array(kernel!.memory.buffer, AT.out, (end - AT.values) / 16)
-    for (let i = 0; i < found.length; i += 8) {
-      scales[from / 32 + i / 8] = found[i]!
-      minima[from / 32 + i / 8] = found[i + 4]!
-    }
+/** Packs whole super-blocks as Q4_K. */
+export function packWithMinima(values: Float32Array, target: Uint8Array): void {
+  inPieces(values, RANGES, 144, target, (end) => {
+    const { steps, scratch, fitted } = AT
+    kernel!.fitWithMinimum(AT.values, end, fitted, scratch, steps, steps + RANGES.byteLength)
+    kernel!.packQ4K(AT.values, end, fitted, AT.target, scratch)
   })
-  return { scales, minima }
 }
 
-/** Signed scale of every 16 weights: x ≈ scale · q with q in −32…31. */
-export function fitSymmetricScales(values: Float32Array): Float32Array {
-  const scales = new Float32Array(values.length / 16)
-  inPieces(values, ENDS, (from, end) => {
-    kernel!.fitSymmetric(AT.values, end, AT.out, AT.steps, AT.steps + ENDS.byteLength)
-    const found = new Float32Array(kernel!.memory.buffer, AT.out, (end - AT.values) / 16)
-    for (let i = 0; i < found.length; i += 4) scales[from / 16 + i / 4] = found[i]!
+/** Packs whole super-blocks as Q6_K. */
+export function packSymmetric(values: Float32Array, target: Uint8Array): void {
+  inPieces(values, ENDS, 210, target, (end) => {
+    const { steps, scratch, fitted } = AT
+    kernel!.fitSymmetric(AT.values, end, fitted, steps, steps + ENDS.byteLength)
+    kernel!.packQ6K(AT.values, end, fitted, AT.target, scratch)
   })
-  return scales
 }
 
-/** Brings the values into the kernel's memory, piece by piece; `work` gets a piece's first index and its end in memory. */
+/** Brings the values through the kernel's memory, piece by piece; `work` gets the end of a piece there. */
 function inPieces(
   values: Float32Array,
   steps: Float32Array,
-  work: (from: number, end: number) => void,
+  blockBytes: number,
+  target: Uint8Array,
+  work: (end: number) => void,
 ): void {
   kernel ??= instantiate()
-  reserve(kernel.memory, AT.out + 4 * PIECE)
+  reserve(kernel.memory, AT.end)
   const { buffer } = kernel.memory
   new Float32Array(buffer, AT.steps, steps.length).set(steps)
-  for (let from = 0; from < values.length; from += PIECE) {
+  for (let from = 0, to = 0; from < values.length; from += PIECE) {
     const piece = values.subarray(from, from + PIECE)
+    const bytes = (piece.length / SIZE) * blockBytes
     new Float32Array(buffer, AT.values, piece.length).set(piece)
-    work(from, AT.values + piece.byteLength)
+    work(AT.values + piece.byteLength)
+    target.set(new Uint8Array(buffer, AT.target, bytes), to)
+    to += bytes
   }
 }

@@ -4,7 +4,6 @@ import {
   f32x4Abs,
   f32x4Add,
   f32x4Div,
-  f32x4Equal,
   f32x4LessThan,
   f32x4Max,
   f32x4Min,
@@ -15,33 +14,23 @@ import {
   i8x16Narrow,
   i8x16ShiftLeft,
   i16x8Narrow,
-  i32Add,
   i32Const,
-  i32Or,
-  i32ShiftLeft,
   i32Store16,
-  i32TrailingZeros,
-  i32x4Add,
   i32x4First,
-  i32x4Min,
-  i32x4ShiftRight,
-  i32x4Signs,
   i32x4Splat,
-  i32x4Sub,
   i32x4Truncate,
   repeatBelow,
   set,
   v128And,
   v128AndNot,
   v128Load,
-  v128LoadSplat,
   v128Or,
-  v128Select,
   v128Store,
   type WasmFunction,
 } from '../wasm/assemble.ts'
+import { float16Bits } from '../wasm/float16.ts'
 import { compileWasm, reserve } from '../wasm/instance.ts'
-import { inverse, splat, spread } from '../wasm/vectors.ts'
+import { firstOfMagnitude, inverse, splat, spread } from '../wasm/vectors.ts'
 
 /** Weights of one block, eight vectors. */
 const SIZE = 32
@@ -56,17 +45,9 @@ const largestOf = (values: number, largest: number): Code => [
   spread(largest, f32x4Max),
 ]
 
-/**
- * Stores float32 `x` as float16, to nearest, ties to even. Above 2⁻¹⁴ the mantissa loses 13 bits and the exponent 112; below,
- * float16 counts steps of 2⁻²⁴, which is what x + 0.5 counts behind the point in float32.
- */
+/** Stores float32 `x` as float16. */
 const storeFloat16 = (target: number, x: number, size: number, offset = 0): Code => [
-  [get(x), f32x4Abs, set(size), get(target)],
-  [get(size), splat(0.5), f32x4Add, bits(0x3f000000), i32x4Sub],
-  [get(size), get(size), i32Const(13), i32x4ShiftRight, bits(1), v128And, i32x4Add, bits(0xfff), i32x4Add],
-  [i32Const(13), i32x4ShiftRight, bits(112 << 10), i32x4Sub, bits(0x7c00), i32x4Min],
-  [get(size), splat(2 ** -14), f32x4LessThan, v128Select],
-  [get(x), i32Const(16), i32x4ShiftRight, bits(0x8000), v128And, v128Or, i32x4First, i32Store16(offset)],
+  [get(target), float16Bits(x, size), i32x4First, i32Store16(offset)],
 ]
 
 /** Sixteen codes below 256 from four vectors of floats; on the stack. */
@@ -74,6 +55,11 @@ const narrowed = (codes: readonly Code[]): Code => [
   [codes[0]!, i32x4Truncate, codes[1]!, i32x4Truncate, i16x8Narrow],
   [codes[2]!, i32x4Truncate, codes[3]!, i32x4Truncate, i16x8Narrow],
   i8x16Narrow,
+]
+
+/** Codes of 4 bits of the block's first half in the low halves of bytes, of its second half in the high ones; on the stack. */
+const halves = (code: (i: number) => Code): Code => [
+  [narrowed([0, 1, 2, 3].map(code)), narrowed([4, 5, 6, 7].map(code)), i32Const(4), i8x16ShiftLeft, v128Or],
 ]
 
 /** Q4_0 (gguf-blocks-simple.ts): blocks at `values` up to `end` to `target`. */
@@ -85,27 +71,51 @@ const q4_0: WasmFunction = {
   vectors: 4,
   body: (() => {
     const [values, end, target, largest, scale, factor, size] = [0, 1, 2, 3, 4, 5, 6]
-    // A bit for each weight of the largest magnitude; the first of them keeps its sign.
-    const firstLargest: Code = [
-      get(values),
-      i32Const(0),
-      VECTORS.map((i) => [
-        [get(values), v128Load(16 * i), f32x4Abs, get(largest), f32x4Equal, i32x4Signs],
-        [i32Const(4 * i), i32ShiftLeft, i32Or],
-      ]),
-      [i32TrailingZeros, i32Const(2), i32ShiftLeft, i32Add, v128LoadSplat()],
-    ]
     const code = (i: number): Code => [
       [get(values), v128Load(16 * i), get(factor), f32x4Mul, splat(8.5), f32x4Add, splat(15), f32x4Min],
     ]
     return repeatBelow(values, end, [
       largestOf(values, largest),
-      [firstLargest, splat(-0.125), f32x4Mul, set(scale), inverse(scale), set(factor)],
+      [
+        firstOfMagnitude(values, largest, VECTORS.length),
+        splat(-0.125),
+        f32x4Mul,
+        set(scale),
+        inverse(scale),
+        set(factor),
+      ],
       storeFloat16(target, scale, size),
-      [get(target), narrowed([0, 1, 2, 3].map(code)), narrowed([4, 5, 6, 7].map(code))],
-      [i32Const(4), i8x16ShiftLeft, v128Or, v128Store(2)],
+      [get(target), halves(code), v128Store(2)],
       advance(values, 4 * SIZE),
       advance(target, 18),
+    ])
+  })(),
+}
+
+/** Q4_1 (gguf-blocks-simple.ts): blocks at `values` up to `end` to `target`. */
+const q4_1: WasmFunction = {
+  name: 'q4_1',
+  parameters: 3,
+  returns: false,
+  integers: 0,
+  vectors: 5,
+  body: (() => {
+    const [values, end, target, low, high, scale, factor, size] = [0, 1, 2, 3, 4, 5, 6, 7]
+    const code = (i: number): Code => [
+      [get(values), v128Load(16 * i), get(low), f32x4Sub, get(factor), f32x4Mul],
+      [splat(0.5), f32x4Add, splat(15), f32x4Min],
+    ]
+    return repeatBelow(values, end, [
+      [get(values), v128Load(), set(low), get(low), set(high)],
+      VECTORS.slice(1).map((i) => [
+        [get(low), get(values), v128Load(16 * i), f32x4Min, set(low)],
+        [get(high), get(values), v128Load(16 * i), f32x4Max, set(high)],
+      ]),
+      [spread(low, f32x4Min), spread(high, f32x4Max)],
+      [get(high), get(low), f32x4Sub, splat(15), f32x4Div, set(scale), inverse(scale), set(factor)],
+      [storeFloat16(target, scale, size), storeFloat16(target, low, size, 2)],
+      [get(target), halves(code), v128Store(4)],
+      [advance(values, 4 * SIZE), advance(target, 20)],
     ])
   })(),
 }
@@ -141,9 +151,10 @@ const q8_0: WasmFunction = {
   })(),
 }
 
+type Format = 'q4_0' | 'q4_1' | 'q8_0'
 type Pack = (values: number, end: number, target: number) => void
 
-const instantiate = compileWasm<Record<'q4_0' | 'q8_0', Pack>>([q4_0, q8_0])
+const instantiate = compileWasm<Record<Format, Pack>>([q4_0, q4_1, q8_0])
 let kernel: ReturnType<typeof instantiate> | undefined
 
 /** Weights that the kernel's memory takes at a time; they stay in the cache. */
@@ -151,7 +162,7 @@ const PIECE = 64 * 1024
 
 /** Packs whole blocks of 32 weights in WebAssembly's vectors, byte for byte as ggml's reference code does. */
 export function packBlocks(
-  format: 'q4_0' | 'q8_0',
+  format: Format,
   blockBytes: number,
   values: Float32Array,
   target: Uint8Array,

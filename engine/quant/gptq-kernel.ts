@@ -13,14 +13,9 @@ import {
   get,
   i8x16Narrow,
   i16x8Narrow,
-  i32Const,
-  i32x4Add,
-  i32x4ShiftRight,
-  i32x4Splat,
   i32x4Truncate,
   repeatBelow,
   set,
-  v128And,
   v128AndNot,
   v128Load,
   v128LoadSplat,
@@ -29,6 +24,7 @@ import {
   type WasmFunction,
   whileBelow,
 } from '../wasm/assemble.ts'
+import { toFloat16 } from '../wasm/float16.ts'
 import { inverse, splat } from '../wasm/vectors.ts'
 
 /** Rows of a matrix that go through together: four vectors, whose sums stay in registers. */
@@ -64,17 +60,6 @@ export const feed: WasmFunction = {
     ]
   })(),
 }
-
-/**
- * v rounded to float16, ties to even, still as float32: of the mantissa's 23 bits the lower 13 go. Below 2⁻¹⁴, where
- * float16 has steps of 2⁻²⁴, adding 0.5 and taking it away again leaves whole steps, since float32 has the same there.
- */
-const toFloat16 = (value: number, scratch: number): Code => [
-  [get(value), get(value), i32Const(13), i32x4ShiftRight, i32Const(1), i32x4Splat, v128And],
-  [i32x4Add, i32Const(0xfff), i32x4Splat, i32x4Add, i32Const(0x1fff), i32x4Splat, v128AndNot, set(scratch)],
-  [get(value), splat(0.5), f32x4Add, splat(0.5), f32x4Sub],
-  [get(scratch), get(value), splat(2 ** -14), f32x4LessThan, v128Select, set(value)],
-]
 
 /** A code 0…highest: round(value · factor) + zero, clamped; on the stack. */
 const codeOf = (value: Code, factor: number, zero: number, highest: number): Code => [

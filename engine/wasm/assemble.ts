@@ -36,12 +36,14 @@ export const get = (local: number): Code => [0x20, leb(local)]
 export const set = (local: number): Code => [0x21, leb(local)]
 export const i32Const = (value: number): Code => [0x41, signedLeb(value)]
 export const f32Const = (value: number): Code => [0x43, ...new Uint8Array(Float32Array.of(value).buffer)]
+export const f64Const = (value: number): Code => [0x44, ...new Uint8Array(Float64Array.of(value).buffer)]
 export const i32Add: Code = [0x6a]
 export const i32LessThan: Code = [0x49]
 /** How many zeros there are below the lowest one. */
 export const i32TrailingZeros: Code = [0x68]
 export const i32Or: Code = [0x72]
 export const i32ShiftLeft: Code = [0x74]
+export const i32Store = (offset = 0): Code => [0x36, 0, leb(offset)]
 /** Stores the lower 16 bits. */
 export const i32Store16 = (offset = 0): Code => [0x3b, 0, leb(offset)]
 export const v128Load = (offset = 0): Code => access(0, offset)
@@ -49,11 +51,14 @@ export const v128LoadSplat = (offset = 0): Code => access(9, offset)
 export const v128Store = (offset = 0): Code => access(11, offset)
 /** The bytes that are numbered, of two vectors in a row. */
 export const i8x16Shuffle = (bytes: readonly number[]): Code => [simd(13), ...bytes]
+export const i8x16Splat = simd(15)
 export const i32x4Splat = simd(17)
 export const f32x4Splat = simd(19)
+export const f64x2Splat = simd(20)
 export const i32x4Equal = simd(55)
 export const f32x4Equal = simd(65)
 export const f32x4LessThan = simd(67)
+export const f64x2Equal = simd(71)
 export const v128And = simd(78)
 /** a and not b. */
 export const v128AndNot = simd(79)
@@ -61,14 +66,23 @@ export const v128Or = simd(80)
 /** The bits of a where the mask has ones, those of b elsewhere. */
 export const v128Select = simd(82)
 export const v128AnyTrue = simd(83)
+/** The first two float32 as float64. */
+export const f64x2Promote = simd(95)
 export const f32x4Truncate = simd(105)
 /** To the nearest whole number, ties to the even one. */
 export const f32x4Nearest = simd(106)
-/** Two vectors of eight numbers below 256 to one of sixteen. */
+/** Two vectors of eight signed numbers to one of sixteen, clamped to 0…255. */
 export const i8x16Narrow = simd(102)
-/** Two vectors of four numbers below 65,536 to one of eight. */
+/** The same, clamped to −128…127. */
+export const i8x16NarrowSigned = simd(101)
+/** Two vectors of four signed numbers to one of eight, clamped to 0…65,535. */
 export const i16x8Narrow = simd(134)
+/** The same, clamped to −32,768…32,767. */
+export const i16x8NarrowSigned = simd(133)
 export const i8x16ShiftLeft = simd(107)
+export const i8x16ShiftRight = simd(109)
+export const f64x2Floor = simd(117)
+export const i8x16Min = simd(119)
 /** The first number of a vector. */
 export const i32x4First: Code = [simd(27), 0]
 /** The sign of each number as a bit. */
@@ -88,8 +102,19 @@ export const f32x4Add = simd(228)
 export const f32x4Sub = simd(229)
 export const f32x4Mul = simd(230)
 export const f32x4Div = simd(231)
-export const f32x4Min = simd(232)
-export const f32x4Max = simd(233)
+/** The smaller one; the first if either is NaN or both are 0. One machine instruction, unlike the spec's min. */
+export const f32x4Min = simd(234)
+/** The larger one, as f32x4Min. */
+export const f32x4Max = simd(235)
+export const f64x2Add = simd(240)
+export const f64x2Mul = simd(242)
+export const f64x2Div = simd(243)
+export const f64x2Min = simd(244)
+export const f64x2Max = simd(245)
+/** Two float64 to whole numbers without the fraction, in the first two places of four; NaN to 0. */
+export const i32x4TruncateDoubles = simd(252)
+/** The first two whole numbers as float64. */
+export const f64x2Convert = simd(254)
 
 /** `local += amount` */
 export const advance = (local: number, amount: number): Code => [

@@ -33,6 +33,15 @@ describe('quantizeBlocks', () => {
     expect(createHash('sha256').update(bytes).digest('hex').slice(0, 16)).toBe(digest)
   })
 
+  // Digests of the same arithmetic written as plain loops over float64 numbers.
+  it.each([
+    ['Q4_K', 'a992d8298ba0cd23'],
+    ['Q6_K', '7dcfe1262bf502db'],
+  ] as const)('packs %s by its search as float64 would', (type, digest) => {
+    const bytes = quantizeBlocks(weights(), type)
+    expect(createHash('sha256').update(bytes).digest('hex').slice(0, 16)).toBe(digest)
+  })
+
   it.each([
     ['Q8_0', 0.008],
     ['Q6_K', 0.025],
