@@ -1,11 +1,11 @@
 import { join } from 'node:path'
 import { type LoraModule, readAdapter } from '../adapter/peft.ts'
 import { EngineError } from '../errors.ts'
+import type { GgufSource } from '../gguf/tensors.ts'
 import { openModel } from '../models/index.ts'
 import { checkRange, encodeFloat32, type WeightDType } from '../weights/dtypes.ts'
 import { interleaveHalves } from './gguf.ts'
 import { ggufModel } from './gguf-architecture.ts'
-import type { GgufSource } from './gguf-tensors.ts'
 import { type GgufMetadataValue, GgufWriter } from './gguf-writer.ts'
 
 export interface AdapterGgufOptions {

@@ -1,8 +1,8 @@
+import { type Architecture, ggufArchitectureOf, slidesByPeriod } from '../gguf/families.ts'
+import { type GgufSource, modelTensors } from '../gguf/tensors.ts'
 import type { DecoderConfig } from '../models/config.ts'
 import type { OpenModel } from '../models/index.ts'
-import { type Architecture, ggufArchitectureOf } from './gguf-families.ts'
 import { checkArchitectureFits } from './gguf-fit.ts'
-import { type GgufSource, modelTensors } from './gguf-tensors.ts'
 import type { GgufMetadataValue } from './gguf-writer.ts'
 
 /** A model in GGUF's terms: its architecture's metadata and its tensors in file order. */
@@ -24,7 +24,7 @@ export function ggufModel(model: OpenModel): GgufModel {
   const { config, weights } = model
   const architecture = ggufArchitectureOf(config)
   checkArchitectureFits(architecture, config)
-  const tensors = modelTensors(architecture, model)
+  const tensors = modelTensors(architecture, config, (_, bias) => weights.has(bias))
   for (const { from } of tensors) {
     if (from instanceof Float32Array) continue
     for (const { name, shape } of from) weights.expectShape(name, shape)
@@ -95,10 +95,9 @@ function windowFields(
 ): [string, GgufMetadataValue][] {
   if (windowPeriod === undefined) return []
   const sliding = layerAttention.find(({ window }) => window !== null)
-  const usual = layerAttention.every(({ window }, layer) => {
-    const slides = layer % windowPeriod !== windowPeriod - 1
-    return (window !== null) === slides
-  })
+  const usual = layerAttention.every(
+    ({ window }, layer) => (window !== null) === slidesByPeriod(layer, windowPeriod),
+  )
   const pattern = layerAttention.map(({ window }) => (window === null ? 0 : 1))
   return [
     ['attention.sliding_window', { u32: sliding?.window ?? maxPositions }],

@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
+import { type Architecture, queryScaleWidth } from '../gguf/families.ts'
 import type { DecoderConfig, RopeScaling } from '../models/config.ts'
-import type { Architecture } from './gguf-families.ts'
 
 /**
  * Compares what llama.cpp's code for an architecture takes for granted with what the model's config says.
@@ -17,7 +17,7 @@ export function checkArchitectureFits(architecture: Architecture, config: Decode
 function differences(architecture: Architecture, config: DecoderConfig): [differs: boolean, what: string][] {
   const { name, output } = architecture
   const { activation, headDim, heads, hiddenSize, bias, scoreSoftCap, logitSoftCap, attentionScale } = config
-  const scale = attentionScaleOf(architecture, config)
+  const scale = 1 / Math.sqrt(queryScaleWidth(architecture, config))
   return [
     [activation !== (architecture.gelu ? 'gelu_tanh' : 'silu'), `the activation ${activation}`],
     [
@@ -36,12 +36,6 @@ function differences(architecture: Architecture, config: DecoderConfig): [differ
     ...ropeDifferences(architecture, config),
     ...windowDifferences(architecture, config),
   ]
-}
-
-/** gemma2.cpp and gemma3.cpp know their largest model by its number of layers. */
-function attentionScaleOf({ wideScaleLayers }: Architecture, config: DecoderConfig): number {
-  const { layers, hiddenSize, heads, headDim } = config
-  return 1 / Math.sqrt(layers === wideScaleLayers ? hiddenSize / heads : headDim)
 }
 
 function expertDifferences(

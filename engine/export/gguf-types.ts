@@ -1,7 +1,7 @@
+import type { GgufSource } from '../gguf/tensors.ts'
 import type { BlockFormat } from '../quant/block-format.ts'
 import { type GgufBlockType, ggufBlocks } from '../quant/gguf-blocks.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
-import type { GgufSource } from './gguf-tensors.ts'
 
 /** What a GGUF file's matrices are made of, as llama-quantize names it. */
 export const GGUF_TYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q4_K_M'] as const

@@ -1,12 +1,12 @@
 import { basename, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
+import type { CheckpointTensor, GgufSource } from '../gguf/tensors.ts'
 import type { OpenModel } from '../models/index.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
 import { checkRange, decodeFloat32, encodeFloat32 } from '../weights/dtypes.ts'
 import type { ByteProgress } from '../weights/model-writer.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
 import { ggufModel } from './gguf-architecture.ts'
-import type { CheckpointTensor, GgufSource } from './gguf-tensors.ts'
 import { ggufName, ggufTokenizer } from './gguf-tokenizer.ts'
 import {
   FILE_TYPE_NUMBERS,

@@ -114,16 +114,13 @@ interface OutputTensor extends PlannedTensor, MappedTensor {
 }
 
 function plan(tensor: MappedTensor, dtype: WeightDType): OutputTensor {
-  const { shape } = tensor.source
   const written = SAFETENSORS_NAMES[dtype]
-  return { ...tensor, dtype: written, shape, byteLength: tensorBytes(written, shape)! }
+  return { ...tensor, dtype: written, byteLength: tensorBytes(written, tensor.shape)! }
 }
 
-/** Norms and biases are float32 in every file, so only matrices tell. */
+/** Norms, biases and routers are float32 in every file, so only the other matrices tell. */
 function dtypeOf(tensors: readonly MappedTensor[]): WeightDType {
-  const types = new Set(
-    tensors.filter(({ source }) => source.shape.length > 1).map(({ source }) => source.type.name),
-  )
+  const types = new Set(tensors.filter(({ role }) => role !== 'vector').map(({ source }) => source.type.name))
   if (types.size > 1) return 'bfloat16'
   return types.has('F32') ? 'float32' : types.has('F16') ? 'float16' : 'bfloat16'
 }
@@ -163,15 +160,19 @@ async function writeShards(
 }
 
 /** A tensor's values in order, a few whole rows (and whole heads, where their rows change places) at a time. */
-function* chunksOf(file: GgufFile, { source, interleavedRows = 1 }: OutputTensor): Generator<Float32Array> {
-  const rows = source.shape[0]!
-  const columns = elementCount(source.shape.slice(1))
+function* chunksOf(
+  file: GgufFile,
+  { source, start, shape, interleavedRows = 1, offset }: OutputTensor,
+): Generator<Float32Array> {
+  const rows = shape[0]!
+  const columns = elementCount(shape.slice(1))
   // A vector of a quantized type would be blocks across rows; the header check lets only whole rows be blocks.
-  const step = source.shape.length === 1 ? Math.max(interleavedRows, source.type.blockSize) : interleavedRows
+  const step = shape.length === 1 ? Math.max(interleavedRows, source.type.blockSize) : interleavedRows
   const rowsAtOnce = Math.max(step, Math.floor(CHUNK_BYTES / 4 / columns / step) * step)
   for (let row = 0; row < rows; row += rowsAtOnce) {
     const count = Math.min(rowsAtOnce, rows - row)
-    const values = file.readValues(source, row * columns, count * columns)
+    const values = file.readValues(source, start + row * columns, count * columns)
+    if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! -= offset
     yield interleavedRows === 1 ? values : partHalves(values, interleavedRows, columns)
   }
 }

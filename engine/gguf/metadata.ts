@@ -44,6 +44,13 @@ export class GgufMetadata {
     return this.#list(key, 'a list of numbers', (value) => typeof value === 'number')
   }
 
+  /** A whole number, or a list of marks: truth values, or numbers of which 0 means no. */
+  countOrMarks(key: string): number | readonly boolean[] {
+    if (typeof this.#values.get(key) === 'number') return this.count(key)!
+    const isMark = (value: GgufScalar) => typeof value === 'boolean' || typeof value === 'number'
+    return (this.#list(key, 'a whole number or a list of marks', isMark) ?? []).map(Boolean)
+  }
+
   /** The value that `read` found. @throws EngineError `invalid` when the key is missing. */
   require<T>(key: string, read: (key: string) => T | undefined): T {
     const value = read.call(this, key)

@@ -31,7 +31,7 @@ export function tokenizerFiles(metadata: GgufMetadata): TokenizerFiles {
   const kind = metadata.require('tokenizer.ggml.model', metadata.text)
   const vocabulary = readVocabulary(metadata)
   const special = readSpecialTokens(metadata, vocabulary, kind)
-  const added = addedTokens(vocabulary)
+  const added = addedTokens(vocabulary, metadata.text('general.name') ?? '')
   const parts =
     kind === 'gpt2' ? byteLevelParts(metadata, vocabulary) : sentencePieceParts(metadata, vocabulary, kind)
   const { named, addBos, addEos } = special
@@ -70,7 +70,14 @@ function readVocabulary(metadata: GgufMetadata): Vocabulary {
   return { tokens, types }
 }
 
-function addedTokens({ tokens, types }: Vocabulary) {
+/** Those of Phi-3's special tokens that leave the blanks after them alone. */
+const PHI3_KEEPING = ['<unk>', '<s>', '<|endoftext|>']
+
+/** llama.cpp tells by the model's name whether special tokens swallow the blanks after them (llama-vocab.cpp). */
+function addedTokens({ tokens, types }: Vocabulary, name: string) {
+  const isPhi3 = /phi-?3/i.test(name)
+  const swallows = (content: string, type: number) =>
+    isPhi3 && (content === '</s>' || (type !== USER_DEFINED && !PHI3_KEEPING.includes(content)))
   return tokens.flatMap((content, id) =>
     ADDED.includes(types[id]!)
       ? [
@@ -79,7 +86,7 @@ function addedTokens({ tokens, types }: Vocabulary) {
             content,
             single_word: false,
             lstrip: false,
-            rstrip: false,
+            rstrip: swallows(content, types[id]!),
             normalized: false,
             special: types[id] !== USER_DEFINED,
           },

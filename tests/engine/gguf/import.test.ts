@@ -137,8 +137,19 @@ describe('importGguf', () => {
   })
 
   it.each<[string, Record<string, Value | undefined>, TensorBytes[], string]>([
-    ['another architecture', { 'general.architecture': { text: 'gemma3' } }, [], 'gemma3'],
-    ['experts', { 'llama.expert_count': { u32: 8 } }, tinyTensors(), 'expert_count'],
+    ['another architecture', { 'general.architecture': { text: 'granite' } }, [], 'granite'],
+    [
+      'experts where there are none',
+      { 'general.architecture': { text: 'qwen3' }, 'qwen3.expert_count': { u32: 8 } },
+      tinyTensors(),
+      'qwen3.expert_count',
+    ],
+    [
+      "Phi-3's two ropes",
+      tinyMetadata('phi3', { 'general.architecture': { text: 'phi3' } }),
+      [...tinyTensors(), { name: 'rope_factors_long.weight', shape: [2], bytes: new Uint8Array(8) }],
+      'rope_factors_long.weight',
+    ],
     ['another pre-tokenizer', { 'tokenizer.ggml.pre': { text: 'bloom' } }, tinyTensors(), 'bloom'],
     ['another tokenizer', { 'tokenizer.ggml.model': { text: 'bert' } }, tinyTensors(), 'bert'],
     ['partial rotation', { 'llama.rope.dimension_count': { u32: 2 } }, tinyTensors(), 'dimension_count'],
@@ -169,7 +180,19 @@ describe('importGguf', () => {
       'more layers than there are',
       { 'llama.block_count': { u32: 2 ** 31 - 1 } },
       tinyTensors(),
+      /2147483647 layers cannot lie in 11 tensors/,
+    ],
+    [
+      'one layer more than there are',
+      { 'llama.block_count': { u32: 2 } },
+      tinyTensors(),
       /blk\.1\.attn_norm\.weight is missing/,
+    ],
+    [
+      'more experts than tensors could hold',
+      { 'llama.expert_count': { u32: 2 ** 31 - 1 } },
+      tinyTensors(),
+      /expert_count is 2147483647, not a whole number from 0 to 1024/,
     ],
     [
       'another shape',

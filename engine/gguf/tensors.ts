@@ -1,7 +1,6 @@
 import type { DecoderConfig } from '../models/config.ts'
-import type { OpenModel } from '../models/index.ts'
 import { rotaryFrequencies } from '../nn/rope.ts'
-import type { Architecture } from './gguf-families.ts'
+import type { Architecture } from './families.ts'
 
 /** The role that decides how finely a tensor is quantized. */
 export type TensorRole = 'embedding' | 'output' | 'value' | 'down' | 'matrix' | 'vector'
@@ -12,7 +11,7 @@ export interface CheckpointTensor {
   readonly shape: readonly number[]
 }
 
-/** One tensor on its way from the checkpoint into the file. */
+/** One tensor of a file and what it is in the checkpoint. */
 export interface GgufSource {
   /** Name in the file. */
   readonly name: string
@@ -27,8 +26,16 @@ export interface GgufSource {
   readonly offset?: number
 }
 
-/** Every tensor of a GGUF file, in file order. */
-export function modelTensors(architecture: Architecture, { config, weights }: OpenModel): GgufSource[] {
+/**
+ * Every tensor of a GGUF file, in file order; import and export go by this one list.
+ *
+ * @param hasBias whether a matrix of the file has a bias, by its name there and the bias's name in the checkpoint.
+ */
+export function modelTensors(
+  architecture: Architecture,
+  config: DecoderConfig,
+  hasBias: (matrix: string, bias: string) => boolean,
+): GgufSource[] {
   const { names, vocabSize, hiddenSize, tieWordEmbeddings } = config
   const tensors: GgufSource[] = [
     matrix('token_embd', names.embedding, [vocabSize, hiddenSize], {
@@ -47,7 +54,7 @@ export function modelTensors(architecture: Architecture, { config, weights }: Op
   return tensors.flatMap((tensor) => {
     if (tensor.from instanceof Float32Array || tensor.shape.length !== 2) return [tensor]
     const bias = tensor.from[0]!.name.replace(/\.weight$/, '.bias')
-    if (!weights.has(bias)) return [tensor]
+    if (!hasBias(tensor.name, bias)) return [tensor]
     const shape = [tensor.shape[0]!]
     const name = tensor.name.replace(/weight$/, 'bias')
     return [tensor, { ...tensor, name, from: [{ name: bias, shape }], shape, role: 'vector' as const }]
