@@ -1,5 +1,5 @@
 import { OpenAPIHono } from '@hono/zod-openapi'
-import type { Context, MiddlewareHandler } from 'hono'
+import type { MiddlewareHandler } from 'hono'
 import { requestId } from 'hono/request-id'
 import { routePath } from 'hono/route'
 import { chatRoutes } from './chat.ts'
@@ -8,7 +8,7 @@ import { consoleRoutes } from './console.ts'
 import { datasetRoutes, datasetsPath } from './datasets.ts'
 import { docsRoutes } from './docs.ts'
 import { embeddingRoutes } from './embeddings.ts'
-import { answerError, defaultHook, isClientGone, RouteError, toHttpError } from './errors.ts'
+import { answerError, defaultHook, isClientGone, toHttpError } from './errors.ts'
 import { evaluationRoutes } from './evaluations.ts'
 import { exportRoutes } from './exports.ts'
 import { fineTuningRoutes } from './fine-tuning.ts'
@@ -17,6 +17,7 @@ import { importRoutes } from './imports.ts'
 import { checkJson } from './json-body.ts'
 import { loraAdapterRoutes } from './lora-adapters.ts'
 import { mergeRoutes } from './merges.ts'
+import { answerUnrouted } from './methods.ts'
 import { modelRoutes } from './models.ts'
 import { ollamaRoutes } from './ollama.ts'
 import { fileRoutes, filesPath } from './openai-files.ts'
@@ -46,11 +47,6 @@ function report(onResponse: AppOptions['onResponse']): MiddlewareHandler {
   }
 }
 
-function answerNotFound(c: Context): Response {
-  const message = `There is no ${c.req.method} ${c.req.path} here. /openapi.json lists what there is.`
-  return answerError(new RouteError('not_found', 'unknown_route', message), c)
-}
-
 /**
  * The HTTP application: everything it knows comes from `services`, everything it decides by itself from `options`.
  * Order matters: identify and report, refuse strangers, authenticate, authorize, cap the body, then the resources.
@@ -62,7 +58,7 @@ export function createApp(services: Services, options: AppOptions): OpenAPIHono 
   }
   const app = new OpenAPIHono({ defaultHook })
   app.onError(answerError)
-  app.notFound(answerNotFound)
+  app.notFound((c) => answerUnrouted(app, c))
 
   app.use(requestId())
   app.use(report(options.onResponse))

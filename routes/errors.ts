@@ -20,6 +20,7 @@ export class RouteError extends Error implements Failure {
     | 'unauthorized'
     | 'forbidden'
     | 'not_found'
+    | 'method_not_allowed'
     | 'payload_too_large'
     | 'unsupported_media'
     | 'request_timeout'
@@ -36,7 +37,7 @@ export class RouteError extends Error implements Failure {
 }
 
 interface HttpError {
-  status: 400 | 401 | 403 | 404 | 408 | 409 | 413 | 415 | 431 | 500 | 503
+  status: 400 | 401 | 403 | 404 | 405 | 408 | 409 | 413 | 415 | 431 | 500 | 503
   body: ErrorEnvelope
   headers: Record<string, string>
   /** False for what nobody threw on purpose: its cause belongs in the log, not in the answer. */
@@ -57,6 +58,7 @@ const byKind: Record<
   unauthorized: { status: 401, type: 'authentication_error', headers: { 'www-authenticate': 'Bearer' } },
   forbidden: { status: 403, type: 'permission_error' },
   not_found: { status: 404, type: 'invalid_request_error' },
+  method_not_allowed: { status: 405, type: 'invalid_request_error' },
   conflict: { status: 409, type: 'conflict_error', headers: { 'x-should-retry': 'false' } },
   cancelled: { status: 409, type: 'conflict_error', headers: { 'x-should-retry': 'false' } },
   request_timeout: { status: 408, type: 'invalid_request_error', headers: { connection: 'close' } },

@@ -56,7 +56,9 @@ export function describeApi(app: OpenAPIHono, { version, keysRequired, trainConf
     info: {
       title: 'Anneal',
       version,
-      description: 'Fine-tune, merge, export and serve language models.',
+      description:
+        'Fine-tune, merge, export and serve language models. A method that a path does not have is answered 405 with the ' +
+        "methods that it has in the header Allow, an unknown path 404, both in OpenAI's envelope.",
       license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
     },
     servers: [{ url: '/' }],

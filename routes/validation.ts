@@ -4,6 +4,8 @@ export interface Issue {
   path: PropertyKey[]
   message: string
   keys?: string[]
+  /** The type that was wanted, of an issue about types. */
+  expected?: string
   errors?: Issue[][]
   params?: Record<string, unknown> | undefined
 }
@@ -14,15 +16,26 @@ interface Fault {
   code: string
 }
 
+const isMissing = ({ message }: Issue) => message.endsWith('received undefined')
+
 function codeOf(issue: Issue): string {
   if (typeof issue.params?.code === 'string') return issue.params.code
-  return issue.message.endsWith('received undefined') ? 'missing_field' : 'invalid_value'
+  const branches = issue.errors?.flat() ?? []
+  return isMissing(issue) || branches.some(isMissing) ? 'missing_field' : 'invalid_value'
 }
 
 /** A union reports every branch; the one that got furthest into the value is the one that was meant. */
-function furthestBranch(branches: Issue[][]): Issue[] {
-  const depth = (issues: Issue[]) => Math.max(0, ...issues.map((issue) => issue.path.length))
+function meantBranch(branches: Issue[][]): Issue[] {
+  // A value of the right type got further than one of a wrong type.
+  const depth = (issues: Issue[]) =>
+    Math.max(0, ...issues.map(({ path, code }) => path.length + (code === 'invalid_type' ? 0 : 0.5)))
   return branches.reduce<Issue[]>((best, branch) => (depth(branch) > depth(best) ? branch : best), [])
+}
+
+/** What a value that is of no branch's type could have been. */
+function messageOf({ message, errors = [] }: Issue): string {
+  const types = errors.flat().flatMap(({ expected }) => expected ?? [])
+  return types.length === 0 ? message : `must be one of: ${[...new Set(types)].join(', ')}`
 }
 
 function faultsOf(issue: Issue, prefix: PropertyKey[]): Fault[] {
@@ -34,9 +47,9 @@ function faultsOf(issue: Issue, prefix: PropertyKey[]): Fault[] {
       code: 'unknown_field',
     }))
   }
-  const meant = issue.code === 'invalid_union' ? furthestBranch(issue.errors ?? []) : []
+  const meant = issue.code === 'invalid_union' ? meantBranch(issue.errors ?? []) : []
   if (meant.length > 0) return meant.flatMap((inner) => faultsOf(inner, path))
-  return [{ path: path.map(String).join('.'), message: issue.message, code: codeOf(issue) }]
+  return [{ path: path.map(String).join('.'), message: messageOf(issue), code: codeOf(issue) }]
 }
 
 /**

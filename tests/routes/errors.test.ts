@@ -92,7 +92,13 @@ describe('describeIssues', () => {
       param: 'stop.1',
       message: 'stop.1: must not be empty',
     })
-    expect(issuesOf(schema, { stop: 5 }).param).toBe('stop')
+    expect(issuesOf(schema, { stop: 5 })).toMatchObject({
+      param: 'stop',
+      message: 'stop: must be one of: string, array',
+    })
+    expect(issuesOf(schema, {})).toMatchObject({ param: 'stop', code: 'missing_field' })
+    const short = z.object({ stop: z.union([z.string(), z.array(z.string()).max(1, 'one at most')]) })
+    expect(issuesOf(short, { stop: ['a', 'b'] }).message).toBe('stop: one at most')
   })
 })
 
@@ -103,6 +109,30 @@ describe('requests', () => {
     expect(response.status).toBe(404)
     expect((await envelope(response)).code).toBe('unknown_route')
     expect(entries[0]).toMatchObject({ status: 404, path: '/v1/nothing', method: 'GET' })
+  })
+
+  it.each([
+    ['PUT', '/v1/models', 'HEAD, GET'],
+    ['GET', '/v1/chat/completions', 'POST'],
+    ['PATCH', '/v1/models/some%2Fname', 'HEAD, GET, DELETE'],
+    ['POST', '/hub/anneal/a/resolve/main/folder/file.bin', 'HEAD, GET'],
+    ['POST', '/v1/exports/a/files/folder/file.bin', 'HEAD, GET'],
+    ['DELETE', '/', 'HEAD, GET'],
+    ['POST', '/health', 'HEAD, GET'],
+  ])('answer %s %s with 405 and the methods that there are', async (method, path, allow) => {
+    const { app } = setup()
+    const response = await app.request(path, { method })
+    expect([response.status, response.headers.get('allow')]).toEqual([405, allow])
+    expect((await envelope(response)).code).toBe('method_not_allowed')
+    const options = await app.request(path, { method: 'OPTIONS' })
+    expect([options.status, options.headers.get('allow')]).toEqual([204, allow])
+  })
+
+  it('answer a method of an unknown path with 404, and ask for the key first', async () => {
+    const { app, services } = setup()
+    expect((await app.request('/v1/nothing', { method: 'PUT' })).status).toBe(404)
+    services.keys = ['k']
+    expect((await app.request('/v1/models', { method: 'PUT' })).status).toBe(401)
   })
 
   it('carry a request id in every answer and in its report, the pattern of the route included', async () => {
