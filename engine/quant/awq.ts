@@ -34,6 +34,7 @@ export async function awq(
   product: MatrixProduct,
   scalable: boolean,
 ): Promise<ScaledMatrices> {
+  const inTurn = Int32Array.from({ length: columns }, (_, input) => input)
   let best: ScaledMatrices | undefined
   let least = Number.POSITIVE_INFINITY
   for (const exponent of scalable ? EXPONENTS : [0]) {
@@ -42,7 +43,7 @@ export async function awq(
     const blocks = new Map<string, IntBlocks>()
     let error = 0
     for (const { path, rows, values } of matrices) {
-      const rounded = rounding.quantize(scaled(values, scales), rows, (place) => place)
+      const rounded = rounding.quantize(scaled(values, scales), rows, inTurn)
       blocks.set(path, rounded)
       error += await outputError(values, effectiveValues(rounded, scales), columns, hessian, product)
       await setImmediate() // lets a cancellation in

@@ -105,11 +105,12 @@ export class FeedbackRounding {
   }
 
   /**
-   * Quantizes a matrix [rows, columns], whose inputs may stand in another order.
+   * Quantizes a matrix [rows, columns], whose inputs may be taken in another order.
    *
-   * @param inputAt the input that stands at a place; undefined for one whose weights become 0.
+   * @param taken the input that is rounded at each step; −1 for one whose weights become 0.
+   * @param kept where each step's code goes, which keeps the inputs of a group together; step by step when left out.
    */
-  quantize(values: Float32Array, rows: number, inputAt: (place: number) => number | undefined): IntBlocks {
+  quantize(values: Float32Array, rows: number, taken: Int32Array, kept?: Int32Array): IntBlocks {
     const { bits, columns, groupSize } = this.#options
     const blocks: IntBlocks = {
       bits,
@@ -120,12 +121,11 @@ export class FeedbackRounding {
       scales: new Float32Array(rows * this.#groups),
       zeros: new Uint8Array(packedBytes(rows * this.#groups, bits)),
     }
-    const inputs = Int32Array.from({ length: columns }, (_, place) => inputAt(place) ?? -1)
     for (let first = 0; first < rows; first += STRIP) {
       const count = Math.min(STRIP, rows - first)
-      this.#takeStrip(values, first, count, inputs)
+      this.#takeStrip(values, first, count, taken)
       this.#roundStrip()
-      this.#giveStrip(blocks, first, count)
+      this.#giveStrip(blocks, first, count, kept)
     }
     return blocks
   }
@@ -135,14 +135,14 @@ export class FeedbackRounding {
   }
 
   /** Rows [first, first + count) as [columns, 16]; rows that there are not are 0. */
-  #takeStrip(values: Float32Array, first: number, count: number, inputs: Int32Array): void {
+  #takeStrip(values: Float32Array, first: number, count: number, taken: Int32Array): void {
     const { columns } = this.#options
     const strip = this.#floats('weights', columns * STRIP).fill(0)
     for (let i = 0; i < count; i++) {
       const row = (first + i) * columns
-      for (let place = 0; place < columns; place++) {
-        const input = inputs[place]!
-        if (input >= 0) strip[place * STRIP + i] = values[row + input]!
+      for (let step = 0; step < columns; step++) {
+        const input = taken[step]!
+        if (input >= 0) strip[step * STRIP + i] = values[row + input]!
       }
     }
   }
@@ -184,16 +184,19 @@ export class FeedbackRounding {
     }
   }
 
-  #giveStrip(blocks: IntBlocks, first: number, count: number): void {
-    const { columns, bits } = this.#options
+  #giveStrip(blocks: IntBlocks, first: number, count: number, kept: Int32Array | undefined): void {
+    const { columns, bits, groupSize } = this.#options
     const codes = new Uint8Array(this.#kernel.memory.buffer, this.#at.codes, columns * STRIP)
     const scales = this.#floats('scales', this.#groups * STRIP)
     const zeros = this.#floats('zeros', this.#groups * STRIP)
     for (let i = 0; i < count; i++) {
       const row = (first + i) * columns
-      for (let k = 0; k < columns; k++) put(blocks.codes, row + k, codes[k * STRIP + i]!, bits)
+      for (let step = 0; step < columns; step++) {
+        put(blocks.codes, row + (kept ? kept[step]! : step), codes[step * STRIP + i]!, bits)
+      }
       for (let group = 0; group < this.#groups; group++) {
-        const to = (first + i) * this.#groups + group
+        const place = kept ? Math.floor(kept[group * groupSize]! / groupSize) : group
+        const to = (first + i) * this.#groups + place
         blocks.scales[to] = scales[group * STRIP + i]!
         put(blocks.zeros, to, zeros[group * STRIP + i]!, bits)
       }

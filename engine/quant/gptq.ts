@@ -46,18 +46,16 @@ export async function gptq(
   product: MatrixProduct,
 ): Promise<Map<string, OrderedBlocks>> {
   const { dead } = dampen(hessian, columns, options.damping)
-  const order = options.actOrder ? byActivation(hessian, columns) : undefined
-  const ordered = order ? permuted(hessian, columns, order) : hessian
-  const factors = await factorHessian(ordered, columns, product)
-  const { groupSize, bits, symmetric } = options
+  const { groupSize, bits, symmetric, actOrder } = options
+  const diagonal = Float32Array.from({ length: columns }, (_, i) => hessian[i * columns + i]!)
+  const order = actOrder ? byActivation(diagonal) : byActivationInGroups(diagonal, groupSize)
+  const factors = await factorHessian(permuted(hessian, columns, order), columns, product)
   const rounding = new FeedbackRounding({ columns, groupSize, bits, symmetric, shrinks: SHRINKS }, factors)
+  const taken = order.map((input) => (dead[input] ? -1 : input))
   const result = new Map<string, OrderedBlocks>()
   for (const { path, rows, values } of matrices) {
-    const take = (place: number) => {
-      const input = order ? order[place]! : place
-      return dead[input] ? undefined : input
-    }
-    result.set(path, { blocks: rounding.quantize(values, rows, take), order })
+    const blocks = rounding.quantize(values, rows, taken, actOrder ? undefined : order)
+    result.set(path, { blocks, order: actOrder ? order : undefined })
     await setImmediate() // lets a cancellation in
   }
   return result
@@ -75,9 +73,25 @@ function dampen(hessian: Float32Array, columns: number, damping: number): { dead
   return { dead }
 }
 
-function byActivation(hessian: Float32Array, columns: number): Int32Array {
-  const order = Int32Array.from({ length: columns }, (_, index) => index)
-  return order.sort((a, b) => hessian[b * columns + b]! - hessian[a * columns + a]! || a - b)
+/** Inputs by falling diagonal of the Hessian. */
+function byActivation(diagonal: Float32Array): Int32Array {
+  const order = Int32Array.from(diagonal.keys())
+  return order.sort((a, b) => diagonal[b]! - diagonal[a]! || a - b)
+}
+
+/**
+ * Groups by their largest diagonal, and within each its inputs by theirs (group-aware reordering, arXiv:2505.14638): what
+ * matters most is rounded before errors pile up, and yet the groups stay runs of neighbours. A shorter last group stays last.
+ */
+function byActivationInGroups(diagonal: Float32Array, groupSize: number): Int32Array {
+  const whole = Math.floor(diagonal.length / groupSize)
+  const groups = Array.from({ length: Math.ceil(diagonal.length / groupSize) }, (_, group) => {
+    const first = group * groupSize
+    return byActivation(diagonal.subarray(first, first + groupSize)).map((place) => first + place)
+  })
+  const largest = (group: Int32Array) => diagonal[group[0]!]!
+  const sorted = groups.slice(0, whole).sort((a, b) => largest(b) - largest(a) || a[0]! - b[0]!)
+  return Int32Array.from([...sorted, ...groups.slice(whole)].flatMap((group) => [...group]))
 }
 
 function permuted(hessian: Float32Array, columns: number, order: Int32Array): Float32Array {
