@@ -9,9 +9,6 @@ import {
   i32Const,
   i32x4Add,
   i32x4Equal,
-  i32x4ExtendHigh,
-  i32x4ExtendLow,
-  i32x4ShiftLeft,
   i32x4ShiftRight,
   i32x4Splat,
   repeatBelow,
@@ -25,34 +22,11 @@ import {
   type WasmFunction,
 } from '../wasm/assemble.ts'
 import { compileWasm, reserve } from '../wasm/instance.ts'
+import { widenBfloat16 } from '../weights/widen-kernel.ts'
 
 /** Rows and columns of one step of the product: eight accumulators, which is what the registers hold. */
 const ROWS = 4
 const PANEL = 8
-
-/** bfloat16 bits at `source` become float32 at `target`, eight at a time, until `source` reaches `end`. */
-const widen: WasmFunction = {
-  name: 'widen',
-  parameters: 3,
-  returns: false,
-  integers: 0,
-  vectors: 1,
-  body: (() => {
-    const [source, target, end, bits] = [0, 1, 2, 3]
-    const half = (extend: Code, offset: number) => [
-      get(target),
-      [get(bits), extend, i32Const(16), i32x4ShiftLeft],
-      v128Store(offset),
-    ]
-    return repeatBelow(source, end, [
-      [get(source), v128Load(), set(bits)],
-      half(i32x4ExtendLow, 0),
-      half(i32x4ExtendHigh, 16),
-      advance(source, 16),
-      advance(target, 32),
-    ])
-  })(),
-}
 
 /**
  * float32 at `source` become bfloat16 bits at `target`, rounded to nearest even: (x + 0x7fff + bit 16 of x) >>> 16.
@@ -131,12 +105,12 @@ const addProduct: WasmFunction = {
 }
 
 interface Functions {
-  widen(source: number, target: number, end: number): void
+  widenBfloat16(source: number, target: number, end: number): void
   narrow(source: number, end: number, target: number): number
   addProduct(weight: number, end: number, stride: number, a: number, b: number, bEnd: number): void
 }
 
-const instantiate = compileWasm<Functions>([widen, narrow, addProduct])
+const instantiate = compileWasm<Functions>([widenBfloat16, narrow, addProduct])
 
 /** Whether the kernel takes rows of so many columns. */
 export const fitsKernel = (columns: number): boolean => columns % PANEL === 0
@@ -187,7 +161,7 @@ export class LoraKernel {
   /** Widens, multiplies and narrows the block that lies in the kernel's memory. */
   #step(elements: number): boolean {
     const { a, b, float, half } = this.#at
-    this.#exports.widen(half, float, half + 2 * elements)
+    this.#exports.widenBfloat16(half, float, half + 2 * elements)
     const stride = 4 * this.#columns
     this.#exports.addProduct(float, float + stride, stride, a, b, b + ROWS * 4 * this.#rank)
     return this.#exports.narrow(float, float + 4 * elements, half) === 0

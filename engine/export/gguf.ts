@@ -27,7 +27,28 @@ export interface GgufExportOptions {
 }
 
 /** Float32 values in memory at a time, unless one head is larger. */
-const CHUNK_VALUES = 1 << 20
+const CHUNK_VALUES = 1 << 18
+
+/** Memory that one chunk after another goes through: fresh memory for each would cost more than packing it. */
+class Scratch {
+  #memory = new ArrayBuffer(0)
+  /** At least so many bytes; what was in them before is lost. */
+  bytes(length: number): Uint8Array {
+    if (this.#memory.byteLength < length) this.#memory = new ArrayBuffer(length)
+    return new Uint8Array(this.#memory, 0, length)
+  }
+
+  floats(length: number): Float32Array {
+    return new Float32Array(this.bytes(4 * length).buffer, 0, length)
+  }
+}
+
+/** Of a chunk: its bytes as they were read, its values, and what they are packed as. */
+interface Buffers {
+  readonly read: Scratch
+  readonly values: Scratch
+  readonly packed: Scratch
+}
 
 /** A GGUF file before it is written. */
 export interface GgufPlan {
@@ -85,12 +106,13 @@ export async function writeGguf(folder: string, options: GgufExportOptions): Pro
   const { model, type, onProgress, signal } = options
   const plan = planGguf(options)
   const writer = new GgufWriter(join(folder, ggufFileName(type)), plan.metadata, plan.tensors)
+  const buffers = { read: new Scratch(), values: new Scratch(), packed: new Scratch() }
   let done = 0
   try {
     for (const { name, source, storage } of plan.tensors) {
-      for (const values of chunksOf(model.weights, source)) {
+      for (const values of chunksOf(model.weights, source, buffers)) {
         checkCancelled(signal)
-        const bytes = pack(name, values, storage)
+        const bytes = pack(name, values, storage, buffers)
         writer.append(name, bytes)
         done += bytes.length
         onProgress?.({ done, total: plan.bytes, unit: 'bytes', message: name })
@@ -105,9 +127,9 @@ export async function writeGguf(folder: string, options: GgufExportOptions): Pro
   return plan
 }
 
-function pack(name: string, values: Float32Array, storage: GgufStorage): Uint8Array {
+function pack(name: string, values: Float32Array, storage: GgufStorage, { packed }: Buffers): Uint8Array {
   if ('type' in storage) {
-    const bytes = new Uint8Array((values.length / storage.blockSize) * storage.blockBytes)
+    const bytes = packed.bytes((values.length / storage.blockSize) * storage.blockBytes)
     storage.quantize(values, bytes)
     return bytes
   }
@@ -115,16 +137,20 @@ function pack(name: string, values: Float32Array, storage: GgufStorage): Uint8Ar
   return encodeFloat32(values, storage.dtype)
 }
 
-/** A tensor's values in file order, some whole rows (and whole heads, where rows change places) at a time. */
-function* chunksOf(weights: WeightFolder, source: GgufSource): Generator<Float32Array> {
+/**
+ * A tensor's values in file order, some whole rows (and whole heads, where rows change places) at a time; the next ones take
+ * the place of the last.
+ */
+function* chunksOf(weights: WeightFolder, source: GgufSource, buffers: Buffers): Generator<Float32Array> {
   if (source.from instanceof Float32Array) yield source.from
-  else for (const tensor of source.from) yield* rowChunks(weights, tensor, source)
+  else for (const tensor of source.from) yield* rowChunks(weights, tensor, source, buffers)
 }
 
 function* rowChunks(
   weights: WeightFolder,
   { name, shape }: CheckpointTensor,
   { interleavedRows = 1, offset = 0 }: GgufSource,
+  { read, values: widened }: Buffers,
 ): Generator<Float32Array> {
   const dtype = weights.weightDType(name)
   const { byteLength } = weights.expectShape(name, shape)
@@ -134,7 +160,9 @@ function* rowChunks(
   const atOnce = Math.max(1, Math.floor(CHUNK_VALUES / columns / interleavedRows)) * interleavedRows
   for (let row = 0; row < rows; row += atOnce) {
     const count = Math.min(atOnce, rows - row)
-    const values = decodeFloat32(weights.readPartSync(name, row * rowBytes, count * rowBytes), dtype)
+    const bytes = read.bytes(count * rowBytes)
+    weights.readPartSync(name, row * rowBytes, count * rowBytes, bytes)
+    const values = decodeFloat32(bytes, dtype, widened.floats(count * columns))
     if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! += offset
     yield interleavedRows === 1 ? values : interleaveHalves(values, interleavedRows, columns)
   }

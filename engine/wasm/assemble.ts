@@ -56,6 +56,7 @@ export const i32x4Splat = simd(17)
 export const f32x4Splat = simd(19)
 export const f64x2Splat = simd(20)
 export const i32x4Equal = simd(55)
+export const i32x4GreaterThan = simd(59)
 export const f32x4Equal = simd(65)
 export const f32x4LessThan = simd(67)
 export const f64x2Equal = simd(71)
@@ -111,6 +112,8 @@ export const f64x2Mul = simd(242)
 export const f64x2Div = simd(243)
 export const f64x2Min = simd(244)
 export const f64x2Max = simd(245)
+/** Whole numbers as float32. */
+export const f32x4Convert = simd(250)
 /** Two float64 to whole numbers without the fraction, in the first two places of four; NaN to 0. */
 export const i32x4TruncateDoubles = simd(252)
 /** The first two whole numbers as float64. */

@@ -1,5 +1,6 @@
 import { endianness } from 'node:os'
 import { EngineError } from '../errors.ts'
+import { widen } from './widen-kernel.ts'
 
 /** Element types that weights may have on disk. */
 export type WeightDType = 'float32' | 'float16' | 'bfloat16'
@@ -11,15 +12,14 @@ export const LARGEST: Record<WeightDType, number> = {
   bfloat16: (2 - 2 ** -7) * 2 ** 127,
 }
 
-// Casts reinterpret bytes instead of converting number by number (bfloat16) or by a library call per number (float16,
-// about twenty times slower); that needs the machine's byte order to be the files'. onnxruntime has no other machines.
+// Casts reinterpret bytes instead of converting number by number; that needs the machine's byte order to be the files'. onnxruntime has no other machines.
 if (endianness() !== 'LE') throw new Error('weights are little-endian; big-endian machines are not supported')
 
 /** Widens bfloat16 bits to float32; exact, NaN payloads included. */
 export function bfloat16ToFloat32(source: Uint16Array): Float32Array {
-  const bits = new Uint32Array(source.length)
-  for (let i = 0; i < source.length; i++) bits[i] = source[i]! << 16
-  return new Float32Array(bits.buffer)
+  const target = new Float32Array(source.length)
+  widen(source, 'bfloat16', target)
+  return target
 }
 
 /** Narrows float32 to bfloat16 bits, rounding to nearest even; NaN stays NaN, too large numbers become infinite. */
@@ -36,10 +36,9 @@ export function float32ToBfloat16(source: Float32Array): Uint16Array {
 
 /** Widens float16 bits to float32; exact, NaN payloads included. */
 export function float16ToFloat32(source: Uint16Array): Float32Array {
-  float16Table ??= makeFloat16Table()
-  const bits = new Uint32Array(source.length)
-  for (let i = 0; i < source.length; i++) bits[i] = float16Table[source[i]!]!
-  return new Float32Array(bits.buffer)
+  const target = new Float32Array(source.length)
+  widen(source, 'float16', target)
+  return target
 }
 
 /** The number that float16 bits stand for. */
@@ -89,34 +88,18 @@ function float16Magnitude(x: number): number {
   return (mantissa + half + ((mantissa >>> shift) & 1)) >>> shift
 }
 
-let float16Table: Uint32Array | undefined
-
-/** Float32 bits of each of the 65,536 float16 numbers. */
-function makeFloat16Table(): Uint32Array {
-  const table = new Uint32Array(65_536)
-  const value = new Float32Array(1)
-  const bits = new Uint32Array(value.buffer)
-  for (let half = 0; half < table.length; half++) {
-    const exponent = (half >>> 10) & 0x1f
-    const mantissa = half & 0x3ff
-    if (exponent === 0) {
-      value[0] = mantissa * 2 ** -24
-      table[half] = bits[0]!
-    } else {
-      table[half] = ((exponent === 0x1f ? 0xff : exponent + 112) << 23) | (mantissa << 13)
-    }
-    table[half]! |= (half & 0x8000) << 16
-  }
-  return table
-}
-
-/** Widens the raw little-endian bytes of a tensor to float32. `bytes` may be reused as the result when it is float32. */
-export function decodeFloat32(bytes: Uint8Array, dtype: WeightDType): Float32Array {
+/**
+ * Widens the raw little-endian bytes of a tensor to float32. The result is a view of `bytes` when they are float32, of
+ * `target` where that is given.
+ */
+export function decodeFloat32(bytes: Uint8Array, dtype: WeightDType, target?: Float32Array): Float32Array {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice()
   const { buffer, byteOffset, byteLength } = aligned
   if (dtype === 'float32') return new Float32Array(buffer, byteOffset, byteLength / 4)
   const halves = new Uint16Array(buffer, byteOffset, byteLength / 2)
-  return dtype === 'bfloat16' ? bfloat16ToFloat32(halves) : float16ToFloat32(halves)
+  const values = target ? target.subarray(0, halves.length) : new Float32Array(halves.length)
+  widen(halves, dtype, values)
+  return values
 }
 
 /** Narrows float32 to the raw little-endian bytes of `dtype`. A float32 result shares the memory of `values`. */

@@ -109,9 +109,17 @@ export function readHeader(descriptor: number, path: string): SafetensorsHeader 
   return { entries, metadata }
 }
 
-/** Reads exactly `length` bytes at `offset` into memory of their own. The caller has checked them against the size. */
-export function readBytes(descriptor: number, offset: number, length: number, path: string): Uint8Array {
-  const bytes = new Uint8Array(length)
+/**
+ * Reads exactly `length` bytes at `offset` into memory of their own, or into `bytes`, which is that long. The caller has
+ * checked them against the size.
+ */
+export function readBytes(
+  descriptor: number,
+  offset: number,
+  length: number,
+  path: string,
+  bytes: Uint8Array = new Uint8Array(length),
+): Uint8Array {
   let done = 0
   while (done < length) {
     const read = readSync(descriptor, bytes, done, Math.min(length - done, 1 << 30), offset + done)

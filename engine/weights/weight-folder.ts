@@ -115,10 +115,10 @@ export class WeightFolder {
     return target
   }
 
-  /** `length` bytes of a tensor from byte `start` on, in memory of their own. */
-  readPartSync(name: string, start: number, length: number): Uint8Array {
+  /** `length` bytes of a tensor from byte `start` on, in memory of their own or in `target`, which is that long. */
+  readPartSync(name: string, start: number, length: number, target?: Uint8Array): Uint8Array {
     const { file, offset } = this.#place(name, start, length)
-    return readBytes(this.#descriptor(file), offset, length, join(this.folder, file))
+    return readBytes(this.#descriptor(file), offset, length, join(this.folder, file), target)
   }
 
   /** A tensor's bytes as they stand in the file, in memory of their own. */
