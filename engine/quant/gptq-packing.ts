@@ -1,5 +1,5 @@
 import type { OrderedBlocks } from './gptq-reader.ts'
-import { codeAt } from './int-blocks.ts'
+import { codeAt, put } from './int-blocks.ts'
 
 /** The tensors of one module in GPTQ's layout; see GptqTensors for their shapes. */
 export interface PackedGptq {
@@ -13,20 +13,16 @@ export interface PackedGptq {
 
 /** The inverse of unpackGptq. @param version 1 stores zero points one too small, 2 as they are. */
 export function packGptq({ blocks, order }: OrderedBlocks, version: 1 | 2): PackedGptq {
-  const { bits, rows, columns, blockSize, codes } = blocks
+  const { bits, rows, columns, blockSize } = blocks
   const perWord = 32 / bits
   const groups = Math.ceil(columns / blockSize)
-  const qweight = new Int32Array((columns / perWord) * rows)
   const groupIndex = new Int32Array(columns)
   for (let place = 0; place < columns; place++) {
-    const input = order ? order[place]! : place
-    groupIndex[input] = Math.floor(place / blockSize)
-    const word = Math.floor(input / perWord) * rows
-    const shift = bits * (input % perWord)
-    for (let row = 0; row < rows; row++) {
-      qweight[word + row]! |= codeAt(codes, row * columns + place, bits) << shift
-    }
+    groupIndex[order ? order[place]! : place] = Math.floor(place / blockSize)
   }
+  // Codes of consecutive inputs share bytes in both layouts, so that words change places as they are.
+  const { buffer } = order ? inOwnOrder(blocks, order) : blocks.codes.slice()
+  const qweight = transposed(new Int32Array(buffer), rows, columns / perWord)
   const qzeros = new Int32Array(groups * (rows / perWord))
   const scales = new Float32Array(groups * rows)
   for (let group = 0; group < groups; group++) {
@@ -37,4 +33,30 @@ export function packGptq({ blocks, order }: OrderedBlocks, version: 1 | 2): Pack
     }
   }
   return { qweight, qzeros, groupIndex, scales }
+}
+
+/** Codes with every input back in its own place. */
+function inOwnOrder({ bits, rows, columns, codes }: OrderedBlocks['blocks'], order: Int32Array): Uint8Array {
+  const result = new Uint8Array(codes.length)
+  for (let first = 0; first < rows * columns; first += columns) {
+    for (let place = 0; place < columns; place++) {
+      put(result, first + order[place]!, codeAt(codes, first + place, bits), bits)
+    }
+  }
+  return result
+}
+
+/** Rows and columns that stay in the cache together. */
+const TILE = 32
+
+/** [rows, columns] to [columns, rows]. */
+function transposed(words: Int32Array, rows: number, columns: number): Int32Array {
+  const result = new Int32Array(words.length)
+  for (let top = 0; top < rows; top += TILE) {
+    const bottom = Math.min(rows, top + TILE)
+    for (let column = 0; column < columns; column++) {
+      for (let row = top; row < bottom; row++) result[column * rows + row] = words[row * columns + column]!
+    }
+  }
+  return result
 }

@@ -1,3 +1,5 @@
+import { roundMatrix, STEP } from './int-kernel.ts'
+
 /**
  * A matrix [rows, columns] of unsigned integers in blocks along its rows: w = (code - zero) · scale, with one scale and
  * one zero point for each block. Codes of 4 bits share a byte, the first in the low half, as ONNX packs uint4; a last
@@ -36,6 +38,12 @@ export function quantizeIntBlocks(values: Float32Array, options: IntBlockOptions
   const codes = new Uint8Array(packedBytes(rows * columns, bits))
   const scales = new Float32Array(rows * blocks)
   const zeros = new Uint8Array(packedBytes(rows * blocks, bits))
+  if (columns % STEP === 0 && blockSize % STEP === 0) {
+    const zeroBytes = bits === 8 ? zeros : new Uint8Array(rows * blocks)
+    roundMatrix(values, options, { codes, scales, zeros: zeroBytes })
+    if (bits === 4) for (const [block, zero] of zeroBytes.entries()) put(zeros, block, zero, bits)
+    return { bits, rows, columns, blockSize, codes, scales, zeros }
+  }
   const write = bits === 8 ? writeBytes : writeNibbles
   for (let block = 0; block < rows * blocks; block++) {
     const row = Math.floor(block / blocks)
@@ -82,11 +90,15 @@ function writeNibbles(
 /** The values that the blocks stand for, [rows, columns]. */
 export function dequantizeIntBlocks(matrix: IntBlocks): Float32Array {
   const { bits, rows, columns, blockSize, codes, scales, zeros } = matrix
-  const blocks = Math.ceil(columns / blockSize)
   const values = new Float32Array(rows * columns)
-  for (let i = 0; i < values.length; i++) {
-    const block = Math.floor(i / columns) * blocks + Math.floor((i % columns) / blockSize)
-    values[i] = (codeAt(codes, i, bits) - codeAt(zeros, block, bits)) * scales[block]!
+  let block = 0
+  for (let row = 0; row < rows; row++) {
+    const rowEnd = (row + 1) * columns
+    for (let start = row * columns; start < rowEnd; start += blockSize, block++) {
+      const end = Math.min(start + blockSize, rowEnd)
+      const [zero, scale] = [codeAt(zeros, block, bits), scales[block]!]
+      for (let i = start; i < end; i++) values[i] = (codeAt(codes, i, bits) - zero) * scale
+    }
   }
   return values
 }

@@ -44,6 +44,8 @@ export const i32TrailingZeros: Code = [0x68]
 export const i32Or: Code = [0x72]
 export const i32ShiftLeft: Code = [0x74]
 export const i32Store = (offset = 0): Code => [0x36, 0, leb(offset)]
+/** Stores the lower 8 bits. */
+export const i32Store8 = (offset = 0): Code => [0x3a, 0, leb(offset)]
 /** Stores the lower 16 bits. */
 export const i32Store16 = (offset = 0): Code => [0x3b, 0, leb(offset)]
 export const v128Load = (offset = 0): Code => access(0, offset)
@@ -67,6 +69,8 @@ export const v128Or = simd(80)
 /** The bits of a where the mask has ones, those of b elsewhere. */
 export const v128Select = simd(82)
 export const v128AnyTrue = simd(83)
+/** Two float64 as the first two float32, with zeros behind. */
+export const f32x4Demote = simd(94)
 /** The first two float32 as float64. */
 export const f64x2Promote = simd(95)
 export const f32x4Truncate = simd(105)
@@ -108,6 +112,7 @@ export const f32x4Min = simd(234)
 /** The larger one, as f32x4Min. */
 export const f32x4Max = simd(235)
 export const f64x2Add = simd(240)
+export const f64x2Sub = simd(241)
 export const f64x2Mul = simd(242)
 export const f64x2Div = simd(243)
 export const f64x2Min = simd(244)

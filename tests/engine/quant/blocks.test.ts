@@ -67,6 +67,28 @@ describe.each([4, 8] as const)('%d-bit integer blocks', (bits) => {
   })
 })
 
+it.each([
+  [4, true],
+  [4, false],
+  [8, true],
+  [8, false],
+] as const)('%d-bit blocks of whole steps become what others do, symmetric %s', (bits, symmetric) => {
+  const [rows, columns] = [7, 96] // a block of 64 and one of 32 in each row
+  const values = gaussian(rows * columns, 6).fill(0, 192, 256)
+  const whole = quantizeIntBlocks(values, { bits, rows, columns, blockSize: 64, symmetric })
+  const kept = dequantizeIntBlocks(whole)
+  for (let block = 0; block < 2 * rows; block++) {
+    const start = Math.floor(block / 2) * columns + 64 * (block % 2)
+    const part = values.subarray(start, start + (block % 2 === 0 ? 64 : 32))
+    // The zero before it changes no range.
+    const odd = { bits, rows: 1, columns: part.length + 1, blockSize: part.length + 1, symmetric }
+    const alone = quantizeIntBlocks(Float32Array.of(0, ...part), odd)
+    expect(whole.scales[block]).toBe(alone.scales[0])
+    expect(codeAt(whole.zeros, block, bits)).toBe(codeAt(alone.zeros, 0, bits))
+    expect(kept.subarray(start, start + part.length)).toEqual(dequantizeIntBlocks(alone).subarray(1))
+  }
+})
+
 /** Random codes [in, out] and zero points [groups, out], and the matrix [out, in] that they stand for. */
 function randomModule(bits: 4 | 8, groupOf: (input: number) => number) {
   const [inFeatures, outFeatures, groups] = [16, 8, 2]
