@@ -1,5 +1,5 @@
 import { GraphBuilder } from '../graph/builder.ts'
-import type { Value } from '../graph/values.ts'
+import { shapeSize, type Value } from '../graph/values.ts'
 import type { Device } from '../onnx/device.ts'
 import { type DeviceTensor, Session } from '../onnx/session.ts'
 import { intTensor, type Tensor } from '../tensor.ts'
@@ -183,7 +183,7 @@ async function compileCopy(
   const target = g.input('target', 'float32', ['slots', keyValueHeads, 'places', headDim])
   const source = g.input('source', 'float32', ['old_slots', keyValueHeads, 'old_places', headDim])
   const from = g.input('from', 'int64', ['moved'])
-  const count = GraphBuilder.product('moved', keyValueHeads, 'old_places')
+  const count = shapeSize(['moved', keyValueHeads, 'old_places'])
   const rows = g.input('rows', 'int64', [count, 3])
   const moved = g.Reshape(g.Gather(source, from), [count, headDim])
   const copied = g.ScatterND(target, rows, moved, 'none')

@@ -1,5 +1,4 @@
-import { GraphBuilder } from '../graph/builder.ts'
-import type { Value } from '../graph/values.ts'
+import { shapeSize, type Value } from '../graph/values.ts'
 import type { DecoderConfig } from '../models/config.ts'
 import {
   type AttentionForm,
@@ -28,7 +27,7 @@ export interface ResidentAttention extends AttentionForm {
 export function residentAttention(m: ModelBuilder, config: DecoderConfig): ResidentAttention {
   const { g } = m
   const { keyValueHeads, headDim } = config
-  const rows = GraphBuilder.product('batch', keyValueHeads, 'seq')
+  const rows = shapeSize(['batch', keyValueHeads, 'seq'])
   const slots = g.input('slots', 'int64', ['batch'])
   const newRows = g.input('cache_rows', 'int64', [rows, 3])
   const places = g.input('places', 'int64', ['places'])
