@@ -1,5 +1,5 @@
-import { Template } from '@huggingface/jinja'
 import { EngineError } from '../errors.ts'
+import { parseTemplate, type Template } from './jinja.ts'
 import { FORMATS, formatSource } from './named-templates.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
 
@@ -53,6 +53,13 @@ export interface ChatTemplate {
   readonly source: string
   /** Tokens that end an answer in this format, besides the model's own end tokens. */
   readonly endTokenIds: readonly number[]
+  /**
+   * Nothing in the format marks the end of an answer: in training the model's end token stands after the last one, and is what
+   * is learned where another question follows.
+   */
+  readonly learnsEnd: boolean
+  /** The token that ends a raw text, where it is not the model's end token. */
+  readonly textEnd: string | undefined
   /** Whether the template shows a list of tools, assistant tool calls, and messages of the role `tool`. */
   readonly knows: { readonly tools: boolean; readonly toolCalls: boolean; readonly toolRole: boolean }
   /**
@@ -98,15 +105,15 @@ export function resolveChatTemplate(tokenizer: ModelTokenizer, name?: string | n
     case 'auto':
     case 'tokenizer':
       return tokenizer.chatTemplate === undefined
-        ? compile(FALLBACK, 'fallback', tokenizer, FALLBACK_WARNING)
+        ? compile(FALLBACK, 'fallback', tokenizer, { warning: FALLBACK_WARNING })
         : compile(tokenizer.chatTemplate, 'tokenizer', tokenizer)
     case 'chatml':
-      return compile(CHATML, 'chatml', tokenizer)
+      return compile(CHATML, 'chatml', tokenizer, { toolRole: true })
     case 'empty':
       return compile(EMPTY, 'empty', tokenizer)
     default: {
       const format = Object.hasOwn(FORMATS, name!) ? FORMATS[name!] : undefined
-      if (format) return compile(formatSource(format), 'named', tokenizer, undefined, format.stops)
+      if (format) return compile(formatSource(format), 'named', tokenizer, format)
       throw new EngineError(
         'invalid',
         'unknown_template',
@@ -117,16 +124,25 @@ export function resolveChatTemplate(tokenizer: ModelTokenizer, name?: string | n
   }
 }
 
+/** What a template's source does not say. */
+interface TemplateFacts {
+  warning?: string
+  stops?: readonly string[]
+  learnsEnd?: boolean
+  textEnd?: string
+  /** It shows messages of any role. */
+  toolRole?: boolean
+}
+
 function compile(
   source: string,
   origin: ChatTemplate['origin'],
   tokenizer: ModelTokenizer,
-  warning?: string,
-  stops: readonly string[] = [],
+  { warning, stops = [], learnsEnd = false, textEnd, toolRole = false }: TemplateFacts = {},
 ): ChatTemplate {
   let template: Template
   try {
-    template = new Template(source)
+    template = parseTemplate(source)
   } catch (cause) {
     throw new EngineError(
       'invalid',
@@ -142,10 +158,12 @@ function compile(
     warning,
     source,
     endTokenIds: stops.flatMap((stop) => endToken(tokenizer, stop)),
+    learnsEnd,
+    textEnd: textEnd !== undefined && tokenizer.tokenId(textEnd) !== undefined ? textEnd : undefined,
     knows: {
       tools: /\btools\b/.test(source),
       toolCalls: /\btool_calls\b/.test(source),
-      toolRole: /['"]tool['"]/.test(source),
+      toolRole: toolRole || /['"]tool['"]/.test(source),
     },
     render: (messages, options = {}) => render(template, tokens, messages, options),
   }

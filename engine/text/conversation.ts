@@ -46,7 +46,10 @@ export type TrainConversation = (Conversation | PairConversation | FeedbackConve
   dataset?: string
 }
 
-/** A token sequence with its labels, unshifted as Hugging Face has them: labels[i] is inputIds[i] or IGNORE_INDEX. */
+/**
+ * A token sequence with its labels, unshifted as Hugging Face has them: labels[i] is inputIds[i] or IGNORE_INDEX, or the end
+ * token where a question begins behind an answer that has no mark at its end.
+ */
 export interface EncodedExample {
   inputIds: Int32Array
   labels: Int32Array

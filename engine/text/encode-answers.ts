@@ -9,7 +9,7 @@ import {
   type TrainConversation,
   type TrainExample,
 } from './conversation.ts'
-import { type EncodeOptions, encodeConversation, inferTurnLengths } from './encode.ts'
+import { type EncodeOptions, encodeConversation, endIds, inferTurnLengths } from './encode.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
 import { splitTurns } from './turns.ts'
 
@@ -78,7 +78,7 @@ function encodeAnswer(
   const parts = splitTurns({ kind: 'chat', system, tools, messages: whole }, template, variables)
     .flatMap(({ prompt, response }) => [prompt, response])
     .map((text) => tokenizer.encode(text))
-  return { prompt: join(parts.slice(0, -1)), answer: parts.at(-1)! }
+  return { prompt: join(parts.slice(0, -1)), answer: join([parts.at(-1)!, endIds(template, tokenizer)]) }
 }
 
 function cut(

@@ -21,9 +21,12 @@ export interface EncodeOptions {
  * included, is learned; prompts and responses are tokenized apart; each turn is cut to its share of what is left of the
  * cutoff, and turns after the cutoff are left out. Raw text is learned whole, with the end token, and cut at the end.
  *
+ * Where a template marks no ends of answers (learnsEnd), the end token is learned after each: it stands behind the last one, and is
+ * the label of the token that begins the next question.
+ *
  * An empty thought is not added for templates that expect one: what the template itself writes is what is learned.
  *
- * @throws EngineError `invalid` when the template refuses the conversation or both label options are given.
+ * @throws EngineError `invalid` when the template refuses the conversation, or for label options that cannot be had.
  */
 export function encodeConversation(
   conversation: Conversation,
@@ -38,8 +41,19 @@ export function encodeConversation(
       { param: 'mask_history' },
     )
   }
+  if (options.trainOnPrompt && options.template.learnsEnd) {
+    throw new EngineError(
+      'invalid',
+      'incompatible_options',
+      'Current template does not support `train_on_prompt`.',
+      { param: 'train_on_prompt' },
+    )
+  }
   if (conversation.kind === 'text') {
-    const ids = encodeText(conversation.text, tokenizer, { bos: tokenizer.addBosToken })
+    const ids = encodeText(conversation.text, tokenizer, {
+      bos: tokenizer.addBosToken,
+      end: options.template.textEnd,
+    })
     const inputIds = ids.slice(0, options.cutoffLength)
     return { inputIds, labels: inputIds.slice() }
   }
@@ -51,17 +65,22 @@ export function encodeConversation(
     response: tokenizer.encode(turn.response),
     learned: answers[index]?.learned !== false,
   }))
-  return joinTurns(turns, options)
+  return joinTurns(turns, options, endIds(options.template, tokenizer))
 }
 
-/** A raw text's tokens with the end token after it, as stage pt learns them. */
+/** What stands behind an answer whose format has no end: the end token, or nothing. */
+export function endIds(template: ChatTemplate, { eosTokenId }: ModelTokenizer): Int32Array {
+  return Int32Array.from(template.learnsEnd && eosTokenId !== undefined ? [eosTokenId] : [])
+}
+
+/** A raw text's tokens with the end token, or `end`, after it, as stage pt learns them. */
 export function encodeText(
   text: string,
   tokenizer: ModelTokenizer,
-  options: { bos?: boolean } = {},
+  options: { bos?: boolean; end?: string | undefined } = {},
 ): Int32Array {
   const bos = options.bos ? (tokenizer.tokens.bos ?? '') : ''
-  return tokenizer.encode(bos + text + (tokenizer.tokens.eos ?? ''))
+  return tokenizer.encode(bos + text + (options.end ?? tokenizer.tokens.eos ?? ''))
 }
 
 /**
@@ -84,11 +103,11 @@ interface EncodedTurn {
   learned: boolean
 }
 
-function joinTurns(turns: readonly EncodedTurn[], options: EncodeOptions): EncodedExample {
+function joinTurns(turns: readonly EncodedTurn[], options: EncodeOptions, end: Int32Array): EncodedExample {
   const { cutoffLength, trainOnPrompt = false, maskHistory = false } = options
   const ordered = maskHistory ? turns.toReversed() : turns
   const parts: { ids: Int32Array; learned: boolean }[][] = []
-  let total = 0
+  let total = end.length
   for (const [index, turn] of ordered.entries()) {
     if (total >= cutoffLength) break
     const [promptLength, responseLength] = inferTurnLengths(
@@ -109,9 +128,13 @@ function joinTurns(turns: readonly EncodedTurn[], options: EncodeOptions): Encod
   const inputIds = new Int32Array(total)
   const labels = new Int32Array(total).fill(IGNORE_INDEX)
   let offset = 0
-  for (const { ids, learned } of inOrder) {
+  let ended = false
+  for (const [index, { ids, learned }] of [...inOrder, { ids: end, learned: false }].entries()) {
+    const isAnswer = index % 2 === 1
     inputIds.set(ids, offset)
     if (learned) labels.set(ids, offset)
+    else if (ended && ids.length > 0) labels.set(end, offset)
+    ended = isAnswer && learned && end.length > 0
     offset += ids.length
   }
   return { inputIds, labels }

@@ -11,21 +11,25 @@ interface Format {
   defaultSystem?: string
   user: string
   assistant: string
-  observation: string
+  /** A tool's result; written as a question when left out. */
+  observation?: string
   /** Tokens that end an answer besides the model's own end token. */
   stops: readonly string[]
+  /** Nothing marks an answer's end (LLaMA-Factory's efficient_eos): see ChatTemplate.learnsEnd. */
+  learnsEnd?: true
+  /** What ends a raw text (stage pt) where the end token ends turns. */
+  textEnd?: string
 }
 
-const CHATML_PARTS: Format = {
+const CHATML: Format = {
   system: '<|im_start|>system\n{content}<|im_end|>\n',
   user: '<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n',
   assistant: '{content}<|im_end|>\n',
-  observation: '<|im_start|>tool\n{content}<|im_end|>\n<|im_start|>assistant\n',
   stops: ['<|im_end|>'],
 }
 
 const QWEN_NOTHINK: Format = {
-  ...CHATML_PARTS,
+  ...CHATML,
   observation:
     '<|im_start|>user\n<tool_response>\n{content}\n</tool_response><|im_end|>\n<|im_start|>assistant\n',
 }
@@ -47,6 +51,7 @@ const GLM: Format = {
   assistant: '\n{content}',
   observation: '<|observation|>\n{content}<|assistant|>',
   stops: ['<|user|>', '<|observation|>'],
+  learnsEnd: true,
 }
 
 const LLAMA2: Format = {
@@ -54,7 +59,6 @@ const LLAMA2: Format = {
   systemPlace: 'inFirst',
   user: '{bos}[INST] {content} [/INST]',
   assistant: '{content}{eos}',
-  observation: '{bos}[INST] {content} [/INST]',
   stops: [],
 }
 
@@ -72,6 +76,7 @@ export const FORMATS: Readonly<Record<string, Format>> = {
       '<|start_header_id|>ipython<|end_header_id|>\n\n{content}<|eot_id|>' +
       '<|start_header_id|>assistant<|end_header_id|>\n\n',
     stops: ['<|eot_id|>', '<|eom_id|>'],
+    textEnd: '<|end_of_text|>',
   },
   mistral: {
     prefix: '{bos}',
@@ -88,31 +93,28 @@ export const FORMATS: Readonly<Record<string, Format>> = {
   },
   qwen3_nothink: QWEN_NOTHINK,
   gemma: GEMMA,
-  gemma2: GEMMA,
+  gemma2: { ...GEMMA, learnsEnd: true },
   gemma3: GEMMA,
   phi: {
     system: '<|system|>\n{content}<|end|>\n',
     user: '<|user|>\n{content}<|end|>\n<|assistant|>\n',
     assistant: '{content}<|end|>\n',
-    observation: '{content}',
     stops: ['<|end|>'],
   },
   phi4: {
     system: '<|im_start|>system<|im_sep|>{content}<|im_end|>',
     user: '<|im_start|>user<|im_sep|>{content}<|im_end|><|im_start|>assistant<|im_sep|>',
     assistant: '{content}<|im_end|>',
-    observation: '{content}',
     stops: ['<|im_end|>'],
   },
-  chatglm3: GLM,
+  chatglm3: { ...GLM, prefix: '[gMASK]sop' },
   glm4: GLM,
-  yi: { ...CHATML_PARTS, observation: '{content}' },
+  yi: CHATML,
   deepseek: {
     prefix: '{bos}',
     system: '{content}\n\n',
     user: 'User: {content}\n\nAssistant:',
     assistant: '{content}{eos}',
-    observation: '{content}',
     stops: [],
   },
   deepseek3: {
@@ -120,14 +122,12 @@ export const FORMATS: Readonly<Record<string, Format>> = {
     system: '{content}',
     user: '<｜User｜>{content}<｜Assistant｜>',
     assistant: '{content}{eos}',
-    observation: '{content}',
     stops: [],
   },
   zephyr: {
     system: '<|system|>\n{content}{eos}',
     user: '<|user|>\n{content}{eos}<|assistant|>\n',
     assistant: '{content}{eos}',
-    observation: '{content}',
     defaultSystem: 'You are Zephyr, a helpful assistant.',
     stops: [],
   },
@@ -135,7 +135,8 @@ export const FORMATS: Readonly<Record<string, Format>> = {
 
 /** A format as a Jinja template, so that everything that renders conversations renders these too. */
 export function formatSource(format: Format): string {
-  const { prefix = '', system, systemPlace = 'own', defaultSystem, user, assistant, observation } = format
+  const { prefix = '', system, systemPlace = 'own', defaultSystem, user, assistant } = format
+  const { observation = user } = format
   const part = (text: string, content = 'message.content') => `{{ ${expression(text, content)} }}`
   const head = `{%- set ns = namespace(system='', first=true) -%}
 {%- if messages and messages[0].role == 'system' -%}{%- set ns.system = messages[0].content -%}

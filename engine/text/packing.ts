@@ -42,7 +42,7 @@ export function packExamples(
 }
 
 /**
- * Packs raw texts for stage pt: all texts with their end tokens in one row, cut into blocks of exactly cutoffLength
+ * Packs raw texts for stage pt: all texts with their end tokens (or `end`) in one row, cut into blocks of exactly cutoffLength
  * tokens; the remainder is dropped. A tokenizer that adds bos has it as the first token of each block.
  *
  * @throws EngineError `too_few_samples` when not even one block is full.
@@ -50,14 +50,14 @@ export function packExamples(
 export function packText(
   texts: Iterable<string>,
   tokenizer: ModelTokenizer,
-  options: { cutoffLength: number },
+  options: { cutoffLength: number; end?: string | undefined },
 ): EncodedExample[] {
-  const { cutoffLength } = options
+  const { cutoffLength, end } = options
   const blocks: EncodedExample[] = []
   let block = new Int32Array(cutoffLength)
   let filled = 0
   for (const text of texts) {
-    const ids = encodeText(text, tokenizer)
+    const ids = encodeText(text, tokenizer, { end })
     for (let start = 0; start < ids.length; ) {
       const piece = ids.subarray(start, start + cutoffLength - filled)
       block.set(piece, filled)

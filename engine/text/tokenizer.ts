@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers'
 import { EngineError } from '../errors.ts'
+import { exactPreTokenizer } from './pre-tokenizers.ts'
 import { tokenBytes, type VocabularyKind, vocabularyKind } from './token-bytes.ts'
 import {
   isJsonObject,
@@ -116,8 +117,10 @@ function encode(tokenizer: Tokenizer, text: string, addSpecialTokens: boolean): 
 }
 
 function createTokenizer(path: string, json: JsonObject, config: JsonObject): Tokenizer {
+  refuseWholeWords(path, json)
+  const exact = { ...json, pre_tokenizer: exactPreTokenizer(json.pre_tokenizer ?? null) }
   try {
-    return new LibraryTokenizer({ ...EMPTY_TOKENIZER, ...json }, plainConfig(config))
+    return new LibraryTokenizer({ ...EMPTY_TOKENIZER, ...exact }, plainConfig(config))
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new EngineError(
@@ -129,6 +132,18 @@ function createTokenizer(path: string, json: JsonObject, config: JsonObject): To
       },
     )
   }
+}
+
+/** The library finds such a token inside of other words, too. */
+function refuseWholeWords(path: string, { added_tokens: added }: JsonObject): void {
+  const tokens: unknown[] = Array.isArray(added) ? added : []
+  const token = tokens.find((one) => isJsonObject(one) && one.single_word === true)
+  if (token === undefined) return
+  throw new EngineError(
+    'unsupported',
+    'tokenizer_unsupported',
+    `${path}: the added token ${JSON.stringify(tokenContent(token))} has single_word, which this engine does not do.`,
+  )
 }
 
 /** What tokenizer.json may leave out, in the form that the library insists on. */

@@ -57,6 +57,7 @@ export function splitTurns(
  * @returns a warning that says so, or undefined when all is well.
  */
 export function checkEndOfTurn(template: ChatTemplate, tokenizer: ModelTokenizer): string | undefined {
+  if (template.learnsEnd && tokenizer.eosTokenId !== undefined) return undefined
   const messages: Message[] = [
     { role: 'user', content: 'Hi' },
     { role: 'assistant', content: 'Hello' },

@@ -150,7 +150,8 @@ async function encode(
   if (config.stage === 'pt' && config.packing) {
     const texts = conversations.map((conversation) => (conversation.kind === 'text' ? conversation.text : ''))
     const learnedFrom = new Set(conversations.flatMap(({ dataset }) => dataset ?? []))
-    return { examples: packText(texts, tokenizer, { cutoffLength }), truncated: 0, learnedFrom }
+    const { textEnd: end } = resolveChatTemplate(tokenizer, config.template)
+    return { examples: packText(texts, tokenizer, { cutoffLength, end }), truncated: 0, learnedFrom }
   }
   // LLaMA-Factory cuts examples one token shorter where it packs them, so that the longest still fits into a sequence.
   const exampleLength = config.packing ? cutoffLength - 1 : cutoffLength

@@ -56,6 +56,23 @@ describe('resolveChatTemplate', () => {
 })
 
 describe('ChatTemplate.render', () => {
+  it("strips the characters that a template names and no others, as Python's strings do", () => {
+    const render = (source: string) => withTemplate(source).render([{ role: 'user', content: '\n  a\n \n' }])
+    expect(render("{{ messages[0].content.lstrip('\\n') }}")).toBe('  a\n \n')
+    expect(render("{{ messages[0].content.rstrip('\\n') }}")).toBe('\n  a\n ')
+    expect(render("{{ messages[0].content.strip('\\n ') }}")).toBe('a')
+    expect(render('{{ messages[0].content.strip() }}')).toBe('a')
+    expect(render("{{ (messages[0].content.split('x') | last).lstrip('\\n') }}")).toBe('  a\n \n')
+    expect(withTemplate("{{ 'aba'.strip('ab') }}{{ 'xax'.rstrip('x') }}").render([])).toBe('xa')
+  })
+
+  it('counts every line end of a template as one line feed, as Jinja does', () => {
+    const windows = "{% for message in messages %}\r\n{{ 'x\r\n' + message.content }}\r\n{% endfor %}"
+    const text = withTemplate(windows).render(dialogue)
+    expect(text).toBe(withTemplate(windows.replaceAll('\r\n', '\n')).render(dialogue))
+    expect(text).not.toContain('\r')
+  })
+
   it('passes tokens, tools and listed variables, and refuses the others', () => {
     const template = withTemplate(
       '{{ bos_token }}{{ eos_token }}{% if tools %}{{ tools[0].function.name }}{% endif %}{% if enable_thinking %}?{% endif %}',

@@ -1,8 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { resolveChatTemplate } from '../../../engine/text/chat-template.ts'
+import type { EncodedExample, PairExample } from '../../../engine/text/conversation.ts'
 import { encodeConversation } from '../../../engine/text/encode.ts'
+import { encodeRow } from '../../../engine/text/encode-answers.ts'
 import { FORMATS } from '../../../engine/text/named-templates.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
+import { checkEndOfTurn } from '../../../engine/text/turns.ts'
 import { byteTokenizerFolder } from './byte-tokenizer.ts'
 
 const tokenizer = loadTokenizer(byteTokenizerFolder())
@@ -62,6 +65,81 @@ describe('named templates', () => {
     const learned = tokenizer.decode(inputIds.filter((_, index) => labels[index] !== -100))
     expect(learned.trim().startsWith('Answer')).toBe(true)
     expect(learned).not.toContain('Question')
+  })
+
+  it.each(['chatml', 'yi', 'phi', 'phi4', 'deepseek', 'deepseek3', 'zephyr', 'llama2'])(
+    "%s writes a tool's result as a question of its own, before which the answer has its header",
+    (name) => {
+      const template = resolveChatTemplate(tokenizer, name)
+      const render = (role: string) =>
+        template.render(
+          [
+            { role: 'user', content: 'Look' },
+            { role: 'assistant', content: 'Looking' },
+            { role, content: 'RESULT' },
+          ],
+          { addGenerationPrompt: true },
+        )
+      const expected =
+        name === 'chatml' ? render('user').replace('user\nRESULT', 'tool\nRESULT') : render('user')
+      expect(render('tool')).toBe(expected)
+    },
+  )
+
+  it('gives ChatGLM3 its own start token, which is written without brackets', () => {
+    expect(resolveChatTemplate(tokenizer, 'chatglm3').render(messages)).toMatch(/^\[gMASK\]sop<\|system\|>/)
+  })
+
+  describe.each(['glm4', 'chatglm3', 'gemma2'])('%s, whose answers end in the end token', (name) => {
+    const template = resolveChatTemplate(tokenizer, name)
+    const end = tokenizer.eosTokenId!
+    const conversation = {
+      kind: 'chat' as const,
+      messages: ['Q1', 'A1', 'Q2', 'A2'].map((content, index) => ({
+        role: index % 2 === 0 ? ('user' as const) : ('assistant' as const),
+        content,
+      })),
+    }
+    const learned = ({ inputIds, labels }: EncodedExample) =>
+      [...labels].flatMap((label, index) => (label === -100 ? [] : [{ label, id: inputIds[index] }]))
+
+    it('learns the end token where the next question begins, and behind the last answer', () => {
+      const example = encodeConversation(conversation, tokenizer, { template, cutoffLength: 4096 })
+      const ends = learned(example).filter(({ label }) => label === end)
+      expect(ends).toHaveLength(2)
+      expect(ends[0]!.id).not.toBe(end)
+      expect(tokenizer.decode(example.inputIds)).toBe(
+        template.render(conversation.messages) + tokenizer.tokens.eos,
+      )
+      expect(tokenizer.decode(learned(example).map(({ label }) => label))).toMatch(
+        /^\n?A1.*<\|im_end\|>\n?A2.*<\|im_end\|>$/s,
+      )
+      expect(checkEndOfTurn(template, tokenizer)).toBeUndefined()
+    })
+
+    it('keeps the end token within the cutoff, and learns one alone with mask_history', () => {
+      const short = encodeConversation(conversation, tokenizer, { template, cutoffLength: 40 })
+      expect(short.inputIds).toHaveLength(40)
+      expect(short.labels.at(-1)).toBe(end)
+      const masked = { template, cutoffLength: 4096, maskHistory: true }
+      const example = encodeConversation(conversation, tokenizer, masked)
+      expect(learned(example).filter(({ label }) => label === end)).toHaveLength(1)
+    })
+
+    it('ends both answers of a pair with it, and refuses to learn prompts', () => {
+      const pair = {
+        kind: 'pair' as const,
+        messages: conversation.messages.slice(0, 3),
+        chosen: { role: 'assistant' as const, content: 'good' },
+        rejected: { role: 'assistant' as const, content: 'bad' },
+      }
+      const { chosen, rejected } = encodeRow(pair, tokenizer, { template, cutoffLength: 4096 }) as PairExample
+      expect([chosen.labels.at(-1), rejected.labels.at(-1)]).toEqual([end, end])
+      const options = { template, cutoffLength: 4096, trainOnPrompt: true }
+      expect(() => encodeConversation(conversation, tokenizer, options)).toThrow(
+        /does not support `train_on_prompt`/,
+      )
+    })
   })
 
   it('names what it knows when it does not know a template', () => {

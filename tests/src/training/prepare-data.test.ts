@@ -1,4 +1,4 @@
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -7,7 +7,7 @@ import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { DatasetRegistry } from '../../../src/datasets/registry.ts'
 import { prepareData } from '../../../src/training/prepare-data.ts'
-import { byteTokenizerFolder } from '../../engine/text/byte-tokenizer.ts'
+import { byteTokenizerFolder, writeModelFolder } from '../../engine/text/byte-tokenizer.ts'
 
 const CUTOFF = 64
 
@@ -55,6 +55,30 @@ describe('prepareData', () => {
     const endless = byteTokenizerFolder('{% for message in messages %}{{ message.content }} {% endfor %}')
     const { warnings } = await prepare([3], {}, endless)
     expect(warnings.find(({ code }) => code === 'no_end_of_turn')?.message).toContain('may not stop')
+  })
+
+  it("ends raw texts with Llama 3's end of text, which is not what ends its turns, in both ways of stage pt", async () => {
+    const tokenizer = JSON.parse(readFileSync(join(byteTokenizerFolder(), 'tokenizer.json'), 'utf8'))
+    const ends = ['<|eot_id|>', '<|end_of_text|>'].map((content, index) => ({
+      ...tokenizer.added_tokens[0],
+      id: 258 + index,
+      content,
+    }))
+    const folder = writeModelFolder({
+      'tokenizer.json': { ...tokenizer, added_tokens: [...tokenizer.added_tokens, ...ends] },
+      'tokenizer_config.json': { eos_token: '<|eot_id|>' },
+    })
+    for (const packing of [true, false]) {
+      const pt = { stage: 'pt', template: 'llama3', packing, cutoff_len: 3 }
+      const [example] = (await prepare([5], pt, folder)).examples.flatMap(sequencesOf)
+      expect([...example!.inputIds]).toEqual([103, 111, 259])
+    }
+  })
+
+  it('refuses an unknown template where texts are packed, too', async () => {
+    await expect(prepare([5], { stage: 'pt', template: 'llama9', cutoff_len: 3 })).rejects.toMatchObject({
+      code: 'unknown_template',
+    })
   })
 
   it('names each dataset that has no token to learn within the cutoff', async () => {
