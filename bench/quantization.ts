@@ -3,7 +3,7 @@
  *
  * What ways of quantizing leave of a model (SmolLM2 by default), on wiki_demo.txt against the checkpoint: rows of the table in
  * docs/QUANTIZATION.md. SPEC is method:bits:group:sym|asym with rtn, awq or gptq, calibrated on c4_demo, in GPTQ's layout;
- * or gguf:TYPE.
+ * or gguf:TYPE or gguf:TYPE:METHOD.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -16,6 +16,7 @@ import type { GgufFileType } from '../engine/export/gguf-types.ts'
 import { writeGptq } from '../engine/export/gptq.ts'
 import { openModel } from '../engine/models/index.ts'
 import { calibrationWindows } from '../engine/quant/calibration.ts'
+import { GGUF_GRIDS, isGgufIntType } from '../engine/quant/gguf-int-blocks.ts'
 import { type QuantMethod, quantizeModel } from '../engine/quant/quantize-model.ts'
 import { QuantizedLayers } from '../engine/quant/quantized-layers.ts'
 import { QuantizedSource } from '../engine/quant/quantized-source.ts'
@@ -51,11 +52,25 @@ function calibration(): Int32Array[] {
   return calibrationWindows(texts, (text) => tokenizer.encode(text), options)
 }
 
+/** Matrices that a method with data rounds for a GGUF file. */
+async function roundedFor(type: GgufFileType, method: QuantMethod, scratch: string) {
+  if (method === 'rtn' || !isGgufIntType(type)) return undefined
+  const layers = new QuantizedLayers(join(scratch, 'layers'), {})
+  const options = { ...GGUF_GRIDS[type], actOrder: false, damping: 0.05, calibration: calibration() }
+  await quantizeModel(model, layers, { ...options, method })
+  return new QuantizedSource(model.weights, layers, model.config.names.layers)
+}
+
 async function quantized(spec: string, scratch: string): Promise<{ exported: WeightSource; bytes: number }> {
   const [method, width, group, symmetry] = spec.split(':')
   if (method === 'gguf') {
     const type = width as GgufFileType
-    const plan = await writeGguf(scratch, { model, type })
+    const rounded = (group ?? 'rtn') as QuantMethod
+    const plan = await writeGguf(scratch, {
+      model,
+      type,
+      quantized: await roundedFor(type, rounded, scratch),
+    })
     return { exported: new GgufSourceFile(join(scratch, ggufFileName(type)), plan), bytes: plan.bytes }
   }
   const options = {

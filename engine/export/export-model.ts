@@ -1,7 +1,9 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type OpenModel, openModel } from '../models/index.ts'
+import { GGUF_GRIDS, isGgufIntType } from '../quant/gguf-int-blocks.ts'
 import { quantizeModel } from '../quant/quantize-model.ts'
+import type { QuantizeOptions } from '../quant/quantize-walk.ts'
 import { QuantizedLayers } from '../quant/quantized-layers.ts'
 import { QuantizedSource } from '../quant/quantized-source.ts'
 import type { WeightSource } from '../quant/weight-source.ts'
@@ -106,7 +108,8 @@ export async function exportModel(options: ModelExport): Promise<Manifest> {
 
 /** How long the phases take beside each other, roughly. */
 function sharesOf({ format, method, bits }: ModelExport): Record<Phase, number> {
-  const quantize = isGguf(format) || bits === 16 ? 0 : method === 'rtn' ? 1 : 12
+  const atOnce = bits === 16 || (isGguf(format) && method === 'rtn')
+  const quantize = atOnce ? 0 : method === 'rtn' ? 1 : 12
   return { quantize, write: 1, measure: bits === 16 ? 0 : 2 }
 }
 
@@ -118,13 +121,13 @@ async function write(
   writing: PhaseProgress,
 ): Promise<Written> {
   const { format, bits } = options
-  if (isGguf(format)) return writeGgufFiles(folder, model, options, writing)
+  if (isGguf(format)) return writeGgufFiles(folder, model, options, quantizing, writing)
   if (bits === 16) {
     const bytes = await writeOnnx(folder, { ...options, bits, model, layers: undefined, onProgress: writing })
     return { exported: model.weights, bytes, close: () => {} }
   }
   const layers = await quantize(model, options, quantizing)
-  const source = new QuantizedSource(model.weights, layers, model.config.names.layers)
+  const source = quantizedSource(model, layers)
   const target = { ...options, model, layers, bits, onProgress: writing }
   const bytes = format === 'gptq' ? await writeGptq(folder, target) : await writeOnnx(folder, target)
   return { exported: source, bytes, close: () => {} }
@@ -134,13 +137,18 @@ async function writeGgufFiles(
   folder: string,
   model: OpenModel,
   options: ModelExport,
+  quantizing: PhaseProgress,
   progress: PhaseProgress,
 ): Promise<Written> {
   const type = options.ggufType!
+  const isRounded = options.method !== 'rtn' && isGgufIntType(type)
   const plan = await writeGguf(folder, {
     model,
     name: options.model,
     type,
+    quantized: isRounded
+      ? quantizedSource(model, await quantize(model, { ...options, ...GGUF_GRIDS[type] }, quantizing))
+      : undefined,
     onProgress: ({ done, total, message = '' }) => progress(done / total, message),
     signal: options.signal,
   })
@@ -150,12 +158,16 @@ async function writeGgufFiles(
   return { exported, bytes: plan.bytes, close: () => exported.close() }
 }
 
+function quantizedSource(model: OpenModel, layers: QuantizedLayers): QuantizedSource {
+  return new QuantizedSource(model.weights, layers, model.config.names.layers)
+}
+
 async function quantize(
   model: OpenModel,
-  options: ModelExport,
+  options: ModelExport & Pick<QuantizeOptions, 'signedScales'>,
   progress: PhaseProgress,
 ): Promise<QuantizedLayers> {
-  const { method, bits, groupSize, symmetric, actOrder, damping, seed, calibration } = options
+  const { method, bits, groupSize, symmetric, signedScales, actOrder, damping, seed, calibration } = options
   const data = { dataset: calibration?.dataset, samples: calibration?.windows.length, seed }
   const length = calibration?.windows[0]?.length
   const settings = {
@@ -164,6 +176,7 @@ async function quantize(
     bits,
     groupSize,
     symmetric,
+    signedScales,
     actOrder,
     damping,
     ...data,

@@ -1,4 +1,5 @@
 import { EngineError } from '../errors.ts'
+import { isGgufIntType } from '../quant/gguf-int-blocks.ts'
 import type { GgufFileType } from './gguf-types.ts'
 
 export const EXPORT_FORMATS = [
@@ -27,9 +28,9 @@ interface FormatRules {
 export const FORMAT_RULES: Readonly<Record<ExportFormat, FormatRules>> = {
   safetensors: { bits: [16], methods: [] },
   gptq: { bits: [8, 4], methods: ['gptq', 'rtn', 'awq'] },
-  gguf: { bits: [16, 8, 4], methods: ['rtn'] },
+  gguf: { bits: [16, 8, 4], methods: ['rtn', 'gptq', 'awq'] },
   onnx: { bits: [16, 8, 4], methods: ['rtn', 'gptq', 'awq'] },
-  ollama: { bits: [16, 8, 4], methods: ['rtn'] },
+  ollama: { bits: [16, 8, 4], methods: ['rtn', 'gptq', 'awq'] },
   adapter: { bits: [16], methods: [], adapter: true },
   'adapter-gguf': { bits: [16], methods: [], adapter: true },
 }
@@ -75,11 +76,16 @@ export function methodOf(
   throw mismatch(`The format ${format} takes the methods ${methods.join(', ')}, not ${method}.`, 'method')
 }
 
-/** The file type of a GGUF. @throws EngineError `invalid` when it has another width or the format is none. */
+/**
+ * The file type of a GGUF: methods with data round to the types whose blocks are plain integers.
+ *
+ * @throws EngineError `invalid` when it has another width, does not go with the method, or the format is none.
+ */
 export function ggufTypeOf(
   format: ExportFormat,
   bits: number,
   dtype: string,
+  method: ExportMethod | undefined,
   asked: GgufFileType | undefined,
 ): GgufFileType | undefined {
   if (!isGguf(format)) {
@@ -90,10 +96,15 @@ export function ggufTypeOf(
     const plain = dtype === 'float32' ? 'F32' : dtype === 'float16' ? 'F16' : 'BF16'
     if (asked === undefined || asked === plain) return plain
   }
-  const known = GGUF_BY_BITS[bits] ?? []
+  const ofWidth = GGUF_BY_BITS[bits] ?? []
+  const known = method === undefined || method === 'rtn' ? ofWidth : ofWidth.filter(isGgufIntType)
   if (asked === undefined) return known[0]
   if (known.includes(asked)) return asked
-  throw mismatch(`gguf_type ${asked} does not have ${bits} bits; ${known.join(', ')} do.`, 'gguf_type')
+  if (ofWidth.includes(asked)) {
+    const message = `gguf_type ${asked} takes the method rtn alone, not ${method}; ${known.join(', ')} take ${method}.`
+    throw mismatch(message, 'gguf_type')
+  }
+  throw mismatch(`gguf_type ${asked} does not have ${bits} bits; ${ofWidth.join(', ')} do.`, 'gguf_type')
 }
 
 function mismatch(message: string, param: string): EngineError {

@@ -1,7 +1,11 @@
 import { basename, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
+import { EngineError } from '../errors.ts'
 import type { CheckpointTensor, GgufSource } from '../gguf/tensors.ts'
 import type { OpenModel } from '../models/index.ts'
+import { isGgufIntType, packGgufBlocks } from '../quant/gguf-int-blocks.ts'
+import type { IntBlocks } from '../quant/int-blocks.ts'
+import type { QuantizedSource } from '../quant/quantized-source.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
 import { checkRange, decodeFloat32, encodeFloat32 } from '../weights/dtypes.ts'
 import type { ByteProgress } from '../weights/model-writer.ts'
@@ -22,6 +26,8 @@ export interface GgufExportOptions {
   /** The model's name in the metadata; its folder's by default. */
   name?: string
   type: GgufFileType
+  /** Matrices that are rounded already, to the grid of `type` (GGUF_GRIDS), and what else changed with them. */
+  quantized?: QuantizedSource
   onProgress?: (progress: ByteProgress) => void
   signal?: AbortSignal
 }
@@ -92,6 +98,20 @@ function description(architecture: string, context: number, whole: number): [str
   return [['general.description', { text }]]
 }
 
+/**
+ * Checks that a file can hold matrices which were rounded for it.
+ *
+ * @throws EngineError `unsupported` naming a matrix whose rows are no whole blocks.
+ */
+export function checkRoundable(plan: GgufPlan): void {
+  const odd = plan.tensors.find(({ source: { role, layer }, storage }) => {
+    return layer !== undefined && role !== 'vector' && !('type' in storage)
+  })
+  if (!odd) return
+  const message = `${odd.name} is ${odd.shape.join(' × ')}; only rows that are multiples of 32 are rounded for GGUF: choose method rtn`
+  throw new EngineError('unsupported', 'gguf_size_unsupported', message, { param: 'method' })
+}
+
 /** llama.cpp's name for a file: `model-Q4_0.gguf`. */
 export function ggufFileName(type: GgufFileType): string {
   return `model-${type}.gguf`
@@ -103,16 +123,15 @@ export function ggufFileName(type: GgufFileType): string {
  * @throws what planGguf throws; EngineError `invalid` naming a tensor that does not fit float16; `cancelled`.
  */
 export async function writeGguf(folder: string, options: GgufExportOptions): Promise<GgufPlan> {
-  const { model, type, onProgress, signal } = options
+  const { type, onProgress, signal } = options
   const plan = planGguf(options)
   const writer = new GgufWriter(join(folder, ggufFileName(type)), plan.metadata, plan.tensors)
   const buffers = { read: new Scratch(), values: new Scratch(), packed: new Scratch() }
   let done = 0
   try {
     for (const { name, source, storage } of plan.tensors) {
-      for (const values of chunksOf(model.weights, source, buffers)) {
+      for (const bytes of packedChunks(options, name, source, storage, buffers)) {
         checkCancelled(signal)
-        const bytes = pack(name, values, storage, buffers)
         writer.append(name, bytes)
         done += bytes.length
         onProgress?.({ done, total: plan.bytes, unit: 'bytes', message: name })
@@ -125,6 +144,40 @@ export async function writeGguf(folder: string, options: GgufExportOptions): Pro
     throw error
   }
   return plan
+}
+
+/** A tensor's bytes in the file, part by part. */
+function* packedChunks(
+  options: GgufExportOptions,
+  name: string,
+  source: GgufSource,
+  storage: GgufStorage,
+  buffers: Buffers,
+): Generator<Uint8Array> {
+  if (source.from instanceof Float32Array) return yield pack(name, source.from, storage, buffers)
+  for (const tensor of source.from) {
+    const blocks = options.quantized?.matrix(tensor.name)?.blocks
+    const changed = options.quantized?.changed(tensor.name)
+    if (blocks) yield packRounded(name, blocks, source, storage)
+    else if (changed) yield pack(name, plus(changed.slice(), source.offset), storage, buffers)
+    else {
+      const chunks = rowChunks(options.model.weights, tensor, source, buffers)
+      for (const values of chunks) yield pack(name, values, storage, buffers)
+    }
+  }
+}
+
+function packRounded(
+  name: string,
+  blocks: IntBlocks,
+  { interleavedRows = 1 }: GgufSource,
+  storage: GgufStorage,
+): Uint8Array {
+  if (!('type' in storage) || !isGgufIntType(storage.type)) {
+    throw new Error(`${name} is rounded, but the file has no place for its blocks`)
+  }
+  const rows = packGgufBlocks(blocks, storage.type)
+  return interleavedRows === 1 ? rows : interleaveHalves(rows, interleavedRows, rows.length / blocks.rows)
 }
 
 function pack(name: string, values: Float32Array, storage: GgufStorage, { packed }: Buffers): Uint8Array {
@@ -141,11 +194,6 @@ function pack(name: string, values: Float32Array, storage: GgufStorage, { packed
  * A tensor's values in file order, some whole rows (and whole heads, where rows change places) at a time; the next ones take
  * the place of the last.
  */
-function* chunksOf(weights: WeightFolder, source: GgufSource, buffers: Buffers): Generator<Float32Array> {
-  if (source.from instanceof Float32Array) yield source.from
-  else for (const tensor of source.from) yield* rowChunks(weights, tensor, source, buffers)
-}
-
 function* rowChunks(
   weights: WeightFolder,
   { name, shape }: CheckpointTensor,
@@ -162,18 +210,27 @@ function* rowChunks(
     const count = Math.min(atOnce, rows - row)
     const bytes = read.bytes(count * rowBytes)
     weights.readPartSync(name, row * rowBytes, count * rowBytes, bytes)
-    const values = decodeFloat32(bytes, dtype, widened.floats(count * columns))
-    if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! += offset
+    const values = plus(decodeFloat32(bytes, dtype, widened.floats(count * columns)), offset)
     yield interleavedRows === 1 ? values : interleaveHalves(values, interleavedRows, columns)
   }
+}
+
+/** Adds to every value, in place. */
+function plus(values: Float32Array, offset = 0): Float32Array {
+  if (offset !== 0) for (let i = 0; i < values.length; i++) values[i]! += offset
+  return values
 }
 
 /**
  * Interleaves the two rotary halves of each head, as llama.cpp's llama wants them: row h·d + 2·i + half of the file is row
  * h·d + half·d/2 + i of the checkpoint. engine/gguf/import.ts parts them again.
  */
-export function interleaveHalves(values: Float32Array, headRows: number, columns: number): Float32Array {
-  const interleaved = new Float32Array(values.length)
+export function interleaveHalves<Rows extends Float32Array | Uint8Array>(
+  values: Rows,
+  headRows: number,
+  columns: number,
+): Rows {
+  const interleaved = values.slice() as Rows
   const half = headRows / 2
   for (let from = 0; from * columns < values.length; from++) {
     const inHead = from % headRows

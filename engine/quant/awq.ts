@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { FeedbackRounding } from './feedback-rounding.ts'
-import { type GptqOptions, type Matrix, SHRINKS } from './gptq.ts'
+import { type GptqOptions, type Matrix, shrinksOf } from './gptq.ts'
 import { dequantizeIntBlocks, type IntBlocks } from './int-blocks.ts'
 import type { MatrixProduct } from './matrix-product.ts'
 
@@ -81,12 +81,12 @@ function roundingOf(
   hessian: Float32Array,
   columns: number,
   scales: Float32Array | undefined,
-  { groupSize, bits, symmetric }: GptqOptions,
+  { groupSize, bits, symmetric, signedScales }: GptqOptions,
 ): FeedbackRounding {
   const diagonal = Float32Array.from({ length: columns }, (_, i) => {
     return hessian[i * columns + i]! / (scales ? scales[i]! ** 2 : 1)
   })
-  const options = { columns, groupSize, bits, symmetric, shrinks: SHRINKS }
+  const options = { columns, groupSize, bits, symmetric, shrinks: shrinksOf({ signedScales }) }
   return new FeedbackRounding(options, { feedback: undefined, diagonal })
 }
 

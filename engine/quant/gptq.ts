@@ -9,6 +9,8 @@ export interface GptqOptions {
   /** Inputs that share a scale: 32, 64 or 128. */
   readonly groupSize: number
   readonly symmetric: boolean
+  /** Scales may be negative, so that a weight of either sign takes the code farthest from the middle; symmetric only. */
+  readonly signedScales?: boolean
   /** Quantize the inputs with the largest activations first (desc_act). */
   readonly actOrder: boolean
   /** Part of the Hessian's mean diagonal that is added to it. */
@@ -23,7 +25,12 @@ export interface Matrix {
 }
 
 /** Trial scales, as parts of the one that covers a group's whole range. */
-export const SHRINKS = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7]
+const SHRINKS = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7]
+/** Both signs, and the scale that lets the largest weight take the code farthest from the middle of 4 bits exactly. */
+const SIGNED_SHRINKS = [...SHRINKS, 0.875].flatMap((shrink) => [shrink, -shrink])
+
+export const shrinksOf = ({ signedScales }: Pick<GptqOptions, 'signedScales'>): readonly number[] =>
+  signedScales ? SIGNED_SHRINKS : SHRINKS
 
 /**
  * GPTQ (arXiv:2210.17323) in the form that QuIP proves equal to it (LDLQ, arXiv:2307.13304, theorem 6), which needs the
@@ -50,7 +57,10 @@ export async function gptq(
   const diagonal = Float32Array.from({ length: columns }, (_, i) => hessian[i * columns + i]!)
   const order = actOrder ? byActivation(diagonal) : byActivationInGroups(diagonal, groupSize)
   const factors = await factorHessian(permuted(hessian, columns, order), columns, product)
-  const rounding = new FeedbackRounding({ columns, groupSize, bits, symmetric, shrinks: SHRINKS }, factors)
+  const rounding = new FeedbackRounding(
+    { columns, groupSize, bits, symmetric, shrinks: shrinksOf(options) },
+    factors,
+  )
   const taken = order.map((input) => (dead[input] ? -1 : input))
   const result = new Map<string, OrderedBlocks>()
   for (const { path, rows, values } of matrices) {

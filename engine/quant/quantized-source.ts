@@ -1,4 +1,5 @@
 import type { WeightFolder } from '../weights/safetensors.ts'
+import type { OrderedBlocks } from './gptq-reader.ts'
 import { orderedValues } from './ordered-values.ts'
 import type { QuantizedLayer, QuantizedLayers } from './quantized-layers.ts'
 import type { WeightSource } from './weight-source.ts'
@@ -18,14 +19,26 @@ export class QuantizedSource implements WeightSource {
   }
 
   readFloat32(name: string): Float32Array {
-    const layer = name.startsWith(this.#prefix)
-      ? Number.parseInt(name.slice(this.#prefix.length), 10)
-      : Number.NaN
-    if (Number.isNaN(layer)) return this.#weights.readFloat32(name)
-    const { matrices, changed } = this.layer(layer)
-    const matrix = matrices.get(name.replace(/\.weight$/, ''))
-    if (matrix && name.endsWith('.weight')) return orderedValues(matrix)
-    return changed.get(name)?.values ?? this.#weights.readFloat32(name)
+    const matrix = this.matrix(name)
+    if (matrix) return orderedValues(matrix)
+    return this.changed(name) ?? this.#weights.readFloat32(name)
+  }
+
+  /** The blocks that stand for a tensor; undefined where it is none that was quantized. */
+  matrix(name: string): OrderedBlocks | undefined {
+    if (!name.endsWith('.weight')) return undefined
+    return this.#layerOf(name)?.matrices.get(name.replace(/\.weight$/, ''))
+  }
+
+  /** A tensor's values where a method changed them without quantizing it. */
+  changed(name: string): Float32Array | undefined {
+    return this.#layerOf(name)?.changed.get(name)?.values
+  }
+
+  #layerOf(name: string): QuantizedLayer | undefined {
+    if (!name.startsWith(this.#prefix)) return undefined
+    const layer = Number.parseInt(name.slice(this.#prefix.length), 10)
+    return Number.isNaN(layer) ? undefined : this.layer(layer)
   }
 
   readRows(name: string, first: number, count: number): Float32Array {

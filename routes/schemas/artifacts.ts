@@ -55,10 +55,14 @@ export const exportFormat = z.enum([
 
 /** How a quantized export rounds, and on which data; LLaMA-Factory's names where it has one. */
 const quantizationFields = {
-  method: z.enum(['rtn', 'gptq', 'awq']).optional().openapi({
-    description:
-      "Round to nearest, or GPTQ or AWQ scaling with calibration data; the format's usual one by default.",
-  }),
+  method: z
+    .enum(['rtn', 'gptq', 'awq'])
+    .optional()
+    .openapi({
+      description:
+        "Round to nearest, or GPTQ or AWQ scaling with calibration data; the format's usual one by default. Of GGUF and " +
+        'Ollama, Q4_K_M is rounded to nearest alone.',
+    }),
   group_size: z
     .union([z.literal(32), z.literal(64), z.literal(128)])
     .default(128)
@@ -67,7 +71,8 @@ const quantizationFields = {
   desc_act: z.boolean().default(false).openapi({ description: 'GPTQ: the largest activations first.' }),
   damp_percent: z.number().positive().max(1).default(0.05).openapi({ description: 'GPTQ: damping.' }),
   gguf_type: z.enum(['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q4_K_M']).optional().openapi({
-    description: 'Formats gguf and ollama: the file type; Q8_0 and Q4_K_M by default.',
+    description:
+      'Formats gguf and ollama: the file type; Q8_0 and Q4_K_M by default, Q4_0 at 4 bits with GPTQ or AWQ.',
   }),
   export_quantization_dataset: z.string().min(1).max(64).optional().openapi({
     description: 'Calibration text, by the name of a dataset; GPTQ and AWQ need it.',

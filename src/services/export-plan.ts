@@ -8,7 +8,7 @@ import {
   isGguf,
   methodOf,
 } from '../../engine/export/formats.ts'
-import { planGguf } from '../../engine/export/gguf.ts'
+import { checkRoundable, planGguf } from '../../engine/export/gguf.ts'
 import type { GgufFileType } from '../../engine/export/gguf-types.ts'
 import { openModel } from '../../engine/models/index.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
@@ -68,7 +68,7 @@ export async function planExport(
     format,
     dtype,
     shardBytes: Math.floor(request.export_size * 1e9),
-    ggufType: ggufTypeOf(format, bits, dtype, request.gguf_type),
+    ggufType: ggufTypeOf(format, bits, dtype, method, request.gguf_type),
     method,
     groupSize: request.group_size,
     symmetric: request.sym,
@@ -87,7 +87,7 @@ export async function planExport(
   checkOnnxDType(format, dtype)
   checkActOrder(request, method)
   for (const name of [task.calibration?.dataset, task.report?.dataset]) if (name) await datasets.get(name)
-  if (isGguf(format)) checkGgufModel(entry.baseFolder, task.ggufType!)
+  if (isGguf(format)) checkGgufModel(entry.baseFolder, task)
   return task
 }
 
@@ -148,10 +148,11 @@ function checkActOrder({ format, desc_act }: ExportRequest, method: ExportMethod
   )
 }
 
-function checkGgufModel(folder: string, type: GgufFileType): void {
+function checkGgufModel(folder: string, { ggufType, method }: ExportTask): void {
   const model = openModel(folder)
   try {
-    planGguf({ model, type })
+    const plan = planGguf({ model, type: ggufType! })
+    if (method !== undefined && method !== 'rtn') checkRoundable(plan)
   } finally {
     model.weights.close()
   }

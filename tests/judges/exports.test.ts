@@ -9,6 +9,7 @@ import { exportAdapter } from '../../engine/export/adapter.ts'
 import { exportModel, type ModelExport } from '../../engine/export/export-model.ts'
 import { ggufFileName, writeGguf } from '../../engine/export/gguf.ts'
 import { Decoder } from '../../engine/generate/decoder.ts'
+import { importGguf } from '../../engine/gguf/import.ts'
 import { openModel } from '../../engine/models/index.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { randomAdapter } from '../engine/export/random-adapter.ts'
@@ -68,9 +69,9 @@ async function exported(name: string, changes: Partial<ModelExport>): Promise<st
 }
 
 /** What this engine answers greedily to each text, with the prompts' ids. */
-async function ours(texts: readonly string[], adapterFolder?: string): Promise<Answer[]> {
-  const tokenizer = loadTokenizer(MODEL)
-  const decoder = await Decoder.load(MODEL, { threads: 1 })
+async function ours(texts: readonly string[], adapterFolder?: string, model = MODEL): Promise<Answer[]> {
+  const tokenizer = loadTokenizer(model)
+  const decoder = await Decoder.load(model, { threads: 1 })
   try {
     const adapter = adapterFolder === undefined ? undefined : await decoder.loadAdapter(adapterFolder)
     const answers: Answer[] = []
@@ -105,6 +106,17 @@ describe.skipIf(!installed)(`llama.cpp${NEEDS}`, () => {
   it('reads our F16 file, tokenizes alike and answers alike', options, async () => {
     const file = join(await exported('f16', { ggufType: 'F16', dtype: 'float16' }), 'model-F16.gguf')
     expectAlike(judge('llama-cpp.mjs', file, TEXTS), await ours(TEXTS))
+  })
+
+  it.each(['Q4_0', 'Q4_1', 'Q8_0'] as const)('reads %s as GPTQ rounded it', options, async (ggufType) => {
+    const ids = loadTokenizer(MODEL).encode(TEXTS.join(' '))
+    const text = { dataset: 'texts', windows: [ids.slice(0, 16)] }
+    const bits = ggufType === 'Q8_0' ? 8 : 4
+    const changes = { ggufType, bits, method: 'gptq', calibration: text, text } as const
+    const file = join(await exported(ggufType, changes), ggufFileName(ggufType))
+    const outputFolder = join(folder, `${ggufType}-back`)
+    await importGguf({ file, outputFolder, dtype: 'float32' })
+    expectAlike(judge('llama-cpp.mjs', file, TEXTS), await ours(TEXTS, undefined, outputFolder))
   })
 
   it('adds our adapter file to the base as we do', options, async () => {

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { awq, effectiveValues } from '../../../engine/quant/awq.ts'
 import { type Factors, factorHessian } from '../../../engine/quant/factor.ts'
 import { FeedbackRounding } from '../../../engine/quant/feedback-rounding.ts'
-import { type GptqOptions, gptq, SHRINKS } from '../../../engine/quant/gptq.ts'
+import { type GptqOptions, gptq, shrinksOf } from '../../../engine/quant/gptq.ts'
 import { packGptq } from '../../../engine/quant/gptq-packing.ts'
 import { unpackGptq } from '../../../engine/quant/gptq-reader.ts'
 import { dequantizeIntBlocks, type IntBlocks, quantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
@@ -109,7 +109,10 @@ describe('gptq', () => {
     const mean = hessian.reduce((sum, value, i) => sum + (i % (COLUMNS + 1) === 0 ? value : 0), 0) / COLUMNS
     for (let i = 0; i < COLUMNS; i++) damped[i * COLUMNS + i]! += OPTIONS.damping * mean
     const factors = await factorHessian(damped, COLUMNS, product)
-    const rounding = new FeedbackRounding({ ...OPTIONS, columns: COLUMNS, shrinks: SHRINKS }, factors)
+    const rounding = new FeedbackRounding(
+      { ...OPTIONS, columns: COLUMNS, shrinks: shrinksOf(OPTIONS) },
+      factors,
+    )
     const inTurn = dequantizeIntBlocks(rounding.quantize(weights(), ROWS, IN_TURN))
     const { blocks, order } = await quantized()
     expect(order).toBeUndefined()
