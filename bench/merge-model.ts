@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { writeAdapter } from '../engine/adapter/peft.ts'
 import { peftConfig } from '../engine/adapter/peft-config.ts'
-import { createRandom } from '../engine/train/random.ts'
+import { createRandom } from '../engine/random.ts'
 import { float32ToBfloat16 } from '../engine/weights/dtypes.ts'
 import { SafetensorsWriter } from '../engine/weights/safetensors.ts'
 

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createRandom } from '../engine/train/random.ts'
+import { createRandom } from '../engine/random.ts'
 import { encodeFloat32 } from '../engine/weights/dtypes.ts'
 import { SafetensorsWriter } from '../engine/weights/safetensors-writer.ts'
 

@@ -1,4 +1,4 @@
-import { createRandom } from '../../engine/train/random.ts'
+import { createRandom } from '../../engine/random.ts'
 
 /** Draws for the generators; the same seed gives the same sequence on every machine. */
 export class Random {

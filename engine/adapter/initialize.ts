@@ -1,5 +1,5 @@
+import { createRandom } from '../random.ts'
 import { elementCount } from '../tensor.ts'
-import { createRandom } from '../train/random.ts'
 import { rowNorms } from './merge.ts'
 import { parseLoraName } from './peft.ts'
 

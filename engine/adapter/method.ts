@@ -1,5 +1,5 @@
-import type { LoraMethod } from '../train/compiled-step.ts'
 import type { Parameter } from '../train/step.ts'
+import type { LoraMethod } from '../train/training-method.ts'
 import { type LoraAdapter, type LoraModule, parseLoraName } from './peft.ts'
 import { loraSize, type PeftConfig } from './peft-config.ts'
 

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { EngineError } from '../errors.ts'
+import { createRandom } from '../random.ts'
 import type { Detokenizer } from '../text/detokenizer.ts'
-import { createRandom } from '../train/random.ts'
 import type { DecoderAdapter } from './decoder.ts'
 import { type TokenLogprob, tokenLogprob } from './logprobs.ts'
 import { type LogitRules, Sampler } from './sampler.ts'

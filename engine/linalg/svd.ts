@@ -1,4 +1,4 @@
-import { createRandom } from '../train/random.ts'
+import { createRandom } from '../random.ts'
 import {
   firstColumns,
   gram,

@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts'
-import { createRandom } from '../train/random.ts'
+import { createRandom } from '../random.ts'
 
 export interface CalibrationOptions {
   /** Windows to cut (LLaMA-Factory's export_quantization_nsamples). */

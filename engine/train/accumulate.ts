@@ -1,7 +1,7 @@
+import type { Random } from '../random.ts'
 import type { TrainExample } from '../text/conversation.ts'
 import { addMetrics, type Metrics, meansOf } from './objectives/metrics.ts'
 import type { Objective } from './objectives/objective.ts'
-import type { Random } from './random.ts'
 import type { Evaluation, TrainStep } from './step.ts'
 
 export interface StepGradients {

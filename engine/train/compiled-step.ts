@@ -1,83 +1,28 @@
-import {
-  type LayerChoice,
-  noSuchTarget,
-  type TargetModules,
-  targetedPaths,
-  unmatchedTargets,
-} from '../adapter/targets.ts'
-import { backward } from '../autodiff/backward.ts'
 import { EngineError } from '../errors.ts'
-import type { Graph } from '../graph/graph.ts'
-import { fuseAddIntoGemm, lowerCrossEntropy, orderForMemory, removeDeadNodes } from '../graph/passes.ts'
 import type { OpenModel } from '../models/index.ts'
-import { sequenceAttention } from '../nn/attention.ts'
-import type { LinearModule } from '../nn/linear-module.ts'
 import { shiftedMask } from '../nn/masks.ts'
-import { type LoraTarget, ModelBuilder } from '../nn/model-builder.ts'
 import { Session, type SessionOptions } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
-import { chunkFeed } from '../text/batch.ts'
+import { chunkFeed } from './batch.ts'
 import { dropoutPool, embeddingNoise } from './noise.ts'
 import { languageModel } from './objectives/language-model.ts'
 import type { Feeds, Objective, Values } from './objectives/objective.ts'
 import { padBatch } from './pad-batch.ts'
 import { createPlaceFeeds } from './place-feeds.ts'
 import type { Evaluation, Parameter, TokenBatch, TrainStep } from './step.ts'
+import {
+  buildStepGraph,
+  longestRow,
+  SHIFT_MULTIPLE,
+  type StepGraph,
+  type StepGraphOptions,
+} from './step-graph.ts'
+import { checkTargets } from './training-method.ts'
 
-/** LoRA as a run asks for it. */
-export interface LoraMethod {
-  readonly kind: 'lora'
-  readonly rank: number
-  /** alpha / rank, or alpha / √rank for rsLoRA. */
-  readonly scale: number
-  /** Probability of dropping an input of the branch, 0 to 1. */
-  readonly dropout: number
-  /** 'all' linear modules but the head and routed experts, or PEFT's target_modules: names, or one expression for whole paths. */
-  readonly targets: TargetModules
-  /** Only in some layers. */
-  readonly layers?: LayerChoice
-  /** Rank and scale of a module, where they are not the same for all. */
-  readonly sizeOf?: (modulePath: string) => { rank: number; scale: number }
-  /** Learn the magnitude of each row apart from its direction (DoRA, arXiv:2402.09353). */
-  readonly dora?: boolean
-  /** Whether a tensor of the base is trained as a whole beside the adapter (modules_to_save). */
-  readonly saves?: (tensor: string) => boolean
-}
-
-/** What is trained: an adapter, or weights of the base: all of them, or those that `trains` says. */
-export type TrainingMethod =
-  | LoraMethod
-  | { readonly kind: 'full'; readonly trains?: (tensor: string) => boolean }
-
-export interface CompiledStepOptions {
-  readonly method: TrainingMethod
-  /** What the stage learns; next tokens when left out. */
-  readonly objective?: Objective
-  /** Longest sequence that will be fed, in tokens. */
-  readonly maxLength: number
-  /** Alpha of the noise on embedded tokens while training; none when left out. */
-  readonly neftuneAlpha?: number | undefined
-  /** Train with LongLoRA's shifted sparse attention. */
-  readonly shiftAttention?: boolean
-  /** Examples that are packed into one row do not see each other. */
-  readonly packedApart?: boolean
-  /** Compute each layer's forward pass again for its backward pass instead of keeping its results. */
-  readonly checkpointing?: boolean
-  /** Parts into which the loss is cut, so that fewer logits are in memory at a time; 1 when left out. */
-  readonly lossChunks?: number
+export interface CompiledStepOptions extends StepGraphOptions {
   /** Start value of a trainable tensor; its array is kept and updated by the optimizer. */
   readonly initialize: (name: string, shape: readonly number[]) => Float32Array
   readonly session?: Pick<SessionOptions, 'device' | 'threads' | 'prepack' | 'profilePrefix'>
-}
-
-interface StepGraph {
-  readonly graph: Graph
-  readonly builder: ModelBuilder
-  readonly lossName: string
-  /** Outputs that the objective reads, by its own names for them. */
-  readonly valueNames: Readonly<Record<string, string>>
-  /** Outputs holding the gradients, in the order of the builder's trainables; empty for evaluation. */
-  readonly gradientNames: readonly string[]
 }
 
 /**
@@ -186,7 +131,7 @@ export class CompiledStep implements TrainStep {
 
   private batchFeeds(batch: TokenBatch, weight: number): Feeds {
     const { rows, length } = batch
-    const limit = longest(this.options)
+    const limit = longestRow(this.options)
     if (length > limit) {
       throw new EngineError(
         'internal',
@@ -224,54 +169,6 @@ export class CompiledStep implements TrainStep {
   }
 }
 
-/** The graph of a training step, or of its forward pass alone. */
-export function buildStepGraph(
-  model: OpenModel,
-  options: CompiledStepOptions,
-  purpose: 'training' | 'evaluation',
-): StepGraph {
-  const { method, objective = languageModel, checkpointing = false } = options
-  const training = purpose === 'training'
-  const shifted = training && (options.shiftAttention ?? false)
-  const { heads, keyValueHeads } = model.config
-  const builder = new ModelBuilder(model.weights, {
-    trains: trainedTensors(method),
-    embeddingNoise: training && Boolean(options.neftuneAlpha),
-    lossChunks: options.lossChunks ?? 1,
-    ...(method.kind === 'lora' ? { lora: adapterOf(method, training) } : {}),
-  })
-  const { g } = builder
-  const attention = sequenceAttention(builder, {
-    perRow: options.packedApart ?? false,
-    heads: shifted ? [keyValueHeads, heads / keyValueHeads] : undefined,
-  })
-  const form = { attention, positions: longest(options) }
-  const hidden = model.family.build(builder, model.config, form)
-  const weight = g.input('weight', 'float32', [])
-  const { loss, values } = g.scope('objective', () => objective.build(builder, model.config, hidden, weight))
-  const trained = builder.trainables.map(({ value }) => value)
-  const recompute = checkpointing ? g.segments : []
-  const gradients = training ? g.scope('backward', () => backward(g, loss, trained, { recompute })) : []
-  const outputs = [...gradients, ...Object.values(values), loss]
-  const lowered = lowerCrossEntropy(g, removeDeadNodes(g.nodes, outputs))
-  const fused = fuseAddIntoGemm(lowered, outputs)
-  return {
-    graph: g.finish(outputs, orderForMemory(fused, gradients, loss)),
-    builder,
-    lossName: loss.name,
-    valueNames: Object.fromEntries(Object.entries(values).map(([key, value]) => [key, value.name])),
-    gradientNames: gradients.map((gradient) => gradient.name),
-  }
-}
-
-/** Shifted attention parts a sequence into four groups and halves those. */
-const SHIFT_MULTIPLE = 8
-
-/** Tokens of the longest sequence, with the padding that its attention needs. */
-function longest({ maxLength, shiftAttention }: CompiledStepOptions): number {
-  return shiftAttention ? Math.ceil(maxLength / SHIFT_MULTIPLE) * SHIFT_MULTIPLE : maxLength
-}
-
 function feedsOf(parameters: readonly Parameter[]): Feeds {
   return Object.fromEntries(parameters.map(({ name, shape, data }) => [name, floatTensor(data, shape)]))
 }
@@ -279,29 +176,4 @@ function feedsOf(parameters: readonly Parameter[]): Feeds {
 function valuesOf({ valueNames }: StepGraph, results: Record<string, Tensor>): Values {
   const entries = Object.entries(valueNames)
   return Object.fromEntries(entries.map(([key, name]) => [key, results[name]!.data as Float32Array]))
-}
-
-function trainedTensors(method: TrainingMethod): (tensor: string) => boolean {
-  if (method.kind === 'lora') return method.saves ?? (() => false)
-  return method.trains ?? (() => true)
-}
-
-/** The adapter of each module; dropout is for training alone. */
-function adapterOf(method: LoraMethod, training: boolean): (module: LinearModule) => LoraTarget | undefined {
-  const { rank, scale, sizeOf, dora } = method
-  return (module) =>
-    targetedPaths([module], method.targets, method.layers).size > 0 &&
-    !method.saves?.(`${module.path}.weight`)
-      ? {
-          ...(sizeOf?.(module.path) ?? { rank, scale }),
-          dropout: training ? method.dropout : 0,
-          magnitude: dora ? 'trained' : undefined,
-        }
-      : undefined
-}
-
-function checkTargets(linears: readonly LinearModule[], method: TrainingMethod): void {
-  if (method.kind !== 'lora') return
-  const missing = unmatchedTargets(linears, method.targets, method.layers)
-  if (missing.length > 0) throw noSuchTarget(missing, linears)
 }

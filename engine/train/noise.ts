@@ -1,5 +1,5 @@
+import { createRandom } from '../random.ts'
 import { elementCount, floatTensor, type Tensor } from '../tensor.ts'
-import { createRandom } from './random.ts'
 import type { TokenBatch } from './step.ts'
 
 /** Values that dropout multiplies with, fixed by the seed: 0 with probability `dropout`, else 1 / (1 - dropout). */

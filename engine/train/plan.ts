@@ -1,6 +1,6 @@
+import { epochOrder } from '../random.ts'
 import { sequencesOf, type TrainExample } from '../text/conversation.ts'
 import type { TrainConfig } from './config.ts'
-import { epochOrder } from './random.ts'
 
 export type PlanConfig = Pick<
   TrainConfig,

@@ -1,5 +1,5 @@
-import { trainedTokenCount } from '../text/batch.ts'
 import { type EncodedExample, sequencesOf, type TrainExample } from '../text/conversation.ts'
+import { trainedTokenCount } from './batch.ts'
 import { type TrainConfig, toCommand, toYaml } from './config.ts'
 import { type BatchSize, chooseSavings, type MemoryEstimate, type ModelSize } from './estimate.ts'
 import { type Plan, planSteps } from './plan.ts'

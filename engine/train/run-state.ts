@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { createRandom, type Random, type RandomState, restoreRandom } from '../random.ts'
 import { sequencesOf, type TrainExample } from '../text/conversation.ts'
 import { type Best, bestMetric, tracksBest, updateBest } from './best.ts'
 import type { TrainConfig } from './config.ts'
@@ -6,7 +7,6 @@ import { isFlat } from './curve.ts'
 import type { History, LogEntry, Progress, Results, StopReason } from './events.ts'
 import { addMetrics, type Metrics, meansOf } from './objectives/metrics.ts'
 import { epochAt, type Plan } from './plan.ts'
-import { createRandom, type Random, type RandomState, restoreRandom } from './random.ts'
 
 /** The random stream of dropout; the epochs' orders use the streams 0, 1, 2… of the same seed. */
 const DROPOUT_STREAM = 0xffffffff

@@ -1,6 +1,6 @@
 import { EngineError } from '../../engine/errors.ts'
+import { createRandom } from '../../engine/random.ts'
 import type { TrainConversation } from '../../engine/text/conversation.ts'
-import { createRandom } from '../../engine/train/random.ts'
 import { lendAnswers } from './convert/feedback.ts'
 import { convertRow, type Stage, stageMismatch } from './convert/index.ts'
 import { RowError } from './convert/row-error.ts'

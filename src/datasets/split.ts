@@ -1,5 +1,5 @@
 import { EngineError } from '../../engine/errors.ts'
-import { createRandom } from '../../engine/train/random.ts'
+import { createRandom } from '../../engine/random.ts'
 
 /** Keeps the split's choice apart from the epochs' orders, which use streams 0, 1, 2, … of the same seed. */
 const SPLIT_STREAM = 0xffff_ffff

@@ -1,6 +1,5 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../../engine/errors.ts'
-import { trainedTokenCount } from '../../engine/text/batch.ts'
 import { resolveChatTemplate } from '../../engine/text/chat-template.ts'
 import {
   type EncodedExample,
@@ -13,6 +12,7 @@ import { packExamples, packText } from '../../engine/text/packing.ts'
 import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { checkEndOfTurn } from '../../engine/text/turns.ts'
 import type { EvaluationSet } from '../../engine/train/accumulate.ts'
+import { trainedTokenCount } from '../../engine/train/batch.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
 import { type LoadedDataset, loadDataset } from '../datasets/load.ts'
 import type { DatasetRegistry } from '../datasets/registry.ts'

@@ -8,7 +8,8 @@ import { type LoraAdapter, readAdapter, writeAdapter } from '../../engine/adapte
 import { Decoder, type DecoderAdapter } from '../../engine/generate/decoder.ts'
 import { openModel } from '../../engine/models/index.ts'
 import { CPU, type Device } from '../../engine/onnx/device.ts'
-import { CompiledStep, type TrainingMethod } from '../../engine/train/compiled-step.ts'
+import { CompiledStep } from '../../engine/train/compiled-step.ts'
+import type { TrainingMethod } from '../../engine/train/training-method.ts'
 import { checkExpertAdapter } from './expert-adapter.ts'
 import {
   bounded,

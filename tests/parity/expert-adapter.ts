@@ -6,7 +6,7 @@ import { mergeAdapter } from '../../engine/adapter/merge.ts'
 import { type LoraModule, peftConfig, writeAdapter } from '../../engine/adapter/peft.ts'
 import type { LinearModule } from '../../engine/nn/linear-module.ts'
 import { baseLinearModules, openBase } from '../../engine/quant/source.ts'
-import { createRandom } from '../../engine/train/random.ts'
+import { createRandom } from '../../engine/random.ts'
 import { bounded, type Check, exact } from './reference.ts'
 
 const RANK = 4

@@ -1,7 +1,7 @@
 import { sequenceLogProbabilities, TRAINED, tokenLosses } from '../../nn/loss.ts'
 import { floatTensor } from '../../tensor.ts'
-import { collate, labelFeeds } from '../../text/batch.ts'
 import type { FeedbackExample } from '../../text/conversation.ts'
+import { collate, labelFeeds } from '../batch.ts'
 import type { TrainConfig } from '../config.ts'
 import type { TokenBatch } from '../step.ts'
 import { tally } from './metrics.ts'

@@ -1,6 +1,6 @@
 import { tokenScores } from '../../nn/loss.ts'
-import { collate, labelFeeds, trainedTokenCount } from '../../text/batch.ts'
 import type { EncodedExample } from '../../text/conversation.ts'
+import { collate, labelFeeds, trainedTokenCount } from '../batch.ts'
 import { tally } from './metrics.ts'
 import type { Objective } from './objective.ts'
 

@@ -1,6 +1,6 @@
 import { floatTensor, type Tensor } from '../../tensor.ts'
-import { collate } from '../../text/batch.ts'
 import type { PairExample } from '../../text/conversation.ts'
+import { collate } from '../batch.ts'
 import type { TokenBatch } from '../step.ts'
 
 /** Pairs as one batch: all chosen answers, then all rejected ones in the same order. */

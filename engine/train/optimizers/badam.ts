@@ -1,5 +1,5 @@
 import { EngineError } from '../../errors.ts'
-import { epochOrder } from '../random.ts'
+import { epochOrder } from '../../random.ts'
 import type { Parameter } from '../step.ts'
 import { type AdamWOptions, createAdamW } from './adamw.ts'
 import type { Optimizer } from './optimizer.ts'

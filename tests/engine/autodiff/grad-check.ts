@@ -2,8 +2,8 @@ import { backward } from '../../../engine/autodiff/backward.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import type { Dim, Value } from '../../../engine/graph/values.ts'
 import { Session } from '../../../engine/onnx/session.ts'
+import { createRandom } from '../../../engine/random.ts'
 import { elementCount, floatTensor, type Tensor } from '../../../engine/tensor.ts'
-import { createRandom } from '../../../engine/train/random.ts'
 
 /** One operation applied to float inputs of given shapes; other operands are closed over. */
 export interface GradCase {

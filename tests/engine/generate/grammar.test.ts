@@ -6,10 +6,10 @@ import { checkSchema } from '../../../engine/generate/grammar/check-schema.ts'
 import { GrammarChecker } from '../../../engine/generate/grammar/checker.ts'
 import { type GrammarFormat, grammarFormat } from '../../../engine/generate/grammar/format.ts'
 import { Grammars } from '../../../engine/generate/grammar/grammars.ts'
+import { createRandom } from '../../../engine/random.ts'
 import { OutputParser } from '../../../engine/text/output-parser.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../../engine/text/tokenizer.ts'
 import { type ToolDefinition, toolFormat } from '../../../engine/text/tools.ts'
-import { createRandom } from '../../../engine/train/random.ts'
 
 const FOLDER = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
 const WEATHER: ToolDefinition = {

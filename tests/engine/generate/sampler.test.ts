@@ -6,7 +6,7 @@ import {
   type SamplingParams,
   samplingParams,
 } from '../../../engine/generate/sampling-params.ts'
-import { createRandom } from '../../../engine/train/random.ts'
+import { createRandom } from '../../../engine/random.ts'
 
 const LOGITS = Float32Array.from([0.5, 0.4, 0.08, 0.02].map(Math.log))
 

@@ -6,9 +6,9 @@ import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { lower } from '../../../engine/graph/lower.ts'
 import { printGraph } from '../../../engine/graph/print.ts'
 import { openModel } from '../../../engine/models/index.ts'
-import { buildStepGraph } from '../../../engine/train/compiled-step.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
+import { buildStepGraph } from '../../../engine/train/step-graph.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
 
 const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { type Matrix, multiply, multiplyTransposed, transpose, zeros } from '../../../engine/linalg/matrix.ts'
 import { exactSvd, randomizedSvd, type TruncatedSvd } from '../../../engine/linalg/svd.ts'
 import { symmetricEigen } from '../../../engine/linalg/symmetric-eigen.ts'
-import { createRandom } from '../../../engine/train/random.ts'
+import { createRandom } from '../../../engine/random.ts'
 
 function random(rows: number, columns: number, seed: number): Matrix {
   const source = createRandom(seed)

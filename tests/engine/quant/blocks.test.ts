@@ -3,7 +3,7 @@ import { unpackAwq } from '../../../engine/quant/awq-reader.ts'
 import { unpackGptq } from '../../../engine/quant/gptq-reader.ts'
 import { codeAt, dequantizeIntBlocks, quantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
 import { byteTable, dequantizeByCodebook, FP4, NF4, quantizeByCodebook } from '../../../engine/quant/nf4.ts'
-import { createRandom } from '../../../engine/train/random.ts'
+import { createRandom } from '../../../engine/random.ts'
 import { gaussian } from '../weights/tiny-model.ts'
 
 const largestDifference = (a: Float32Array, b: Float32Array) =>

@@ -11,7 +11,7 @@ import {
   baseParameterCount,
   openBase,
 } from '../../../engine/quant/source.ts'
-import { collate } from '../../../engine/text/batch.ts'
+import { collate } from '../../../engine/train/batch.ts'
 import { CompiledStep } from '../../../engine/train/compiled-step.ts'
 import { encodeFloat32 } from '../../../engine/weights/dtypes.ts'
 import { WeightFolder, writeSafetensors } from '../../../engine/weights/safetensors.ts'

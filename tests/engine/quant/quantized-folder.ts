@@ -1,7 +1,7 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { baseLinearModules, openBase } from '../../../engine/quant/source.ts'
-import { createRandom } from '../../../engine/train/random.ts'
+import { createRandom } from '../../../engine/random.ts'
 import { decodeFloat32, encodeFloat32 } from '../../../engine/weights/dtypes.ts'
 import { writeSafetensors } from '../../../engine/weights/safetensors.ts'
 import { tinyLlama } from '../../src/engine-host/tiny-llama.ts'

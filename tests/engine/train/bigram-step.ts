@@ -1,5 +1,5 @@
+import { createRandom } from '../../../engine/random.ts'
 import { type EncodedExample, IGNORE_INDEX } from '../../../engine/text/conversation.ts'
-import { createRandom } from '../../../engine/train/random.ts'
 import type { TokenBatch, TrainStep } from '../../../engine/train/step.ts'
 
 export const VOCABULARY = 7

@@ -1,14 +1,11 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { initializeLora } from '../../../engine/adapter/initialize.ts'
 import { openModel } from '../../../engine/models/index.ts'
-import { collate } from '../../../engine/text/batch.ts'
 import { packExamples } from '../../../engine/text/packing.ts'
-import {
-  CompiledStep,
-  type CompiledStepOptions,
-  type TrainingMethod,
-} from '../../../engine/train/compiled-step.ts'
+import { collate } from '../../../engine/train/batch.ts'
+import { CompiledStep, type CompiledStepOptions } from '../../../engine/train/compiled-step.ts'
 import type { TokenBatch } from '../../../engine/train/step.ts'
+import type { TrainingMethod } from '../../../engine/train/training-method.ts'
 import { tinyLlama } from '../../src/engine-host/tiny-llama.ts'
 
 const folder = tinyLlama()

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
+import { createRandom } from '../../../engine/random.ts'
 import { isFlat, smooth } from '../../../engine/train/curve.ts'
-import { createRandom } from '../../../engine/train/random.ts'
 
 describe('smoothing', () => {
   it('follows w = 1.8 (1 / (1 + e^(-0.05 n)) - 0.5), worked out by hand', () => {

@@ -2,12 +2,12 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createRandom } from '../../../engine/random.ts'
 import { accumulateGradients, evaluate } from '../../../engine/train/accumulate.ts'
 import { parseTrainConfig, type TrainConfig } from '../../../engine/train/config.ts'
 import type { TrainEvent } from '../../../engine/train/events.ts'
 import { type TrainOptions, train } from '../../../engine/train/loop.ts'
 import { languageModel } from '../../../engine/train/objectives/language-model.ts'
-import { createRandom } from '../../../engine/train/random.ts'
 import type { TrainStep } from '../../../engine/train/step.ts'
 import { bigramStep, PAD, randomExamples } from './bigram-step.ts'
 

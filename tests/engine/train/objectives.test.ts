@@ -1,13 +1,14 @@
 import { afterAll, describe, expect, it } from 'vitest'
 import { initializeLora } from '../../../engine/adapter/initialize.ts'
 import { openModel } from '../../../engine/models/index.ts'
+import { createRandom } from '../../../engine/random.ts'
 import type { EncodedExample, TrainExample } from '../../../engine/text/conversation.ts'
 import { accumulateGradients, evaluate } from '../../../engine/train/accumulate.ts'
-import { CompiledStep, type TrainingMethod } from '../../../engine/train/compiled-step.ts'
+import { CompiledStep } from '../../../engine/train/compiled-step.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { meansOf } from '../../../engine/train/objectives/metrics.ts'
-import { createRandom } from '../../../engine/train/random.ts'
+import type { TrainingMethod } from '../../../engine/train/training-method.ts'
 import { tinyLlama } from '../../src/engine-host/tiny-llama.ts'
 
 const folder = tinyLlama()

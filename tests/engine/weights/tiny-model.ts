@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createRandom } from '../../../engine/train/random.ts'
+import { createRandom } from '../../../engine/random.ts'
 import { encodeFloat32, type WeightDType } from '../../../engine/weights/dtypes.ts'
 import { type SafetensorsDType, writeSafetensors } from '../../../engine/weights/safetensors.ts'
 

@@ -7,8 +7,9 @@ import { Decoder, type DecoderAdapter } from '../../../engine/generate/decoder.t
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import type { GenerationRequest } from '../../../engine/generate/sequence.ts'
 import { openModel } from '../../../engine/models/index.ts'
-import { CompiledStep, type LoraMethod } from '../../../engine/train/compiled-step.ts'
+import { CompiledStep } from '../../../engine/train/compiled-step.ts'
 import type { TokenBatch } from '../../../engine/train/step.ts'
+import type { LoraMethod } from '../../../engine/train/training-method.ts'
 import { collect, fakeRequest } from '../../engine/generate/fake-decoder.ts'
 import { type FamilyCase, loraModule, readCase, writeCaseAdapter, writeModel } from './reference-model.ts'
 

@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createRandom } from '../../../engine/train/random.ts'
+import { createRandom } from '../../../engine/random.ts'
 import { writeSafetensors } from '../../../engine/weights/safetensors.ts'
 import { CHATML, writeModelFolder } from '../../engine/text/byte-tokenizer.ts'
 

@@ -4,12 +4,12 @@
  */
 import { join, resolve } from 'node:path'
 import { openModel } from '../../../engine/models/index.ts'
+import { createRandom } from '../../../engine/random.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { train } from '../../../engine/train/loop.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
-import { createRandom } from '../../../engine/train/random.ts'
 import { createRunFolder } from '../../../engine/train/run-folder.ts'
 import { buildStep } from '../../../src/training/build-step.ts'
 import { createModelWriter } from '../../../src/training/model-writer.ts'

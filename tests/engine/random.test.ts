@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import '../../fixed-seed.ts'
-import { createRandom, epochOrder, restoreRandom } from '../../../engine/train/random.ts'
+import '../fixed-seed.ts'
+import { createRandom, epochOrder, restoreRandom } from '../../engine/random.ts'
 
 describe('createRandom', () => {
   it('repeats its sequence for a seed and differs for other seeds and streams', () => {

@@ -1,7 +1,7 @@
 import { EngineError } from '../errors.ts'
 import { intTensor, type Tensor } from '../tensor.ts'
-import type { TokenBatch } from '../train/step.ts'
-import { type EncodedExample, IGNORE_INDEX } from './conversation.ts'
+import { type EncodedExample, IGNORE_INDEX } from '../text/conversation.ts'
+import type { TokenBatch } from './step.ts'
 
 /**
  * Puts examples into one right-padded batch of [rows, length], length being the longest example's. A label at position
@@ -64,31 +64,4 @@ export function trainedTokenCount(example: EncodedExample): number {
   let count = 0
   for (let t = 1; t < example.labels.length; t++) if (example.labels[t] !== IGNORE_INDEX) count++
   return count
-}
-
-/**
- * Cuts `examples` into batches of `batchSize` rows, in the order given (see epochOrder in engine/train/random.ts) or as
- * they stand; the last batch may be smaller, nothing is dropped.
- */
-export function* makeBatches(
-  examples: readonly EncodedExample[],
-  options: { batchSize: number; padId: number; order?: ArrayLike<number> },
-): Generator<TokenBatch> {
-  const { batchSize, padId, order } = options
-  const count = order?.length ?? examples.length
-  for (let start = 0; start < count; start += batchSize) {
-    const rows: EncodedExample[] = []
-    for (let i = start; i < Math.min(start + batchSize, count); i++) {
-      const example = examples[order?.[i] ?? i]
-      if (example === undefined) {
-        throw new EngineError(
-          'internal',
-          'bad_order',
-          `The order names example ${order?.[i]} of ${examples.length}.`,
-        )
-      }
-      rows.push(example)
-    }
-    yield collate(rows, padId)
-  }
 }

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import '../../fixed-seed.ts'
-import { collate, makeBatches, trainedTokenCount } from '../../../engine/text/batch.ts'
 import type { EncodedExample } from '../../../engine/text/conversation.ts'
+import { collate, trainedTokenCount } from '../../../engine/train/batch.ts'
 
 const example = (inputIds: number[], labels: number[]): EncodedExample => ({
   inputIds: Int32Array.from(inputIds),
@@ -47,19 +47,5 @@ describe('collate', () => {
         }
       }),
     )
-  })
-})
-
-describe('makeBatches', () => {
-  const examples = [1, 2, 3, 4, 5].map((id) => example([id], [id]))
-  const ids = (batches: Iterable<{ inputIds: BigInt64Array }>) =>
-    [...batches].map(({ inputIds }) => [...inputIds].map(Number))
-
-  it('visits every example in the order given, the last batch being smaller', () => {
-    expect(ids(makeBatches(examples, { batchSize: 2, padId: 0 }))).toEqual([[1, 2], [3, 4], [5]])
-    expect(ids(makeBatches(examples, { batchSize: 3, padId: 0, order: [4, 0, 2, 1] }))).toEqual([
-      [5, 1, 3],
-      [2],
-    ])
   })
 })
