@@ -12,7 +12,7 @@ await mergeAdapter({
   digests: true,
   finish: async (partial, digests) => {
     written = performance.now()
-    await writeManifest(partial, { format: 'safetensors', dtype: 'BF16' }, undefined, undefined, digests)
+    await writeManifest(partial, { format: 'safetensors', dtype: 'BF16' }, undefined, digests)
   },
 })
 const end = performance.now()

@@ -4,11 +4,15 @@ import {
   f32x4Add,
   f32x4Mul,
   get,
+  i8x16Shuffle,
+  i16x8AtLeast,
+  i16x8Max,
   i16x8Narrow,
+  i16x8ShiftLeft,
+  i16x8Splat,
   i32Add,
   i32Const,
   i32x4Add,
-  i32x4Equal,
   i32x4ShiftRight,
   i32x4Splat,
   repeatBelow,
@@ -17,126 +21,111 @@ import {
   v128AnyTrue,
   v128Load,
   v128LoadSplat,
-  v128Or,
   v128Store,
   type WasmFunction,
 } from '../wasm/assemble.ts'
 import { compileWasm, reserve } from '../wasm/instance.ts'
-import { widenBfloat16 } from '../weights/widen-kernel.ts'
 
 /** Rows and columns of one step of the product: eight accumulators, which is what the registers hold. */
 const ROWS = 4
 const PANEL = 8
 
-/**
- * float32 at `source` become bfloat16 bits at `target`, rounded to nearest even: (x + 0x7fff + bit 16 of x) >>> 16.
- * Returns whether any of them is infinite or NaN.
- */
-const narrow: WasmFunction = {
-  name: 'narrow',
-  parameters: 3,
-  returns: true,
-  integers: 0,
-  vectors: 4,
-  body: (() => {
-    const [source, end, target, bits, low, high, wrong] = [0, 1, 2, 3, 4, 5, 6]
-    const splat = (value: number): Code => [i32Const(value), i32x4Splat]
-    const round = (offset: number, into: number): Code => [
-      [get(source), v128Load(offset), set(bits)],
-      [get(bits), splat(0x7fff), i32x4Add],
-      [get(bits), i32Const(16), i32x4ShiftRight, splat(1), v128And, i32x4Add],
-      [i32Const(16), i32x4ShiftRight, set(into)],
-      // All ones in the exponent, before rounding or because of it.
-      [get(into), splat(0x7f80), v128And, splat(0x7f80), i32x4Equal],
-      [get(bits), splat(0x7f800000), v128And, splat(0x7f800000), i32x4Equal, v128Or],
-      [get(wrong), v128Or, set(wrong)],
-    ]
-    return [
-      repeatBelow(source, end, [
-        round(0, low),
-        round(16, high),
-        [get(target), get(low), get(high), i16x8Narrow, v128Store()],
-        advance(source, 32),
-        advance(target, 16),
-      ]),
-      [get(wrong), v128AnyTrue],
-    ]
-  })(),
-}
+/** Eight bfloat16 numbers behind zeros, four at a time: they are float32 then. */
+const WIDEN_LOW = [0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23]
+const WIDEN_HIGH = [8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31]
 
 /**
- * Four rows of float32 at `weight`, `stride` bytes apart, += B·A. `a` lies in panels [columns / 8][rank][8], `b` as
- * [rank][4], up to `bEnd`; `end` is the end of the first row.
+ * Four rows of bfloat16 at `weight`, `stride` bytes apart, += B·A, summed in float32 and rounded once, to nearest even:
+ * (x + 0x7fff + bit 16 of x) >>> 16. `a` lies in panels [columns / 8][rank][8], `b` as [rank][4], up to `bEnd`; `end` is the
+ * end of the first row. Returns whether a result is infinite or NaN, for finite A and B: no NaN then has bits below
+ * bit 16, which rounding would carry away.
+ *
+ * Unrolling the inner loop makes it slower: V8 puts all loads before the arithmetic, and they fill the registers.
  */
 const addProduct: WasmFunction = {
   name: 'addProduct',
   parameters: 6,
-  returns: false,
-  integers: 1 + ROWS,
-  vectors: 3 + 2 * ROWS,
+  returns: true,
+  integers: ROWS,
+  vectors: 6 + 2 * ROWS,
   body: (() => {
     const [weight, end, stride, a, b, bEnd, bAt] = [0, 1, 2, 3, 4, 5, 6]
-    const row = (i: number) => 7 + i
-    const [aLow, aHigh, factor] = [11, 12, 13]
-    const sum = (i: number, half: number) => 14 + 2 * i + half
+    const row = (i: number) => (i === 0 ? weight : 6 + i)
+    const [aLow, aHigh, factor, bits, largest, zero] = [10, 11, 12, 13, 14, 15]
+    const sum = (i: number, half: number) => 16 + 2 * i + half
     const rows = Array.from({ length: ROWS }, (_, i) => i)
     const halves = [0, 1]
+    const splat = (value: number): Code => [i32Const(value), i32x4Splat]
+    const widen = (i: number, half: number): Code => [
+      [get(zero), get(bits), i8x16Shuffle(half === 0 ? WIDEN_LOW : WIDEN_HIGH), set(sum(i, half))],
+    ]
     const multiplyAdd = (i: number, half: number, column: number): Code => [
       [get(sum(i, half)), get(factor), get(column), f32x4Mul, f32x4Add, set(sum(i, half))],
     ]
-    return repeatBelow(weight, end, [
-      rows.map((i) => [i === 0 ? get(weight) : [get(row(i - 1)), get(stride), i32Add], set(row(i))]),
-      rows.map((i) => halves.map((half) => [get(row(i)), v128Load(16 * half), set(sum(i, half))])),
-      [get(b), set(bAt)],
-      repeatBelow(bAt, bEnd, [
-        [get(a), v128Load(), set(aLow), get(a), v128Load(16), set(aHigh)],
-        rows.map((i) => [
-          [get(bAt), v128LoadSplat(4 * i), set(factor)],
-          multiplyAdd(i, 0, aLow),
-          multiplyAdd(i, 1, aHigh),
+    const round = (sum: number): Code => [
+      [get(sum), splat(0x7fff), i32x4Add],
+      [get(sum), i32Const(16), i32x4ShiftRight, splat(1), v128And, i32x4Add],
+      [i32Const(16), i32x4ShiftRight],
+    ]
+    return [
+      repeatBelow(weight, end, [
+        rows.slice(1).map((i) => [get(row(i - 1)), get(stride), i32Add, set(row(i))]),
+        rows.map((i) => [get(row(i)), v128Load(), set(bits), halves.map((half) => widen(i, half))]),
+        [get(b), set(bAt)],
+        repeatBelow(bAt, bEnd, [
+          [get(a), v128Load(), set(aLow), get(a), v128Load(16), set(aHigh)],
+          rows.map((i) => [
+            [get(bAt), v128LoadSplat(4 * i), set(factor)],
+            multiplyAdd(i, 0, aLow),
+            multiplyAdd(i, 1, aHigh),
+          ]),
+          advance(a, 4 * PANEL),
+          advance(bAt, 4 * ROWS),
         ]),
-        advance(a, 32),
-        advance(bAt, 16),
+        rows.map((i) => [
+          [halves.map((half) => round(sum(i, half))), i16x8Narrow, set(bits)],
+          [get(row(i)), get(bits), v128Store()],
+          // Without the sign, the largest of all tells whether any has nothing but ones in its exponent.
+          [get(largest), get(bits), i32Const(1), i16x8ShiftLeft, i16x8Max, set(largest)],
+        ]),
+        advance(weight, 2 * PANEL),
       ]),
-      rows.map((i) => halves.map((half) => [get(row(i)), get(sum(i, half)), v128Store(16 * half)])),
-      advance(weight, 32),
-    ])
+      [get(largest), i32Const(0xff00), i16x8Splat, i16x8AtLeast, v128AnyTrue],
+    ]
   })(),
 }
 
 interface Functions {
-  widenBfloat16(source: number, target: number, end: number): void
-  narrow(source: number, end: number, target: number): number
-  addProduct(weight: number, end: number, stride: number, a: number, b: number, bEnd: number): void
+  addProduct(weight: number, end: number, stride: number, a: number, b: number, bEnd: number): number
 }
 
-const instantiate = compileWasm<Functions>([widenBfloat16, narrow, addProduct])
+const instantiate = compileWasm<Functions>([addProduct])
 
 /** Whether the kernel takes rows of so many columns. */
 export const fitsKernel = (columns: number): boolean => columns % PANEL === 0
 
 /**
  * Adds B·A to bfloat16 rows, in float32 and in place, four rows at a time in WebAssembly's vectors: sums of `rank`
- * products, and one rounding to bfloat16 at the end. About as fast as the memory that the rows come from.
+ * products, and one rounding to bfloat16 at the end. What limits it are the units that multiply and add.
  */
 export class LoraKernel {
   readonly #exports = instantiate()
   #columns = 0
   #rank = 0
-  /** Byte offsets in the kernel's memory. */
-  #at = { a: 0, b: 0, float: 0, half: 0 }
+  #isFinite = true
+  /** Byte offsets in the kernel's memory, after A. */
+  #at = { b: 0, rows: 0 }
 
   /** Takes another A, [rank, columns], row-major; columns must fit the kernel. */
   load(a: Float32Array, rank: number, columns: number): void {
     const b = a.byteLength
-    const float = b + ROWS * rank * 4
-    const half = float + ROWS * columns * 4
+    const rows = b + ROWS * rank * 4
     this.#columns = columns
     this.#rank = rank
-    this.#at = { a: 0, b, float, half }
+    this.#at = { b, rows }
     const { memory } = this.#exports
-    reserve(memory, half + ROWS * columns * 2)
-    packPanels(a, rank, columns, new Float32Array(memory.buffer, 0, a.length))
+    reserve(memory, rows + ROWS * columns * 2)
+    this.#isFinite = packPanels(a, rank, columns, new Float32Array(memory.buffer, 0, a.length))
   }
 
   /**
@@ -146,46 +135,58 @@ export class LoraKernel {
    *   there on are unchanged.
    */
   add(rows: Uint16Array, b: Float32Array, scale: number): number | undefined {
-    const count = rows.length / this.#columns
-    const half = new Uint16Array(this.#exports.memory.buffer, this.#at.half, ROWS * this.#columns)
+    if (!this.#isFinite) return 0
+    const { memory, addProduct } = this.#exports
+    const [columns, rank] = [this.#columns, this.#rank]
+    const count = rows.length / columns
+    const factors = new Float32Array(memory.buffer, this.#at.b, ROWS * rank)
+    const four = new Uint16Array(memory.buffer, this.#at.rows, ROWS * columns)
+    const stride = 2 * columns
     for (let row = 0; row < count; row += ROWS) {
-      const block = rows.subarray(row * this.#columns, (row + ROWS) * this.#columns)
-      half.set(block)
-      this.#setFactors(b, row, Math.min(ROWS, count - row), scale)
-      if (!this.#step(Math.ceil(block.length / PANEL) * PANEL)) return row
-      block.set(half.subarray(0, block.length))
+      const block = rows.subarray(row * columns, (row + ROWS) * columns)
+      if (!setFactors(factors, b, row, Math.min(ROWS, count - row), rank, scale)) return row
+      four.set(block)
+      const { b: bAt, rows: at } = this.#at
+      if (addProduct(at, at + stride, stride, 0, bAt, bAt + factors.byteLength)) return row
+      block.set(block.length < four.length ? four.subarray(0, block.length) : four)
     }
     return undefined
   }
-
-  /** Widens, multiplies and narrows the block that lies in the kernel's memory. */
-  #step(elements: number): boolean {
-    const { a, b, float, half } = this.#at
-    this.#exports.widenBfloat16(half, float, half + 2 * elements)
-    const stride = 4 * this.#columns
-    this.#exports.addProduct(float, float + stride, stride, a, b, b + ROWS * 4 * this.#rank)
-    return this.#exports.narrow(float, float + 4 * elements, half) === 0
-  }
-
-  /** b's rows as [rank][4], scaled; rows that there are not become 0. */
-  #setFactors(b: Float32Array, row: number, count: number, scale: number): void {
-    const factors = new Float32Array(this.#exports.memory.buffer, this.#at.b, ROWS * this.#rank)
-    for (let r = 0; r < this.#rank; r++) {
-      for (let i = 0; i < ROWS; i++) {
-        factors[r * ROWS + i] = i < count ? scale * b[(row + i) * this.#rank + r]! : 0
-      }
-    }
-  }
 }
 
-/** [rank, columns] to [columns / 8][rank][8]: what one step reads lies together. */
-function packPanels(a: Float32Array, rank: number, columns: number, target: Float32Array): void {
+/** b's rows as [rank][4], scaled; rows that there are not become 0. Returns whether all are finite. */
+function setFactors(
+  factors: Float32Array,
+  b: Float32Array,
+  row: number,
+  count: number,
+  rank: number,
+  scale: number,
+): boolean {
+  let zero = 0
+  for (let r = 0; r < rank; r++) {
+    for (let i = 0; i < ROWS; i++) {
+      const factor = i < count ? Math.fround(scale * b[(row + i) * rank + r]!) : 0
+      factors[r * ROWS + i] = factor
+      zero += factor * 0 // NaN from the first one that is not finite
+    }
+  }
+  return zero === 0
+}
+
+/** [rank, columns] to [columns / 8][rank][8]: what one step reads lies together. Returns whether all numbers are finite. */
+function packPanels(a: Float32Array, rank: number, columns: number, target: Float32Array): boolean {
   let to = 0
+  let zero = 0
   for (let panel = 0; panel < columns; panel += PANEL) {
     for (let r = 0; r < rank; r++) {
       const from = r * columns + panel
-      target.set(a.subarray(from, from + PANEL), to)
-      to += PANEL
+      for (let i = 0; i < PANEL; i++) {
+        const value = a[from + i]!
+        target[to++] = value
+        zero += value * 0 // NaN from the first one that is not finite
+      }
     }
   }
+  return zero === 0
 }

@@ -37,7 +37,7 @@ export async function exportAdapter(options: AdapterExport): Promise<Manifest> {
     async (partial) => {
       if (format === 'adapter-gguf') writeAdapterGguf(partial, options)
       else copyFiles(adapterFolder, partial)
-      await writeManifest(partial, { format, dtype }, () => {}, signal)
+      await writeManifest(partial, { format, dtype }, signal)
     },
     signal,
   )

@@ -90,7 +90,7 @@ export async function exportModel(options: ModelExport): Promise<Manifest> {
             bits === 16 ? undefined : await measure(model, written, options, run('measure'), start)
           if (report && !report.passed) emptyFolder(partial)
           if (report) writeReport(partial, report)
-          await writeManifest(partial, { format, dtype: options.ggufType ?? options.dtype }, () => {}, signal)
+          await writeManifest(partial, { format, dtype: options.ggufType ?? options.dtype }, signal)
           return report
         } finally {
           written.close()

@@ -29,13 +29,11 @@ export type ManifestFile = Manifest['files'][number]
  * Hashes the files of a folder and of those in it, and writes SHA256SUMS (as `sha256sum --check` reads it) and manifest.json, which
  * lists SHA256SUMS as well.
  *
- * @param onBytes is told how many more bytes were hashed.
  * @param known digests of files that were hashed while they were written, by name.
  */
 export async function writeManifest(
   folder: string,
   about: Pick<Manifest, 'format' | 'dtype'>,
-  onBytes: (bytes: number, file: string) => void = () => {},
   signal?: AbortSignal,
   known: ReadonlyMap<string, string> = new Map(),
 ): Promise<Manifest> {
@@ -43,11 +41,11 @@ export async function writeManifest(
   for (const path of filesBelow(folder).sort()) {
     const sha256 = known.get(path)
     const entry = sha256 && { path, bytes: statSync(join(folder, path)).size, sha256 }
-    files.push(entry || (await hashFile(folder, path, onBytes, signal)))
+    files.push(entry || (await hashFile(folder, path, signal)))
   }
   const sums = files.map(({ path, sha256 }) => `${sha256}  ${path}\n`).join('')
   writeFileDurably(join(folder, SUMS_FILE), sums)
-  files.push(await hashFile(folder, SUMS_FILE, () => {}, signal))
+  files.push(await hashFile(folder, SUMS_FILE, signal))
   files.sort((a, b) => (a.path < b.path ? -1 : 1))
   const manifest: Manifest = { version: 1, ...about, files }
   writeFileDurably(join(folder, MANIFEST_FILE), `${JSON.stringify(manifest, null, 2)}\n`)
@@ -86,7 +84,6 @@ export function readManifest(folder: string): Manifest {
 async function hashFile(
   folder: string,
   name: string,
-  onBytes: (bytes: number, file: string) => void,
   signal: AbortSignal | undefined,
 ): Promise<ManifestFile> {
   const path = join(folder, name)
@@ -94,7 +91,6 @@ async function hashFile(
   for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
     checkCancelled(signal)
     hash.update(chunk)
-    onBytes(chunk.length, name)
   }
   return { path: name, bytes: statSync(path).size, sha256: hash.digest('hex') }
 }

@@ -15,36 +15,18 @@ export interface ExportOptions {
 }
 
 /**
- * Exports a model as safetensors of one dtype that transformers loads, with manifest.json and SHA256SUMS. Progress counts
- * the weights twice: once for writing, once for hashing.
+ * Exports a model as safetensors of one dtype that transformers loads, with manifest.json and SHA256SUMS.
  *
  * @throws EngineError `invalid` with code weight_overflow naming a tensor that does not fit float16, and what writeModel
  *   throws.
  */
 export async function exportSafetensors(options: ExportOptions): Promise<Manifest> {
-  const { dtype, signal, onProgress } = options
-  let written = 0
-  let hashed = 0
-  let total = 0
-  const report = (message: string | undefined) =>
-    onProgress?.({ done: written + Math.min(hashed, written), total: 2 * total, unit: 'bytes', message })
+  const { dtype, signal } = options
   await writeModel({
     ...options,
-    onProgress: (progress) => {
-      written = progress.done
-      total = progress.total
-      report(progress.message)
-    },
-    finish: async (partial) => {
-      await writeManifest(
-        partial,
-        { format: 'safetensors', dtype },
-        (bytes, file) => {
-          hashed += bytes
-          report(`SHA-256 of ${file}`)
-        },
-        signal,
-      )
+    digests: true,
+    finish: async (partial, digests) => {
+      await writeManifest(partial, { format: 'safetensors', dtype }, signal, digests)
     },
   })
   return readManifest(options.outputFolder)

@@ -54,11 +54,13 @@ export const v128Store = (offset = 0): Code => access(11, offset)
 /** The bytes that are numbered, of two vectors in a row. */
 export const i8x16Shuffle = (bytes: readonly number[]): Code => [simd(13), ...bytes]
 export const i8x16Splat = simd(15)
+export const i16x8Splat = simd(16)
 export const i32x4Splat = simd(17)
 export const f32x4Splat = simd(19)
 export const f64x2Splat = simd(20)
-export const i32x4Equal = simd(55)
 export const i32x4GreaterThan = simd(59)
+/** Of numbers without a sign. */
+export const i16x8AtLeast = simd(54)
 export const f32x4Equal = simd(65)
 export const f32x4LessThan = simd(67)
 export const f64x2Equal = simd(71)
@@ -85,6 +87,9 @@ export const i16x8Narrow = simd(134)
 /** The same, clamped to −32,768…32,767. */
 export const i16x8NarrowSigned = simd(133)
 export const i8x16ShiftLeft = simd(107)
+export const i16x8ShiftLeft = simd(139)
+/** The larger one of numbers without a sign. */
+export const i16x8Max = simd(153)
 export const i8x16ShiftRight = simd(109)
 export const f64x2Floor = simd(117)
 export const i8x16Min = simd(119)

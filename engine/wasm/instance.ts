@@ -4,8 +4,10 @@ import { type WasmFunction, wasmModule } from './assemble.ts'
 interface WebAssemblyNamespace {
   Module: new (bytes: Uint8Array<ArrayBuffer>) => object
   Instance: new (module: object) => { exports: unknown }
+  Memory: new (limits: { initial: number; maximum: number; shared: true }) => { buffer: SharedArrayBuffer }
 }
-const { Module, Instance } = (globalThis as unknown as { WebAssembly: WebAssemblyNamespace }).WebAssembly
+const { Module, Instance, Memory } = (globalThis as unknown as { WebAssembly: WebAssemblyNamespace })
+  .WebAssembly
 
 const PAGE_BYTES = 65_536
 
@@ -29,4 +31,10 @@ export function compileWasm<Functions>(
 export function reserve(memory: WasmMemory, bytes: number): void {
   const missing = bytes - memory.buffer.byteLength
   if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES))
+}
+
+/** Memory for several threads that begins at a page of the machine's, as disks want it; at least so many bytes. */
+export function sharedPages(bytes: number): SharedArrayBuffer {
+  const pages = Math.ceil(bytes / PAGE_BYTES)
+  return new Memory({ initial: pages, maximum: pages, shared: true }).buffer
 }

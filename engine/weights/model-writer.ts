@@ -4,11 +4,12 @@ import { EngineError } from '../errors.ts'
 import { checkCancelled, checkFreeSpace, checkVacant, commitFolder } from './atomic-folder.ts'
 import { type Adjust, copyTensors, type OutputTensor } from './copy-tensors.ts'
 import type { WeightDType } from './dtypes.ts'
-import { FollowingHash } from './following-hash.ts'
 import { carriedFiles, carryFiles, readModelConfig } from './model-files.ts'
-import { SAFETENSORS_NAMES, SafetensorsWriter, WeightFolder } from './safetensors.ts'
+import { SAFETENSORS_NAMES, WeightFolder } from './safetensors.ts'
 import { tensorBytes } from './safetensors-header.ts'
+import { layOutSafetensors } from './safetensors-writer.ts'
 import { DEFAULT_SHARD_BYTES, planShards, shardFileName, writeIndex } from './shards.ts'
+import { StreamBuffers, StreamedFile, type StreamOptions } from './streamed-file.ts'
 
 export type { Adjust, RowAdjust } from './copy-tensors.ts'
 
@@ -20,7 +21,7 @@ export interface ByteProgress {
   message?: string
 }
 
-export interface ModelWriteOptions {
+export interface ModelWriteOptions extends StreamOptions {
   modelFolder: string
   /** Must not exist, or be empty. */
   outputFolder: string
@@ -32,8 +33,6 @@ export interface ModelWriteOptions {
   namesOf?: (tensor: string) => readonly string[]
   /** Most bytes of tensors in one file, unless a single tensor is larger. */
   shardBytes?: number
-  /** Takes the SHA-256 digests of the weight files on the way, for `finish`. */
-  digests?: boolean
   /** Adds files to the folder before it appears; `digests` has the weight files' by name, where they were asked for. */
   finish?: (partial: string, digests: ReadonlyMap<string, string>) => Promise<void>
   onProgress?: (progress: ByteProgress) => void
@@ -101,28 +100,32 @@ async function writeShards(
   shards: readonly OutputTensor[][],
   folder: string,
   total: number,
-  { adjust, onProgress, signal, digests: wantsDigests }: ModelWriteOptions,
+  { adjust, onProgress, signal, ...streaming }: ModelWriteOptions,
 ): Promise<Map<string, string>> {
   const digests = new Map<string, string>()
+  const layouts = shards.map((tensors) => layOutSafetensors(tensors))
+  const buffers = new StreamBuffers(Math.max(...layouts.map(({ byteLength }) => byteLength)), streaming)
   let done = 0
-  for (const [shard, tensors] of shards.entries()) {
-    const name = shardFileName(shard, shards.length)
-    const writer = new SafetensorsWriter(join(folder, name), tensors)
-    const hash = wantsDigests ? new FollowingHash(`${writer.path}.part`) : undefined
-    try {
-      const onBytes = (bytes: number, tensor: string) => {
-        done += bytes
-        hash?.advance(writer.writtenTo)
-        onProgress?.({ done, total, unit: 'bytes', message: tensor })
+  const onBytes = (bytes: number, tensor: string) => {
+    done += bytes
+    onProgress?.({ done, total, unit: 'bytes', message: tensor })
+  }
+  try {
+    for (const [shard, { header, places, byteLength }] of layouts.entries()) {
+      const name = shardFileName(shard, shards.length)
+      const file = new StreamedFile(join(folder, name), byteLength, buffers)
+      try {
+        await file.put(0, header)
+        await copyTensors(source, file, shards[shard]!, places, adjust, onBytes, signal)
+        const digest = await file.finish()
+        if (digest !== undefined) digests.set(name, digest)
+      } catch (error) {
+        await file.abort()
+        throw error
       }
-      await copyTensors(source, writer, tensors, adjust, onBytes, signal)
-      writer.finish()
-      if (hash) digests.set(name, await hash.digest(writer.byteLength))
-    } catch (error) {
-      await hash?.abort()
-      writer.abort()
-      throw error
     }
+  } finally {
+    await buffers.close()
   }
   writeIndex(folder, shards, total)
   return digests

@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, write, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { EngineError } from '../errors.ts'
 import { diskError } from './atomic-folder.ts'
@@ -24,16 +24,14 @@ export class SafetensorsWriter {
   /** Size of the finished file. */
   readonly byteLength: number
   #descriptor: number | undefined
-  #writtenTo: number
   readonly #missing: Map<string, Place>
 
   /** Plans the file and writes its header. @throws EngineError `invalid` for a name or shape that can't be. */
   constructor(path: string, planned: readonly PlannedTensor[], metadata: Record<string, string> = METADATA) {
-    const { header, places, byteLength } = layOut(planned, metadata)
+    const { header, places, byteLength } = layOutSafetensors(planned, metadata)
     this.path = path
     this.byteLength = byteLength
     this.#missing = places
-    this.#writtenTo = header.length
     this.#descriptor = openSync(`${path}.part`, 'w')
     try {
       this.#write(header, 0)
@@ -53,20 +51,6 @@ export class SafetensorsWriter {
   /** Writes the next part of a tensor, for those that are too large to be in memory as a whole. */
   append(name: string, bytes: Uint8Array): void {
     this.#write(bytes, this.#claim(name, bytes.length))
-  }
-
-  /** `append` that does not block the thread; `bytes` must stay as they are until then. */
-  async appendAsync(name: string, bytes: Uint8Array): Promise<void> {
-    const offset = this.#claim(name, bytes.length)
-    for (let done = 0; done < bytes.length; ) {
-      done += await writeAsync(this.#descriptor!, bytes, done, offset + done)
-    }
-    if (offset === this.#writtenTo) this.#writtenTo += bytes.length
-  }
-
-  /** Byte before which everything is written, as far as `appendAsync` went through the file in order. */
-  get writtenTo(): number {
-    return this.#writtenTo
   }
 
   /** Where the next part of a tensor goes; it counts as written. */
@@ -131,23 +115,25 @@ export function writeSafetensors(
   }
 }
 
-/** Writes bytes from `start` on at a position of the file; resolves to how many. */
-function writeAsync(descriptor: number, bytes: Uint8Array, start: number, position: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    write(descriptor, bytes, start, bytes.length - start, position, (error, written) =>
-      error ? reject(error) : resolve(written),
-    )
-  })
-}
-
-/** Where what is still missing of a tensor goes. */
-interface Place {
+/** Where what is still missing of a tensor goes, from the file's start. */
+export interface Place {
   offset: number
   byteLength: number
 }
 
-/** The header with its length in front, and where each tensor goes. */
-function layOut(planned: readonly PlannedTensor[], metadata: Record<string, string>) {
+/** What a file begins with, where each tensor goes, in the file's order, and how long all is. */
+export interface SafetensorsLayout {
+  /** With its length in front. */
+  header: Uint8Array
+  places: Map<string, Place>
+  byteLength: number
+}
+
+/** Lays tensors out, widest dtype first. @throws EngineError `invalid` for a name or shape that can't be. */
+export function layOutSafetensors(
+  planned: readonly PlannedTensor[],
+  metadata: Record<string, string> = METADATA,
+): SafetensorsLayout {
   const sized = planned.map((tensor) => ({ ...tensor, byteLength: sizeOf(tensor) }))
   sized.sort((a, b) => tensorBytes(b.dtype, [8])! - tensorBytes(a.dtype, [8])!)
   const fields = new Map<string, unknown>([['__metadata__', metadata]])

@@ -42,7 +42,7 @@ const widening = (name: string, vectors: number, widen: (bits: number) => Code):
   })(),
 })
 
-export const widenBfloat16 = widening('widenBfloat16', 0, (bits) => [get(bits), i32Const(16), i32x4ShiftLeft])
+const widenBfloat16 = widening('widenBfloat16', 0, (bits) => [get(bits), i32Const(16), i32x4ShiftLeft])
 
 /**
  * Exponent and mantissa move up by 13 bits; the exponent grows by 112, and once more where it is all ones. Without an exponent

@@ -17,7 +17,7 @@ export const mergeTask: Task = async ({ job, signal, report }) => {
       outputFolder: job.outputDir,
       digests: true,
       finish: async (partial, digests) => {
-        await writeManifest(partial, { format: 'safetensors', dtype }, undefined, signal, digests)
+        await writeManifest(partial, { format: 'safetensors', dtype }, signal, digests)
       },
       onProgress: byteProgressReporter(report),
       signal,

@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { readManifest } from '../../../engine/export/manifest.ts'
 import { exportSafetensors } from '../../../engine/export/safetensors.ts'
+import { writeModel } from '../../../engine/weights/model-writer.ts'
+import { WEIGHTS_FILE } from '../../../engine/weights/weight-folder.ts'
 import { DoomedDisk } from '../weights/doomed-disk.ts'
 import { scratchFolder, writeTinyModel } from '../weights/tiny-model.ts'
 
@@ -56,6 +58,19 @@ describe('an export whose process dies', () => {
     }
     // The rename is the only moment of change; what follows makes it durable.
     expect(outcomes.nothing).toBeGreaterThan(outcomes.whole)
+  })
+
+  it('while large weights are written past the page cache, leaves nothing or whole weights', async () => {
+    const write = () => writeModel({ modelFolder, outputFolder, digests: true, largeBytes: 1 })
+    const counting = new DoomedDisk(parent, Number.POSITIVE_INFINITY)
+    expect(await counting.run(write)).toBe(true)
+    const whole = readFileSync(join(outputFolder, WEIGHTS_FILE))
+    for (let last = 1; last <= counting.changes; last++) {
+      rmSync(outputFolder, { recursive: true, force: true })
+      expect(await new DoomedDisk(parent, last).run(write), `change ${last}`).toBe(false)
+      if (!existsSync(outputFolder)) continue
+      expect(readFileSync(join(outputFolder, WEIGHTS_FILE)).equals(whole), `change ${last}`).toBe(true)
+    }
   })
 
   it('by SIGKILL in the middle, leaves nothing that a start does not sweep', async () => {

@@ -3,7 +3,17 @@ import { syncBuiltinESMExports } from 'node:module'
 import { sep } from 'node:path'
 
 /** Calls that change what is on the disk; the others are left alone. */
-const CHANGING = ['mkdirSync', 'renameSync', 'rmSync', 'rmdirSync', 'writeSync', 'fsyncSync'] as const
+const CHANGING = [
+  'mkdirSync',
+  'renameSync',
+  'rmSync',
+  'rmdirSync',
+  'writeSync',
+  'fsyncSync',
+  'ftruncateSync',
+] as const
+/** What an open flag is made of that lets the file be written. */
+const WRITABLE = fs.constants.O_WRONLY | fs.constants.O_RDWR
 
 class Death extends Error {
   override readonly name = 'Death'
@@ -47,7 +57,7 @@ export class DoomedDisk {
 
   #install(): void {
     this.#replace('openSync', (path, flags, ...rest) => {
-      const opensToWrite = /[wa+]/.test(String(flags))
+      const opensToWrite = typeof flags === 'number' ? flags & WRITABLE : /[wa+]/.test(String(flags))
       if (opensToWrite && this.#isMine(path)) this.#change(() => {})
       const descriptor = this.#call('openSync', path, flags, ...rest)
       if (opensToWrite && this.#isMine(path)) this.#descriptors.add(descriptor)
