@@ -67,6 +67,7 @@ export function openApplication(
     weightsOf: (folder) => chat.modelWeights[basename(folder)],
     packedFolder: join(directories.saves, '.packed'),
     placeOf: servedPlaces(devices, settings),
+    onReleased: (placement) => devices.release(placement),
     onCrash: (placement) => {
       if (placement.device.kind !== 'cpu') void devices.retest(placement)
     },

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { elementCount } from '../../engine/tensor.ts'
 import { createRandom } from '../../engine/random.ts'
+import { elementCount } from '../../engine/tensor.ts'
 import { encodeFloat32 } from '../../engine/weights/dtypes.ts'
 import { writeSafetensors } from '../../engine/weights/safetensors.ts'
 import { SPECIAL_TOKENS, VOCAB_SIZE } from './tokenizer.ts'

@@ -43,7 +43,15 @@ const webgpu: Kernels = {
   QuickGelu: FLOAT,
   Softmax: FLOAT,
   LogSoftmax: NONE,
-  Cast: ['bool to float32', 'bool to int64', 'uint8 to int32', 'float32 to int32'],
+  Cast: [
+    'bool to float32',
+    'bool to int64',
+    'uint8 to int32',
+    'float32 to int32',
+    // where the adapter has 'shader-f16', which the self-test tells (DeviceTraits); others refuse the run
+    'float32 to float16',
+    'float16 to float32',
+  ],
   DequantizeLinear: ['uint8', 'uint4'],
   Reshape: FLOAT,
   Expand: FLOAT,
@@ -92,6 +100,7 @@ const cuda: Kernels = {
   Cast: [
     'bfloat16 to float32',
     'float16 to float32',
+    'float32 to float16',
     'bool to float32',
     'bool to int64',
     'int64 to float32',

@@ -12,6 +12,15 @@ export interface Device {
 
 export const CPU: Device = { kind: 'cpu' }
 
+/** What a training step can do on a device, and what memory it takes there, depend on this. */
+export interface DeviceTraits {
+  readonly kind: DeviceKind
+  /** It converts to float16 and back. WebGPU does where the adapter has 'shader-f16', which the self-test finds out. */
+  readonly hasHalf: boolean
+}
+
+export const CPU_TRAITS: DeviceTraits = { kind: 'cpu', hasHalf: true }
+
 /**
  * Reads 'auto', 'cpu', 'webgpu', 'cuda' or 'cuda:1'. 'auto' stays as it is: which device is best is found by selfTest.
  * @throws EngineError invalid 'invalid_device' for anything else.

@@ -1,6 +1,7 @@
 import { GraphBuilder } from '../graph/builder.ts'
 import type { Graph } from '../graph/graph.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
+import { float16Bits, float16Value } from '../weights/dtypes.ts'
 import { CPU, type Device, formatDevice } from './device.ts'
 import { Session } from './session.ts'
 
@@ -17,6 +18,8 @@ export interface SelfTestResult {
    * nothing by it.
    */
   readonly cpuMilliseconds: number | undefined
+  /** Whether it converts to float16 and back as the CPU does; not every WebGPU adapter has the type. */
+  readonly hasHalf?: boolean
 }
 
 const ROWS = 256
@@ -24,6 +27,8 @@ const WIDTH = 1024
 /** Largest difference allowed, over the largest result. */
 const BOUND = 1e-3
 const RUNS = 3
+/** Among them one that float16 rounds, its largest, and one below its normal numbers. */
+const HALF_PROBE = Float32Array.of(1, -2.5, 0.1, 65504, 1e-6)
 
 /**
  * Runs a small graph (norm, products, softmax) on a device and compares it with the CPU's result. Never throws. It blocks
@@ -36,7 +41,7 @@ export async function selfTest(device: Device): Promise<SelfTestResult> {
     const expected = await measure(graph, CPU)
     if (device.kind === 'cpu') {
       const { milliseconds } = expected
-      return { ok: true, reason: 'the CPU', milliseconds, cpuMilliseconds: milliseconds }
+      return { ok: true, reason: 'the CPU', milliseconds, cpuMilliseconds: milliseconds, hasHalf: true }
     }
     const actual = await measure(graph, device)
     const difference = relativeDifference(actual.data, expected.data)
@@ -50,6 +55,7 @@ export async function selfTest(device: Device): Promise<SelfTestResult> {
       reason: `${name} computes what the CPU computes; ${times}`,
       milliseconds: actual.milliseconds,
       cpuMilliseconds: expected.milliseconds,
+      hasHalf: await convertsHalf(device),
     }
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause)
@@ -65,6 +71,22 @@ function testGraph(): Graph {
   const [normed] = g.SimplifiedLayerNormalization(x, scale, 1e-5)
   const hidden = g.Gemm(g.Gemm(normed, w, { transB: 1 }), w, { transB: 1 }, x)
   return g.finish([g.Softmax(hidden)])
+}
+
+/** Whether numbers come back from float16 rounded as it rounds them. A device that lacks the type refuses the run. */
+export async function convertsHalf(device: Device): Promise<boolean> {
+  const g = new GraphBuilder()
+  const x = g.input('x', 'float32', ['numbers'])
+  const back = g.Cast(g.Cast(x, 'float16'), 'float32')
+  const session = await Session.create(g.finish([back]), { device })
+  try {
+    const { data } = (await session.run({ x: floatTensor(HALF_PROBE, [HALF_PROBE.length]) }))[back.name]!
+    return HALF_PROBE.every((number, index) => float16Value(float16Bits(number)) === data[index])
+  } catch {
+    return false
+  } finally {
+    await session.release()
+  }
 }
 
 async function measure(graph: Graph, device: Device): Promise<{ data: Float32Array; milliseconds: number }> {

@@ -156,7 +156,9 @@ export const trainConfigSchema = z.object({
   fp16: z
     .boolean()
     .default(false)
-    .describe('Accepted: training computes in float32, which is at least as exact.'),
+    .describe(
+      "Keep the layers' results as float16 for the backward pass, in half of the memory; arithmetic stays float32.",
+    ),
 
   logging_steps: count.min(1).max(1e9).default(500).describe('Steps between entries of the log.'),
   save_steps: count.min(1).max(1e9).default(500).describe('Steps between checkpoints.'),

@@ -1,5 +1,6 @@
 import { EngineError } from '../errors.ts'
 import type { DecoderConfig } from '../models/config.ts'
+import { CPU_TRAITS, type DeviceTraits } from '../onnx/device.ts'
 import type { TrainConfig } from './config.ts'
 import { comparesWithStart } from './objectives/compares-with-start.ts'
 
@@ -53,11 +54,20 @@ type Estimated = Pick<TrainConfig, 'gradient_accumulation_steps' | 'stage'> &
   Partial<
     Pick<
       TrainConfig,
-      'pref_loss' | 'device' | 'optim' | 'use_galore' | 'galore_rank' | 'use_badam' | 'use_muon'
+      'pref_loss' | 'fp16' | 'optim' | 'use_galore' | 'galore_rank' | 'use_badam' | 'use_muon'
     >
   >
 
+/** Where a run computes, and whether it evaluates. */
+export interface RunPlace {
+  device?: DeviceTraits
+  /** Whether a part of its data is held out and evaluated. */
+  evaluates?: boolean
+}
+
 const FLOAT = 4
+/** Sums of residuals in a layer; fp16 leaves them float32. */
+const RESIDUALS = 2
 /** Node.js, the runtime's code, and what it notes of each layer's nodes; found by bench:memory, as the counts below. */
 const RUNTIME_BYTES = 160e6
 const RUNTIME_BYTES_A_LAYER = 3e6
@@ -77,28 +87,35 @@ const SCORE_COPIES = 4
  * Estimates the peak memory of a training step without running it. Each layer makes, for each token, in float32: two
  * residuals and two norms (4 hidden); query, key and value as projected, rotated and sorted by head, and the context
  * before and after sorting (5 query widths, 5 key widths); gate, activation, up and their product (4 intermediate). All
- * of it is kept for the backward pass; with checkpointing only the layer's input is (1 hidden), and one layer at a time
- * is made again.
+ * of it is kept for the backward pass, with fp16 all but the residuals in half of the bytes; with checkpointing only the
+ * layer's input is (1 hidden), and one layer at a time is made again.
  */
 export function estimateMemory(
   stored: ModelSize,
   config: Estimated,
   batch: BatchSize,
   checkpointing: boolean,
+  { device = CPU_TRAITS, evaluates = false }: RunPlace = {},
 ): MemoryEstimate {
-  const model = config.device === 'webgpu' ? heldInFloat32(stored) : stored
+  const model = device.kind === 'webgpu' ? heldInFloat32(stored) : stored
   // An adapter stands beside the weights, which all stay frozen; full training freezes none.
   const frozen = model.trainableParameters >= model.parameters ? 0 : 1
   const accumulated = config.gradient_accumulation_steps > 1 ? 1 : 0
   const copies = 3 + accumulated + optimizerCopies(model, config) + (comparesWithStart(config) ? 1 : 0)
   const tokens = batch.rows * batch.length
   const layer = { width: layerWidth(model), scores: model.heads * batch.rows * batch.length ** 2 }
+  const halved = keepsHalf(config, device, checkpointing) ? 0.5 : 1
+  const residuals = RESIDUALS * model.hiddenSize
   const kept = checkpointing
     ? { width: model.layers * model.hiddenSize, scores: 0 }
-    : { width: model.layers * layer.width, scores: model.layers * layer.scores }
+    : {
+        width: model.layers * (residuals + halved * (layer.width - residuals)),
+        scores: model.layers * layer.scores * halved,
+      }
   const parts = {
     runtime: RUNTIME_BYTES + model.layers * RUNTIME_BYTES_A_LAYER,
-    mappedWeights: (model.packedBytes ?? model.weightBytes) * frozen,
+    mappedWeights:
+      (model.packedBytes ?? model.weightBytes) * frozen * copiesOfBase(config, device, evaluates),
     trainable: FLOAT * model.trainableParameters * copies,
     activations: FLOAT * tokens * kept.width,
     attention: FLOAT * kept.scores,
@@ -182,6 +199,23 @@ function layerBytes(
   return FLOAT * (widened + tokens * width * copies + scores * scoreCopies)
 }
 
+/**
+ * Passes without gradients are a session of their own, which on another device than the CPU holds the base once more; on
+ * the CPU both map the same file.
+ */
+function copiesOfBase(config: Estimated, { kind }: DeviceTraits, evaluates: boolean): number {
+  return kind !== 'cpu' && (evaluates || comparesWithStart(config)) ? 2 : 1
+}
+
+/** Whether a step keeps the layers' results as float16. What is computed again is not kept. */
+export function keepsHalf(
+  { fp16 = false }: Partial<Pick<TrainConfig, 'fp16'>>,
+  { hasHalf }: DeviceTraits,
+  checkpointing: boolean,
+): boolean {
+  return fp16 && hasHalf && !checkpointing
+}
+
 /** WebGPU has no bf16: what is not packed is widened when it is loaded, and stays so. */
 function heldInFloat32(model: ModelSize): ModelSize {
   return model.packedBytes === undefined ? { ...model, weightBytes: FLOAT * model.parameters } : model
@@ -200,14 +234,14 @@ export function chooseSavings(
   model: ModelSize,
   config: Estimated & Pick<TrainConfig, 'gradient_checkpointing'>,
   batch: BatchSize,
-  availableBytes = Number.POSITIVE_INFINITY,
+  { availableBytes = Number.POSITIVE_INFINITY, ...place }: RunPlace & { availableBytes?: number } = {},
 ): { checkpointing: boolean; lossChunks: number; memory: MemoryEstimate } {
-  const keeping = estimateMemory(model, config, batch, false)
+  const keeping = estimateMemory(model, config, batch, false, place)
   const checkpointing = config.gradient_checkpointing ?? keeping.total > availableBytes
   return {
     checkpointing,
     lossChunks: lossChunks(model, config, batch),
-    memory: checkpointing ? estimateMemory(model, config, batch, true) : keeping,
+    memory: checkpointing ? estimateMemory(model, config, batch, true, place) : keeping,
   }
 }
 

@@ -1,7 +1,8 @@
+import { CPU_TRAITS, type DeviceTraits } from '../onnx/device.ts'
 import { type EncodedExample, sequencesOf, type TrainExample } from '../text/conversation.ts'
 import { trainedTokenCount } from './batch.ts'
 import { type TrainConfig, toCommand, toYaml } from './config.ts'
-import { type BatchSize, chooseSavings, type MemoryEstimate, type ModelSize } from './estimate.ts'
+import { type BatchSize, chooseSavings, keepsHalf, type MemoryEstimate, type ModelSize } from './estimate.ts'
 import { type Plan, planSteps } from './plan.ts'
 import { warmupSteps } from './schedule.ts'
 
@@ -9,6 +10,8 @@ export interface PreviewFacts {
   model: ModelSize
   /** Memory that the run may take, in bytes; without it nothing is computed again unless asked for. */
   availableBytes?: number
+  /** What the run computes on; the CPU when left out. */
+  device?: DeviceTraits
   examples: readonly TrainExample[]
   evalExamples: readonly TrainExample[]
   /** Examples that cutoff_len cut. */
@@ -37,6 +40,8 @@ export interface TrainingPreview extends Plan {
   memory: MemoryEstimate
   /** Whether layers are computed again for the backward pass. */
   checkpointing: boolean
+  /** Whether the backward pass reads float16. */
+  halfActivations: boolean
   /** Parts into which the loss of a batch is cut. */
   lossChunks: number
   warnings: PreviewWarning[]
@@ -50,10 +55,14 @@ const HIGH_LEARNING_RATE = { lora: 2e-3, freeze: 5e-4, full: 5e-4 }
 
 /** Finds what a run would do, without doing it. */
 export function previewTraining(config: TrainConfig, facts: PreviewFacts): TrainingPreview {
-  const { model, examples, evalExamples } = facts
+  const { model, examples, evalExamples, device = CPU_TRAITS, availableBytes } = facts
   const plan = planSteps(config, examples.length)
   const sequences = examples.flatMap(sequencesOf)
   const trained = sequences.map(trainedTokenCount)
+  const batch = largestBatch(config, sequences, trained)
+  const place = { device, availableBytes, evaluates: config.do_eval && evalExamples.length > 0 }
+  const savings = chooseSavings(model, config, batch, place)
+  const { checkpointing } = savings
   return {
     ...plan,
     config,
@@ -66,8 +75,9 @@ export function previewTraining(config: TrainConfig, facts: PreviewFacts): Train
     trainedTokensPerEpoch: sum(trained),
     parameters: model.parameters,
     trainableParameters: model.trainableParameters,
-    ...chooseSavings(model, config, largestBatch(config, sequences, trained), facts.availableBytes),
-    warnings: warningsOf(config, plan, facts),
+    ...savings,
+    halfActivations: keepsHalf(config, device, checkpointing),
+    warnings: warningsOf(config, plan, { ...facts, device, checkpointing }),
   }
 }
 
@@ -92,8 +102,12 @@ function largestBatch(
   return { rows, length, trained: sum(most) }
 }
 
-function warningsOf(config: TrainConfig, plan: Plan, facts: PreviewFacts): PreviewWarning[] {
-  const { examples, evalExamples, truncated, ignored = [] } = facts
+function warningsOf(
+  config: TrainConfig,
+  plan: Plan,
+  facts: PreviewFacts & { device: DeviceTraits; checkpointing: boolean },
+): PreviewWarning[] {
+  const { examples, evalExamples, truncated, ignored = [], device, checkpointing } = facts
   const total = plan.totalSteps
   const rate = config.learning_rate
   const candidates: [applies: boolean, code: string, message: string][] = [
@@ -134,9 +148,19 @@ function warningsOf(config: TrainConfig, plan: Plan, facts: PreviewFacts): Previ
       'No example is held out, so there is nothing to evaluate on.',
     ],
     [
-      config.bf16 || config.fp16,
+      config.bf16,
       'computes_in_float32',
-      `${config.bf16 ? 'bf16' : 'fp16'} is accepted, but training computes in float32, which is at least as exact.`,
+      'bf16 is accepted, but training computes in float32, which is at least as exact.',
+    ],
+    [
+      config.fp16 && !device.hasHalf,
+      'fp16_unavailable',
+      `fp16 is left out: ${device.kind} has no float16 here (WebGPU's shader-f16). The run takes more memory and is at least as exact.`,
+    ],
+    [
+      config.fp16 && device.hasHalf && checkpointing,
+      'fp16_without_effect',
+      'fp16 changes nothing: with gradient checkpointing the layers are computed again, so their results are not kept.',
     ],
     [ignored.length > 0, 'ignored_fields', `These fields change nothing here: ${ignored.join(', ')}.`],
   ]

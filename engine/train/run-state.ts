@@ -235,7 +235,6 @@ const NEUTRAL: ReadonlySet<string> = new Set<keyof TrainConfig>([
   'eval_dataset',
   'per_device_eval_batch_size',
   'bf16',
-  'fp16',
   'logging_steps',
   'save_steps',
   'save_total_limit',

@@ -1,5 +1,7 @@
 import { backward } from '../autodiff/backward.ts'
-import type { Graph } from '../graph/graph.ts'
+import type { GraphBuilder } from '../graph/builder.ts'
+import type { Graph, Node } from '../graph/graph.ts'
+import { keepAsHalf } from '../graph/half-activations.ts'
 import { fuseAddIntoGemm, lowerCrossEntropy, orderForMemory, removeDeadNodes } from '../graph/passes.ts'
 import type { OpenModel } from '../models/index.ts'
 import { sequenceAttention } from '../nn/attention.ts'
@@ -23,6 +25,8 @@ export interface StepGraphOptions {
   readonly packedApart?: boolean
   /** Compute each layer's forward pass again for its backward pass instead of keeping its results. */
   readonly checkpointing?: boolean
+  /** Keep what the backward pass reads of the layers as float16 (graph/half-activations.ts). */
+  readonly halfActivations?: boolean
   /** Parts into which the loss is cut, so that fewer logits are in memory at a time; 1 when left out. */
   readonly lossChunks?: number
 }
@@ -65,17 +69,27 @@ export function buildStepGraph(
   const { loss, values } = g.scope('objective', () => objective.build(builder, model.config, hidden, weight))
   const trained = builder.trainables.map(({ value }) => value)
   const recompute = checkpointing ? g.segments : []
+  const forward = { all: namesOf(g.nodes), layers: namesOf(layersOf(g)) }
   const gradients = training ? g.scope('backward', () => backward(g, loss, trained, { recompute })) : []
   const outputs = [...gradients, ...Object.values(values), loss]
   const lowered = lowerCrossEntropy(g, removeDeadNodes(g.nodes, outputs))
   const fused = fuseAddIntoGemm(lowered, outputs)
+  const kept = options.halfActivations ? keepAsHalf(fused, forward) : fused
   return {
-    graph: g.finish(outputs, orderForMemory(fused, gradients, loss)),
+    graph: g.finish(outputs, orderForMemory(kept, gradients, loss)),
     builder,
     lossName: loss.name,
     valueNames: Object.fromEntries(Object.entries(values).map(([key, value]) => [key, value.name])),
     gradientNames: gradients.map((gradient) => gradient.name),
   }
+}
+
+function layersOf({ nodes, segments }: GraphBuilder): Node[] {
+  return segments.flatMap(({ start, end }) => nodes.slice(start, end))
+}
+
+function namesOf(nodes: readonly Node[]): Set<string> {
+  return new Set(nodes.flatMap(({ outputs }) => outputs.map(({ name }) => name)))
 }
 
 /** Shifted attention parts a sequence into four groups and halves those, so its rows are padded to a multiple of this. */

@@ -1,7 +1,8 @@
 import { EngineError } from '../../engine/errors.ts'
-import { CPU, type Device, formatDevice, parseDevice } from '../../engine/onnx/device.ts'
+import { CPU, type Device, type DeviceTraits, formatDevice, parseDevice } from '../../engine/onnx/device.ts'
 import { type CudaFacts, probeCuda, VULKAN_LOADER } from './cuda-facts.ts'
 import { type CudaProblem, cudaProblems } from './cuda-problems.ts'
+import { GpuClaims } from './gpu-claims.ts'
 import { type Gpu, gigabytes, placesOnGpus } from './gpus.ts'
 import { type DeviceTest, type SelfTestResult, testInChild } from './test-device.ts'
 
@@ -20,7 +21,11 @@ export interface Placement {
   name: string
   /** What the child's environment must have beside this process's own. */
   env: Record<string, string>
-  /** The GPU, where the driver tells. */
+  /** Whether it converts to float16 and back. */
+  hasHalf?: boolean
+  /** What it was promised of a GPU (gpu-claims.ts), until it is released. */
+  claim?: number
+  /** The GPU, where the driver tells; memory that is promised to others does not count as free. */
   gpu?: Pick<Gpu, 'name' | 'freeBytes' | 'totalBytes'>
 }
 
@@ -31,7 +36,10 @@ export interface DevicesOptions {
   failedForMs?: number
 }
 
-export const ON_CPU: Placement = { device: CPU, name: 'cpu', env: {} }
+export const ON_CPU: Placement = { device: CPU, name: 'cpu', env: {}, hasHalf: true }
+
+/** What a process takes of a GPU of which nothing else is known: its context and a small model. */
+const EXPECTED_BYTES = 1e9
 
 /** The devices of this machine: which of them work, which is best, and which GPU has room. */
 export class Devices {
@@ -42,6 +50,9 @@ export class Devices {
   #auto: Promise<ChosenDevice> | undefined
   #autoFound: ChosenDevice | undefined
   readonly #failedForMs: number
+  readonly #claims = new GpuClaims()
+  /** Places on GPUs are decided one after another, so that each is told of the ones before. */
+  #lastPlace: Promise<unknown> = Promise.resolve()
   readonly #closing = new AbortController()
 
   constructor({ test = testInChild, probe = () => probeCuda(), failedForMs = 20_000 }: DevicesOptions = {}) {
@@ -66,21 +77,34 @@ export class Devices {
       return this.#autoFound
     }
     if (device.kind === 'cpu') return { device, reason: 'It is what the settings ask for.' }
-    if (device.kind === 'cuda') await this.#placeOnGpu(device)
-    else await this.#check(device)
+    await this.#find(device)
     return { device, reason: 'It is what the settings ask for, and it passed its self-test.' }
   }
 
   /**
-   * Decides where a run or a model computes, now: of several GPUs on the one with the most free memory that works.
+   * Decides where a run or a model computes, now: of several GPUs on the one with the most free memory that works. What
+   * it is expected to take there counts as taken until it does, or until `release`.
+   * @param expectedBytes how much that is; asked where it matters
    * @throws EngineError as choose does.
    */
-  async place(wanted: string): Promise<Placement> {
+  async place(wanted: string, expectedBytes = () => EXPECTED_BYTES): Promise<Placement> {
     const { device } = await this.choose(wanted)
-    if (device.kind === 'cpu') return ON_CPU
-    if (device.kind === 'cuda') return this.#placeOnGpu(device)
-    await this.#check(device)
-    return { device, name: formatDevice(device), env: {} }
+    if (device.kind !== 'cuda') return this.#find(device)
+    const placed = this.#lastPlace.then(() => this.#placeOnGpu(device, expectedBytes()))
+    this.#lastPlace = placed.catch(() => {})
+    return placed
+  }
+
+  /** Says that the process of a placement has ended, or was never started. */
+  release({ claim }: Placement): void {
+    if (claim !== undefined) this.#claims.release(claim)
+  }
+
+  /** What a run's step could do on a device, found out by its self-test. @throws EngineError as choose does. */
+  async traits(wanted: string): Promise<DeviceTraits> {
+    const { device } = await this.choose(wanted)
+    const { hasHalf = false } = await this.#find(device)
+    return { kind: device.kind, hasHalf }
   }
 
   /** Memory that the largest run on a device could get, in bytes; undefined where only the machine's own counts. */
@@ -122,7 +146,7 @@ export class Devices {
     if (problem) notes.push(`cuda: ${problem.text}`)
     else {
       try {
-        await this.#placeOnGpu({ kind: 'cuda' })
+        await this.#find({ kind: 'cuda' })
         return { device: { kind: 'cuda' }, reason: 'CUDA passed its self-test.' }
       } catch (error) {
         notes.push(`cuda: ${messageOf(error)}`)
@@ -136,7 +160,18 @@ export class Devices {
     return { device: CPU, reason: `Nothing better works here. ${notes.join(' ')}` }
   }
 
-  async #placeOnGpu(device: Device): Promise<Placement> {
+  async #placeOnGpu(device: Device, bytes: number): Promise<Placement> {
+    const placement = await this.#findGpu(device)
+    const uuid = placement.env.CUDA_VISIBLE_DEVICES
+    return uuid === undefined ? placement : { ...placement, claim: this.#claims.claim(uuid, bytes) }
+  }
+
+  async #find(device: Device): Promise<Placement> {
+    if (device.kind === 'cpu') return ON_CPU
+    return device.kind === 'cuda' ? this.#findGpu(device) : this.#findWhole(device)
+  }
+
+  async #findGpu(device: Device): Promise<Placement> {
     const facts = await this.#probe()
     const problems = cudaProblems(facts).filter(({ isOptional }) => !isOptional)
     if (problems.length > 0) {
@@ -144,29 +179,26 @@ export class Devices {
       const rest = others.length > 0 ? ` anneal doctor names ${others.length} more.` : ''
       throw unavailable(device, `${text} ${remedy}${rest}`)
     }
-    if (facts.gpus === undefined) return this.#placeUnseen(device)
-    const places = placesOnGpus(facts.gpus, device.index)
+    // a driver without nvidia-smi (some containers): CUDA's own numbers have to do
+    if (facts.gpus === undefined) return this.#findWhole(device)
+    const places = placesOnGpus(this.#claims.unclaimed(facts.gpus), device.index)
     const failures: string[] = []
     for (const { uuid, index, name, freeBytes, totalBytes } of places) {
       const env = { CUDA_VISIBLE_DEVICES: uuid }
       const result = await this.#tested(uuid, { kind: 'cuda', index: 0 }, env)
       const gpu = { name, freeBytes, totalBytes }
-      if (result.ok) return { device: { kind: 'cuda', index: 0 }, name: `cuda:${index}`, env, gpu }
+      const { ok, hasHalf } = result
+      if (ok) return { device: { kind: 'cuda', index: 0 }, name: `cuda:${index}`, env, gpu, hasHalf }
       failures.push(`cuda:${index} (${name}): ${result.reason}`)
     }
     throw unavailable(device, `${failures.join('; ')}. anneal doctor says more.`)
   }
 
-  /** A driver without nvidia-smi (some containers): CUDA's own numbers have to do. */
-  async #placeUnseen(device: Device): Promise<Placement> {
-    await this.#check(device)
-    return { device, name: formatDevice(device), env: {} }
-  }
-
-  async #check(device: Device): Promise<void> {
-    const result = await this.#tested(formatDevice(device), device)
-    if (!result.ok)
-      throw unavailable(device, `${result.reason}. ${device.kind === 'webgpu' ? WEBGPU_HELP : ''}`)
+  /** A device as the system offers it. */
+  async #findWhole(device: Device): Promise<Placement> {
+    const { ok, reason, hasHalf } = await this.#tested(formatDevice(device), device)
+    if (!ok) throw unavailable(device, `${reason}. ${device.kind === 'webgpu' ? WEBGPU_HELP : ''}`)
+    return { device, name: formatDevice(device), env: {}, hasHalf }
   }
 
   #tested(key: string, device: Device, env?: Record<string, string>): Promise<SelfTestResult> {

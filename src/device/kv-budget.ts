@@ -16,6 +16,11 @@ const HOST_PART = 0.5
 /** Bytes of a weight as it is served, scales included. */
 const BYTES_A_WEIGHT: Record<ServedWeights, number> = { float32: 4, int8: 1.2, int4: 0.7 }
 
+/** Bytes of a device that a served model takes beside its keys and values. */
+export function servedBytes(parameters: number, weights: ServedWeights): number {
+  return Math.round(parameters * BYTES_A_WEIGHT[weights]) + WORKSPACE_BYTES
+}
+
 /**
  * Memory for keys and values of a served model: what is configured; else, on a GPU whose free memory is known, most of what
  * the weights leave.
@@ -33,14 +38,14 @@ export function kvBudget(request: {
 }): number {
   const { configured, freeBytes, hostFreeBytes, parameters, weights } = request
   if (freeBytes === undefined) return configured ?? DEFAULT_BYTES
-  const weightBytes = Math.round(parameters * BYTES_A_WEIGHT[weights])
-  const left = freeBytes - weightBytes - WORKSPACE_BYTES
+  const loadedBytes = servedBytes(parameters, weights)
+  const left = freeBytes - loadedBytes
   const least = configured ?? LEAST_BYTES
   const most = Math.floor(Math.min(left * PART, hostFreeBytes * HOST_PART))
   if (least <= left) return configured ?? Math.max(least, most)
-  const needed = weightBytes + WORKSPACE_BYTES + least
+  const needed = loadedBytes + least
   const message =
-    `Serving this model needs about ${gigabytes(needed)} (${needed} bytes) of GPU memory: ${gigabytes(weightBytes)} for weights as ` +
+    `Serving this model needs about ${gigabytes(needed)} (${needed} bytes) of GPU memory: ${gigabytes(loadedBytes - WORKSPACE_BYTES)} for weights as ` +
     `${weights}, ${gigabytes(least)} for keys and values; only ${gigabytes(freeBytes)} (${freeBytes} bytes) are free. ` +
     'Serve it with chat.modelWeights int8 or int4, lower chat.kvBytes, or give it another device (chat.modelDevices).'
   throw new EngineError('too_large', 'device_out_of_memory', message, { param: 'model' })

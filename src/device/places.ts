@@ -6,13 +6,17 @@ import { readModelFacts } from '../models/model-folder.ts'
 import type { Settings } from '../settings.ts'
 import { memoryAvailable } from '../training/memory.ts'
 import type { Devices } from './devices.ts'
-import { kvBudget } from './kv-budget.ts'
+import { kvBudget, servedBytes } from './kv-budget.ts'
 
 /** Jobs compute on the device that is noted in their row when they are submitted; kinds that note none, on the CPU. */
 export function jobPlaces(devices: Devices): JobPlaces {
   return {
-    place: ({ resolved }) => devices.place(typeof resolved.device === 'string' ? resolved.device : 'cpu'),
+    place({ resolved: { device, expectedBytes } }) {
+      const bytes = typeof expectedBytes === 'number' ? () => expectedBytes : undefined
+      return devices.place(typeof device === 'string' ? device : 'cpu', bytes)
+    },
     retest: (placement) => devices.retest(placement),
+    release: (placement) => devices.release(placement),
   }
 }
 
@@ -29,16 +33,24 @@ export function servedPlaces(
 ): (baseFolder: string) => Promise<ServedPlacement> {
   const { chat } = settings
   return async (baseFolder) => {
-    const placement = await devices.place(servedDevice(settings, baseFolder))
-    const freeBytes = placement.gpu?.freeBytes
-    const kvBytes = kvBudget({
-      configured: chat.kvBytes,
-      freeBytes,
-      hostFreeBytes: memoryAvailable(),
-      parameters: freeBytes === undefined ? 0 : readModelFacts(baseFolder).parameters,
-      weights: chat.modelWeights[basename(baseFolder)] ?? chat.weights,
-    })
-    return { ...placement, limits: { kvBytes } }
+    const weights = chat.modelWeights[basename(baseFolder)] ?? chat.weights
+    const device = servedDevice(settings, baseFolder)
+    const parametersOf = () => readModelFacts(baseFolder).parameters
+    const placement = await devices.place(device, () => servedBytes(parametersOf(), weights))
+    try {
+      const freeBytes = placement.gpu?.freeBytes
+      const kvBytes = kvBudget({
+        configured: chat.kvBytes,
+        freeBytes,
+        hostFreeBytes: memoryAvailable(),
+        parameters: freeBytes === undefined ? 0 : parametersOf(),
+        weights,
+      })
+      return { ...placement, limits: { kvBytes } }
+    } catch (error) {
+      devices.release(placement)
+      throw error
+    }
   }
 }
 

@@ -22,6 +22,8 @@ export interface EngineHostsOptions extends EngineLimits {
   weightsOf?: (baseFolder: string) => EngineLimits['weights']
   /** Where a model computes, decided when it is loaded; on the CPU when left out. */
   placeOf?: (baseFolder: string) => Promise<ServedPlacement>
+  /** Told when the process of a placement has ended, or was not needed after all. */
+  onReleased?: (placement: Placement) => void
   /** Told when the process of a model has ended unexpectedly, or its device is gone. */
   onCrash?: (placement: Placement) => void
   logger?: HostLogger
@@ -159,6 +161,7 @@ export class EngineHosts {
       // Meanwhile another request may have started it, or another model, or the server may end.
       if (!this.#closed && !this.#entries.has(baseFolder) && !this.#isFull())
         this.#load(baseFolder, placement)
+      else this.#options.onReleased?.(placement)
     }
   }
 
@@ -173,6 +176,7 @@ export class EngineHosts {
       maxLoaded: __,
       weightsOf,
       placeOf: ___,
+      onReleased,
       onCrash,
       logger,
       ...limits
@@ -187,7 +191,10 @@ export class EngineHosts {
         logger,
         onIdle: () => this.#startIdleTimer(entry),
         onCrash: () => onCrash?.(placement),
-        onGone: () => this.#forget(entry),
+        onGone: () => {
+          this.#forget(entry)
+          onReleased?.(placement)
+        },
       }),
     }
     this.#entries.set(baseFolder, entry)

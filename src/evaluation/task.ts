@@ -16,6 +16,8 @@ export interface EvaluationTask {
   datasetDir: string
   /** What the models are to answer on, as a setting says it. */
   device: string
+  /** Bytes that the largest of them is expected to take there. */
+  expectedBytes: number
   /** How the child that answers loads its models. */
   engine: { threads: number; maxPositions: number }
 }

@@ -12,6 +12,8 @@ export interface JobPlaces {
   place(job: Job): Promise<Placement>
   /** Whether the device of a job that has failed still works. */
   retest(placement: Placement): Promise<boolean>
+  /** Told when the process of a placement has ended, or never began. */
+  release?(placement: Placement): void
   /** Pause between looks for a device that has gone, in milliseconds; half a minute when left out. */
   retryMs?: number
 }
@@ -57,7 +59,9 @@ export class JobRun {
     for (let losses = 0; ; losses++) {
       const placement = await this.#place(losses > 0 || job.attempts > 1)
       if (placement === undefined) return { type: 'stopped', message: 'It had no device yet.' }
-      const end = await this.#runOn(placement, job.attempts + losses)
+      const end = await this.#runOn(placement, job.attempts + losses).finally(() =>
+        places.release?.(placement),
+      )
       if (end.type !== 'failed' || placement.name === 'cpu' || !mayBeTheDevice(end.error)) return end
       if (losses === MAX_LOSSES || (await places.retest(placement))) return end
       const what = `${placement.name} failed under the job and fails its self-test too; the job goes on from what it has saved.`
@@ -71,7 +75,8 @@ export class JobRun {
     for (let tries = 0; !this.#stop.signal.aborted; tries++) {
       try {
         const placement = await places.place(job)
-        return this.#stop.signal.aborted ? undefined : placement
+        if (!this.#stop.signal.aborted) return placement
+        places.release?.(placement)
       } catch (error) {
         const isGone = error instanceof EngineError && error.code === 'device_unavailable'
         if (!isGone || !hasBegun) throw error

@@ -5,11 +5,13 @@ import { EngineError } from '../../engine/errors.ts'
 import type { Evaluation, EvaluationRequest, EvaluationResult } from '../../routes/schemas/evaluations.ts'
 import type { EvaluationService } from '../../routes/services.ts'
 import { loadDataset } from '../datasets/load.ts'
+import { servedBytes } from '../device/kv-budget.ts'
 import { servedDevice } from '../device/places.ts'
 import { parseTask } from '../evaluation/choices.ts'
 import { readChoiceTask } from '../evaluation/multiple-choice.ts'
 import { type EvaluatedModel, type EvaluationTask, modelFolderName } from '../evaluation/task.ts'
 import type { Job } from '../jobs/types.ts'
+import { readModelFacts } from '../models/model-folder.ts'
 import { removeFolder } from '../models/remove.ts'
 import { submitArtifact, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
@@ -32,7 +34,10 @@ export function evaluationService(context: ServiceContext): Evaluations {
       const engine = { threads: settings.chat.threads, maxPositions: settings.limits.contextTokens }
       const device = servedDevice(settings)
       await context.devices.choose(device)
-      const resolved: EvaluationTask = { models, request, datasetDir, device, engine }
+      const expectedBytes = Math.max(
+        ...models.map(({ baseFolder }) => servedBytes(readModelFacts(baseFolder).parameters, 'float32')),
+      )
+      const resolved: EvaluationTask = { models, request, datasetDir, device, expectedBytes, engine }
       return toWire(await submitArtifact(context, 'evaluation', { request, resolved, owner }))
     },
     async resume(id) {

@@ -59,22 +59,24 @@ export function trainingService(context: ServiceContext): Training {
       const { task } = await planRun(context, body, trusted)
       await checkQueueSpace(context, 'train')
       const capacity = await capacityOf(devices, task.device)
-      checkFits((await previewRun(task, body, capacity)).memory, capacity)
+      const { memory } = await previewRun(task, body, capacity)
+      checkFits(memory, capacity.availableBytes)
       return oneByOne(async () => {
         // Planned again: while the data was read, another run may have taken the folder.
-        const { outputDir, output, task: resolved } = await planRun(context, body, trusted)
+        const { outputDir, output, task: planned } = await planRun(context, body, trusted)
         await releaseOutput(context, outputDir)
         // Now, so that no start of this run can take an earlier run's checkpoints for its own.
         prepareOutput(outputDir, output)
         const id = newJobId('train')
-        const job = { id, kind: 'train', request: body, resolved: { ...resolved }, outputDir, owner } as const
+        const resolved = { ...planned, expectedBytes: memory.total }
+        const job = { id, kind: 'train', request: body, resolved, outputDir, owner } as const
         return toWire(await queue.submit(job))
       })
     },
     async preview(body, { trusted = false } = {}) {
       const { task } = await planRun(context, body, trusted)
       const capacity = await capacityOf(devices, task.device)
-      return previewToWire(task, await previewRun(task, body, capacity), capacity)
+      return previewToWire(task, await previewRun(task, body, capacity), capacity.availableBytes)
     },
     async resume(id) {
       const job = await find(id)

@@ -26,6 +26,8 @@ export function methodOf(task: MethodTask, model: OpenModel): TrainingMethod {
 export interface StepOptions {
   objective: Objective
   checkpointing: boolean
+  /** What the backward pass reads of the layers is kept as float16. */
+  halfActivations?: boolean
   /** Parts of the trained tokens whose logits exist at a time. */
   lossChunks: number
   /** What it runs on; the CPU when left out. */

@@ -1,17 +1,28 @@
 import { freemem, totalmem } from 'node:os'
+import { CPU_TRAITS, type DeviceTraits } from '../../engine/onnx/device.ts'
 import type { Devices, Placement } from '../device/devices.ts'
 
 /** What the system and this server need beside a run. */
 const RESERVED_BYTES = 512e6
 
-/** The most memory that a run could get on its device, once nothing else runs there. @throws EngineError when the device is absent. */
-export async function capacityOf(devices: Devices, device: string): Promise<number> {
-  return (await devices.capacity(device)) ?? memoryCapacity()
+/** What a run computes on, and the memory that it may take there. */
+export interface RunCapacity {
+  device: DeviceTraits
+  availableBytes: number
 }
 
-/** The memory that is free now on a run's device; where the driver does not tell, the machine's own has to do. */
-export function memoryFree(placement: Placement | undefined): number {
-  return placement?.gpu?.freeBytes ?? memoryAvailable()
+/** A run's device once nothing else runs there. @throws EngineError when the device is absent. */
+export async function capacityOf(devices: Devices, wanted: string): Promise<RunCapacity> {
+  const device = await devices.traits(wanted)
+  return { device, availableBytes: (await devices.capacity(wanted)) ?? memoryCapacity() }
+}
+
+/** A run's device as it is now; where the driver does not tell its memory, the machine's own has to do. */
+export function capacityNow(placement: Placement | undefined): RunCapacity {
+  const availableBytes = placement?.gpu?.freeBytes ?? memoryAvailable()
+  if (!placement) return { device: CPU_TRAITS, availableBytes }
+  const { device, hasHalf = false } = placement
+  return { device: { kind: device.kind, hasHalf }, availableBytes }
 }
 
 /** The most memory that a run could get on this machine or in this container, once nothing else runs. */

@@ -15,41 +15,38 @@ import { readModelFacts } from '../models/model-folder.ts'
 import { plannedAdapter } from './adapter-config.ts'
 import { methodOf } from './build-step.ts'
 import { checkStart, startWarnings } from './check-start.ts'
+import type { RunCapacity } from './memory.ts'
 import { weightScheme } from './packing.ts'
 import { type PreparedData, prepareData } from './prepare-data.ts'
 import type { TrainTask } from './task.ts'
 
 /**
- * What a run would do: everything up to the first step, without it. `body` is the request as it came, `availableBytes` the
- * memory that the run could get.
+ * What a run would do: everything up to the first step, without it. `body` is the request as it came, `capacity` what
+ * the run could get.
  */
 export async function previewRun(
   task: TrainTask,
   body: Record<string, unknown>,
-  availableBytes: number,
+  capacity: RunCapacity,
 ): Promise<TrainingPreview> {
   const { model, config, datasetDir } = task
   const size = measureModel(task)
   const tokenizer = loadTokenizer(model.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets })
-  return preview(task, size, data, { ignored: ignoredFields(body), availableBytes })
+  return preview(task, size, data, { ignored: ignoredFields(body), ...capacity })
 }
 
-/** The preview of a run whose data is prepared already and that may take `availableBytes` of memory. */
-export function previewPrepared(
-  task: TrainTask,
-  data: PreparedData,
-  availableBytes: number,
-): TrainingPreview {
-  return preview(task, measureModel(task), data, { ignored: [], availableBytes })
+/** The preview of a run whose data is prepared already. */
+export function previewPrepared(task: TrainTask, data: PreparedData, capacity: RunCapacity): TrainingPreview {
+  return preview(task, measureModel(task), data, { ignored: [], ...capacity })
 }
 
 function preview(
   task: TrainTask,
   model: ModelSize,
   data: PreparedData,
-  more: { ignored: readonly string[]; availableBytes: number },
+  more: { ignored: readonly string[] } & RunCapacity,
 ): TrainingPreview {
   const { examples, evalExamples, truncated } = data
   const found = previewTraining(task.config, { model, examples, evalExamples, truncated, ...more })

@@ -10,6 +10,8 @@ export interface TrainTask {
   adapters?: readonly string[]
   /** What the run is to compute on, as a setting says it; the CPU when left out. */
   device?: string
+  /** The memory that it was estimated to take. */
+  expectedBytes?: number
   /** The folder with dataset_info.json. */
   datasetDir: string
 }

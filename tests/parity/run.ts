@@ -1,11 +1,11 @@
 /**
- * npm run parity -- FOLDER [--family NAME] [--models FOLDER] [--device cpu|webgpu|cuda]
+ * npm run parity -- FOLDER [--family NAME] [--models FOLDER] [--device cpu|webgpu|cuda] [--fp16]
  *
  * Compares the engine with numbers from PyTorch, transformers and PEFT, family by family: prints each deviation with
  * its bound and exits 1 when one is above it. Families and adapter kinds that the engine doesn't do are counted as
  * unsupported, never as passed. A folder of a real model has no weights of its own; they are looked for in --models
  * (a folder with NAME/ inside, or with an unpack.mjs that writes one). Without a GPU, --device webgpu runs on the
- * SwiftShader of Debian's chromium package, where that is installed.
+ * SwiftShader of Debian's chromium package, where that is installed. --fp16 trains with what layers keep as float16.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -27,6 +27,7 @@ const { values, positionals } = parseArgs({
     family: { type: 'string' },
     models: { type: 'string' },
     device: { type: 'string', default: 'cpu' },
+    fp16: { type: 'boolean', default: false },
   },
 })
 const [root] = positionals
@@ -51,7 +52,7 @@ console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.unsupp
 process.exitCode = totals.failed > 0 ? 1 : 0
 
 async function compare(name: string): Promise<void> {
-  console.log(`\n${name} on ${values.device}`)
+  console.log(`\n${name} on ${values.device}${values.fp16 ? ', fp16' : ''}`)
   try {
     const reference = new Reference(join(root!, name))
     print(reference.has('model') ? await checkTiny(reference) : await checkReal(reference))
@@ -68,7 +69,7 @@ async function compare(name: string): Promise<void> {
 
 async function checkTiny(reference: Reference): Promise<FamilyReport> {
   familyOf(readRawConfig(join(reference.folder, 'model')))
-  return checkFamily(reference, python, device as Device)
+  return checkFamily(reference, python, { device: device as Device, fp16: values.fp16 })
 }
 
 async function checkReal(reference: Reference): Promise<FamilyReport> {

@@ -14,7 +14,7 @@ import { loadSettings } from '../../settings.ts'
 import { trackEvents, trackersOf } from '../../tracking/index.ts'
 import { buildStep } from '../../training/build-step.ts'
 import { deriveBase, overBase, readBegin, writeConverted } from '../../training/derive-base.ts'
-import { memoryFree } from '../../training/memory.ts'
+import { capacityNow } from '../../training/memory.ts'
 import { createModelWriter } from '../../training/model-writer.ts'
 import { openTrainingBase } from '../../training/packing.ts'
 import { prepareData } from '../../training/prepare-data.ts'
@@ -48,10 +48,10 @@ async function trainModel(
   const tokenizer = loadTokenizer(source.baseFolder)
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const data = await prepareData({ config, tokenizer, datasets, signal })
-  const preview = previewPrepared(task, data, memoryFree(placement))
-  const { warnings, memory, checkpointing, lossChunks, parameters } = preview
+  const preview = previewPrepared(task, data, capacityNow(placement))
+  const { warnings, memory, checkpointing, halfActivations, lossChunks, parameters } = preview
   for (const { code, message } of warnings) report('warning', message, { code })
-  checkFits(memory, memoryFree(placement))
+  checkFits(memory, capacityNow(placement).availableBytes)
   const baseFolder = await deriveBase(task, { outputDir, signal, onProgress: byteProgressReporter(report) })
   const run = { ...task, ...overBase(task, baseFolder) }
   const onProgress = (done: number, total: number) =>
@@ -62,7 +62,8 @@ async function trainModel(
   try {
     const begin = readBegin(task, outputDir)
     const { device } = placement ?? {}
-    step = await buildStep(base, run, { objective, checkpointing, lossChunks, begin, device }, [
+    const savings = { checkpointing, halfActivations, lossChunks }
+    step = await buildStep(base, run, { objective, ...savings, begin, device }, [
       ...data.examples,
       ...data.evalExamples,
     ])
@@ -74,7 +75,8 @@ async function trainModel(
     const warn = (message: string, data: { code: string }) => report('warning', message, data)
     const track = trackEvents(trackers, { id: job.id, config, outputDir }, warn)
     const events = train({
-      config,
+      // what was computed, so that a resumed run can tell whether it goes on in the same way
+      config: { ...config, fp16: halfActivations },
       step,
       objective,
       examples: data.examples,

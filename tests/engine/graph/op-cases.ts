@@ -101,6 +101,7 @@ const builds: { readonly [K in Op]: Readonly<Record<string, Build>> } = {
       c.g.Cast(c.g.constant('bfloat16', [4, 8], float32ToBfloat16(wave(32, -2, 2))), 'float32'),
     'float16 to float32': (c) =>
       c.g.Cast(c.g.constant('float16', [4, 8], float32ToFloat16(wave(32, -2, 2))), 'float32'),
+    'float32 to float16': (c) => c.g.Cast(c.g.Cast(c.float([4, 8]), 'float16'), 'float32'),
     'bool to float32': (c) => c.g.Cast(c.g.GreaterOrEqual(c.float([6]), c.g.scalar(0.5)), 'float32'),
     'bool to int64': (c) => c.g.Cast(c.g.GreaterOrEqual(c.float([6]), c.g.scalar(0.5)), 'int64'),
     'int64 to float32': (c) => c.g.Cast(c.int([6], 9), 'float32'),

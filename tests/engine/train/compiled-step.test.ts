@@ -1,11 +1,14 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { initializeLora } from '../../../engine/adapter/initialize.ts'
+import type { Node } from '../../../engine/graph/graph.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { packExamples } from '../../../engine/text/packing.ts'
 import { collate } from '../../../engine/train/batch.ts'
 import { CompiledStep, type CompiledStepOptions } from '../../../engine/train/compiled-step.ts'
 import type { TokenBatch } from '../../../engine/train/step.ts'
+import { buildStepGraph } from '../../../engine/train/step-graph.ts'
 import type { TrainingMethod } from '../../../engine/train/training-method.ts'
+import { relativeToLargest } from '../../parity/reference.ts'
 import { tinyLlama } from '../../src/engine-host/tiny-llama.ts'
 
 const folder = tinyLlama()
@@ -214,5 +217,65 @@ describe('CompiledStep', () => {
       param: 'lora_target',
       message: expect.stringMatching(/wq.*q_proj, k_proj/),
     })
+  })
+})
+
+describe('halfActivations', () => {
+  const graphOf = (more: Partial<CompiledStepOptions>, purpose: 'training' | 'evaluation' = 'training') => {
+    const options = { method: { ...lora, dora: true }, maxLength: 64, initialize: stirred, ...more }
+    return buildStepGraph(openModel(folder), { halfActivations: true, ...options }, purpose).graph
+  }
+  const half = (nodes: readonly Node[]) =>
+    nodes.flatMap(({ outputs }) => outputs).filter(({ dtype }) => dtype === 'float16')
+
+  it('keeps as float16 what the backward pass reads of each layer, and nothing that norms read or that is as large as a weight', () => {
+    const { nodes } = graphOf({})
+    const kept = half(nodes)
+    expect(kept.length).toBeGreaterThan(10)
+    for (const { shape } of kept) expect(shape.some((dim) => typeof dim === 'string')).toBe(true)
+    const normed = nodes.filter(({ op }) => op === 'SimplifiedLayerNormalization')
+    expect(normed.length).toBeGreaterThan(2)
+    const names = new Set(kept.map(({ name }) => name.replace('/half', '')))
+    for (const { inputs } of normed) expect(names).not.toContain(inputs[0]!.name)
+    // neither pass reads the float32 original, so that it need not live beside
+    for (const name of names) {
+      const readers = nodes.filter(({ inputs }) => inputs.some((input) => input?.name === name))
+      expect(readers.map(({ op }) => op)).toEqual(['Cast'])
+    }
+  })
+
+  it('changes nothing where nothing is kept: in evaluation, and where layers are computed again', () => {
+    expect(half(graphOf({}, 'evaluation').nodes)).toEqual([])
+    expect(half(graphOf({ checkpointing: true }).nodes)).toEqual([])
+  })
+
+  it('moves loss and gradients by no more than the rounding', async () => {
+    const batch = batchOf([40, 23])
+    const weight = 1 / batch.labels.length
+    const gentle = (name: string, shape: readonly number[]) =>
+      stirred(name, shape).map((value) => (name.includes('lora_B') ? value / 10 : value))
+    const [exact, rounded] = await Promise.all(
+      [false, true].map(async (halfActivations) =>
+        (await compile(lora, gentle, { halfActivations })).run(batch, weight),
+      ),
+    )
+    expect(rounded!.loss).not.toBe(exact!.loss)
+    expect(Math.abs(rounded!.loss - exact!.loss) / exact!.loss).toBeLessThan(1e-3)
+    for (const [index, gradient] of rounded!.gradients.entries()) {
+      // some twenty roundings of 2^-11
+      expect(relativeToLargest(gradient, exact!.gradients[index]!)).toBeLessThan(1e-2)
+    }
+  })
+
+  it('a number beyond float16 is an infinite gradient, which training refuses, and no wrong one', async () => {
+    const huge = (name: string, shape: readonly number[]) =>
+      stirred(name, shape).map((value) => (name.includes('up_proj') ? value * 1e6 : value))
+    const batch = batchOf([12])
+    const run = async (halfActivations: boolean) =>
+      (await compile(lora, huge, { halfActivations })).run(batch, 1 / batch.labels.length)
+    const finite = ({ gradients }: { gradients: Float32Array[] }) =>
+      gradients.every((gradient) => gradient.every(Number.isFinite))
+    expect(finite(await run(false))).toBe(true)
+    expect(finite(await run(true))).toBe(false)
   })
 })

@@ -36,12 +36,39 @@ const parse = (fields: Record<string, unknown> = {}) =>
 describe('the memory estimate', () => {
   it('counts the weights of a 16-bit base as float32 on WebGPU, which has no other type for them', () => {
     const batch = { rows: 1, length: 256, trained: 128 }
-    const [cpu, gpu] = ['cpu', 'webgpu'].map((device) =>
-      estimateMemory(smol, parse({ device }), batch, false),
+    const [cpu, gpu] = (['cpu', 'webgpu'] as const).map((kind) =>
+      estimateMemory(smol, parse({ device: 'auto' }), batch, false, { device: { kind, hasHalf: false } }),
     )
     expect(cpu!.mappedWeights).toBe(smol.weightBytes)
     expect(gpu!.mappedWeights).toBe(4 * smol.parameters)
     expect(gpu!.working).toBeLessThan(cpu!.working)
+  })
+
+  it('counts the base twice on a device that evaluates or compares with the start, and once on the CPU, which maps it', () => {
+    const batch = { rows: 1, length: 256, trained: 128 }
+    const weights = (kind: 'cpu' | 'webgpu' | 'cuda', fields: Record<string, unknown>, evaluates = false) =>
+      estimateMemory(smol, parse(fields), batch, false, { device: { kind, hasHalf: false }, evaluates })
+        .mappedWeights / smol.weightBytes
+    const dpo = { stage: 'dpo' }
+    expect([weights('cpu', {}, true), weights('cpu', dpo)]).toEqual([1, 1])
+    expect([weights('webgpu', {}), weights('webgpu', {}, true), weights('webgpu', dpo)]).toEqual([2, 4, 4])
+    expect([weights('cuda', {}), weights('cuda', {}, true), weights('cuda', { stage: 'kto' })]).toEqual([
+      1, 2, 2,
+    ])
+    expect(weights('cuda', { stage: 'dpo', pref_loss: 'orpo' })).toBe(1)
+  })
+
+  it('counts half of what layers keep with fp16, but for residuals, and where the device has no float16 all of it', () => {
+    const batch = { rows: 2, length: 512, trained: 512 }
+    const estimate = (fp16: boolean, hasHalf: boolean, again = false) =>
+      estimateMemory(smol, parse({ fp16 }), batch, again, { device: { kind: 'webgpu', hasHalf } })
+    const whole = estimate(false, true)
+    expect(estimate(true, false)).toEqual(whole)
+    const half = estimate(true, true)
+    expect(half.attention).toBe(whole.attention / 2)
+    const residuals = 4 * 1024 * 2 * 576 * 30
+    expect(half.activations - residuals).toBe((whole.activations - residuals) / 2)
+    expect(estimate(true, true, true)).toEqual(estimate(false, true, true))
   })
 
   it('adds up, and grows with the batch where it should', () => {
@@ -65,11 +92,17 @@ describe('the memory estimate', () => {
     [4, 512, true, 1.4e9],
     [1, 1024, true, 1.05e9],
     [1, 1024, false, 3.78e9],
-  ])('is within 15 %% of what %d x %d tokens took, checkpointing %s', (rows, length, again, measured) => {
-    const { total } = estimateMemory(smol, parse(), { rows, length, trained: rows * (length - 1) }, again)
-    expect(total / measured).toBeGreaterThan(0.85)
-    expect(total / measured).toBeLessThan(1.15)
-  })
+    // with fp16
+    [2, 256, false, 1.33e9, true],
+  ])(
+    'is within 15 %% of what %d x %d tokens took, checkpointing %s',
+    (rows, length, again, measured, fp16 = false) => {
+      const batch = { rows, length, trained: rows * (length - 1) }
+      const { total } = estimateMemory(smol, parse({ fp16 }), batch, again)
+      expect(total / measured).toBeGreaterThan(0.85)
+      expect(total / measured).toBeLessThan(1.15)
+    },
+  )
 
   it.each([
     // length, packed bytes of the file, measured peak
@@ -107,7 +140,7 @@ describe('the memory estimate', () => {
     const batch = { rows: 2, length: 512, trained: 512 }
     const keeping = estimateMemory(smol, parse(), batch, false).total
     const choose = (fields: Record<string, unknown>, available: number) =>
-      chooseSavings(smol, parse(fields), batch, available)
+      chooseSavings(smol, parse(fields), batch, { availableBytes: available })
     expect(choose({}, keeping)).toMatchObject({ checkpointing: false, memory: { total: keeping } })
     const again = choose({}, keeping - 1)
     expect(again.checkpointing).toBe(true)
@@ -156,6 +189,10 @@ describe('a preview', () => {
     expect(codes({ ...enough, warmup_steps: 2000 })).toEqual(['warmup_too_long'])
     expect(codes({ ...enough, logging_steps: 1000 })).toEqual(['few_log_entries'])
     expect(codes({ ...enough, bf16: true })).toEqual(['computes_in_float32'])
+    expect(codes({ ...enough, fp16: true })).toEqual([])
+    const without = { device: { kind: 'webgpu', hasHalf: false } }
+    expect(codes({ ...enough, fp16: true }, without)).toEqual(['fp16_unavailable'])
+    expect(codes({ ...enough, fp16: true, gradient_checkpointing: true })).toEqual(['fp16_without_effect'])
     expect(codes(enough, { truncated: 3 })).toEqual(['truncated_examples'])
     expect(codes(enough, { ignored: ['ddp_timeout'] })).toEqual(['ignored_fields'])
   })

@@ -5,6 +5,7 @@ import { CUDA_LIBRARIES, type CudaFacts } from '../../../src/device/cuda-facts.t
 import { compareVersions, cudaProblems } from '../../../src/device/cuda-problems.ts'
 import { Devices, describePlacement } from '../../../src/device/devices.ts'
 import { cudaFindings } from '../../../src/device/findings.ts'
+import { GpuClaims } from '../../../src/device/gpu-claims.ts'
 import { type Gpu, parseGpus, placesOnGpus, visibleGpus } from '../../../src/device/gpus.ts'
 import { PROVIDER_FILES } from '../../../src/device/install/known-providers.ts'
 import { kvBudget } from '../../../src/device/kv-budget.ts'
@@ -257,6 +258,35 @@ describe('Devices', () => {
     expect(await devices.capacity('cpu')).toBeUndefined()
   })
 
+  it('place two that start at once on two GPUs, though neither has taken memory yet', async () => {
+    const { devices } = machine(facts(), { 'GPU-0': PASSED, 'GPU-1': PASSED })
+    const bytes = () => 12 * GB
+    const placed = await Promise.all([devices.place('cuda', bytes), devices.place('auto', bytes)])
+    expect(placed.map(({ name }) => name)).toEqual(['cuda:1', 'cuda:0'])
+    const third = await devices.place('cuda:1')
+    expect(third.gpu?.freeBytes).toBe(8 * GB) // what the first will leave, for the estimate of the third
+    for (const placement of [...placed, third]) devices.release(placement)
+    expect((await devices.place('cuda')).gpu?.freeBytes).toBe(20 * GB)
+  })
+
+  it('count what was promised once, also when the driver sees it taken', async () => {
+    const found = facts()
+    const { devices } = machine(found, { 'GPU-0': PASSED, 'GPU-1': PASSED })
+    await devices.place('cuda:1', () => 12 * GB)
+    const freeThere = async () => {
+      const placement = await devices.place('cuda:1', () => 0)
+      devices.release(placement)
+      return placement.gpu!.freeBytes / GB
+    }
+    expect(await freeThere()).toBe(8)
+    found.gpus = [gpu(0, 10 * GB), gpu(1, 15 * GB)] // 5 of 12 are taken
+    expect(await freeThere()).toBe(8)
+    found.gpus = [gpu(0, 10 * GB), gpu(1, 8 * GB)]
+    expect(await freeThere()).toBe(8)
+    found.gpus = [gpu(0, 10 * GB), gpu(1, 7 * GB)] // and something else has come
+    expect(await freeThere()).toBe(7)
+  })
+
   it('place elsewhere when a GPU fails its self-test, also one that worked before', async () => {
     const results: Record<string, SelfTestResult> = { 'GPU-0': PASSED, 'GPU-1': PASSED, webgpu: PASSED }
     const { devices, tried } = machine(facts(), results)
@@ -272,6 +302,24 @@ describe('Devices', () => {
     const before = tried.length
     await devices.place('auto')
     expect(tried.length).toBe(before) // nothing is tried twice without a reason
+  })
+})
+
+describe('a promise of memory that nobody takes', () => {
+  it('is forgotten after some minutes', () => {
+    vi.useFakeTimers()
+    try {
+      const claims = new GpuClaims()
+      claims.claim('GPU-0', 4 * GB)
+      const free = () => claims.unclaimed([gpu(0, 10 * GB)])[0]!.freeBytes / GB
+      expect(free()).toBe(6)
+      vi.advanceTimersByTime(4 * 60_000)
+      expect(free()).toBe(6)
+      vi.advanceTimersByTime(60_000)
+      expect(free()).toBe(10)
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })
 

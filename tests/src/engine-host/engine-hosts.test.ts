@@ -183,10 +183,12 @@ describe('EngineHosts', () => {
 
   it('places a model when it is loaded, and anew after a crash, of which it tells', async () => {
     const crashed: string[] = []
+    const released: string[] = []
     let placed = 0
     const hosts = engineHosts({
       placeOf: async () => ({ ...ON_CPU, name: `place ${++placed}`, limits: { kvBytes: 2 ** 22 } }),
       onCrash: ({ name }) => crashed.push(name),
+      onReleased: ({ name }) => released.push(name),
     })
     const answers = [hosts.generate(chat()), hosts.generate(chat())].map(answer)
     expect((await Promise.all(answers)).map((text) => text.length)).toEqual([8, 8])
@@ -199,6 +201,9 @@ describe('EngineHosts', () => {
     await answer(hosts.generate(chat()))
     expect(hosts.loaded()[0]!.device).toBe(`place ${placed}`)
     expect(hosts.loaded()[0]!.device).not.toBe(first!.device)
+    // every place but the one that is in use was given back, also one that a second request had found for nothing
+    await hosts.close()
+    expect(new Set(released).size).toBe(placed)
   })
 
   it('refuses a request whose model has no place, and asks again for the next', async () => {

@@ -12,6 +12,7 @@ const gone = () =>
 
 let open: OpenQueue
 let supervisor: JobSupervisor
+let released: string[]
 
 beforeEach(() => {
   open = openQueue()
@@ -24,8 +25,10 @@ afterEach(async () => {
 /** Places jobs on what `answers` says, one after another; the last answer is for ever. */
 function start(answers: (Placement | EngineError)[], works: boolean): void {
   let asked = 0
+  released = []
   const places: JobPlaces = {
     retryMs: 20,
+    release: ({ name }) => released.push(name),
     retest: async () => works,
     async place() {
       const answer = answers[Math.min(asked++, answers.length - 1)]!
@@ -56,6 +59,7 @@ describe('a job whose device is lost', () => {
       status: 'succeeded',
       result: { device: 'cuda:1', visible: 'cuda:1', attempt: 2 },
     })
+    expect(released).toEqual(['cuda:0', 'cuda:1'])
     const told = await messages(job.id)
     expect(told).toMatch(/started: Started on cuda:0\./)
     expect(told).toMatch(/warning: cuda:0 failed under the job.*SIGKILL/)
