@@ -50,9 +50,14 @@ function coerceNumber(value: unknown): unknown {
 
 function coerceBoolean(value: unknown): unknown {
   if (typeof value !== 'string') return value
-  const word = value.trim().toLowerCase()
-  return word === 'true' ? true : word === 'false' ? false : value
+  return BOOLEANS.get(value.trim().toLowerCase()) ?? value
 }
+
+/** The words that YAML 1.1, which LLaMA-Factory's files are read as, has for booleans. */
+const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
+  ...['true', 'yes', 'on'].map((word) => [word, true] as const),
+  ...['false', 'no', 'off'].map((word) => [word, false] as const),
+])
 
 export function toList(value: unknown): unknown {
   if (typeof value !== 'string') return value

@@ -48,9 +48,9 @@ export function toYaml(config: TrainConfig): string {
     const value = config[field]
     return value === undefined ? [] : [[field, Array.isArray(value) ? value.join(',') : value] as const]
   })
-  const text = stringify(Object.fromEntries(entries), { lineWidth: 0 })
-  // YAML 1.1, which PyYAML reads, knows exponents only behind a decimal point.
-  return text.replace(/^(\w+: \d+)(e[+-]\d+)$/gm, '$1.0$2')
+  // PyYAML reads YAML 1.1, where no and on are booleans, and exponents stand only behind a decimal point.
+  const text = stringify(Object.fromEntries(entries), { version: '1.1', lineWidth: 0 })
+  return text.replace(/^( *\S+: -?\d+)(e[+-]\d+)$/gm, '$1.0$2')
 }
 
 /** The equivalent command line: every field whose value is not what it would be if left out. */

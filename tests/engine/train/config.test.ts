@@ -311,6 +311,26 @@ describe('writing a configuration', () => {
     expect(parseTrainConfig(parse(toYaml(config)))).toEqual(config)
   })
 
+  it('as YAML means the same to readers of YAML 1.1: no word becomes a boolean, no nested number a text', () => {
+    const nested = { lr_scheduler_type: 'cosine_with_min_lr', lr_scheduler_kwargs: { min_lr: 1e-7 } }
+    const config = parseTrainConfig({ ...MINIMAL, dataset: 'on', output_dir: 'no', ...nested })
+    expect(config.eval_strategy).toBe('no')
+    const text = toYaml(config)
+    expect(text).toContain('min_lr: 1.0e-7\n')
+    expect(parseTrainConfig(parse(text, { version: '1.1' }))).toEqual(config)
+  })
+
+  it("reads YAML 1.1's words for booleans, which newer YAML leaves as text", () => {
+    const words = { packing: 'yes', do_eval: 'off', train_on_prompt: 'On', plot_loss: 'no' }
+    expect(parseTrainConfig({ ...MINIMAL, ...words, eval_strategy: 'no' })).toMatchObject({
+      packing: true,
+      do_eval: false,
+      train_on_prompt: true,
+      plot_loss: false,
+      eval_strategy: 'no',
+    })
+  })
+
   it('as a command names only what differs from the defaults, quoted for the shell', () => {
     const config = parseTrainConfig(given)
     expect(toCommand(config)).toBe(
