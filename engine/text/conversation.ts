@@ -6,6 +6,8 @@ export interface Message {
   content: string
   /** False for an answer that is shown but not learned (OpenAI's `weight: 0`). */
   learned?: boolean
+  /** An observation's further results, of tools that were called together. */
+  more?: readonly string[]
 }
 
 /**

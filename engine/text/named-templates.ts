@@ -13,6 +13,8 @@ interface Format {
   assistant: string
   /** A tool's result; written as a question when left out. */
   observation?: string
+  /** Between results of tools that were called together; a line break when left out. */
+  betweenResults?: string
   /** Tokens that end an answer besides the model's own end token. */
   stops: readonly string[]
   /** Nothing marks an answer's end (LLaMA-Factory's efficient_eos): see ChatTemplate.learnsEnd. */
@@ -30,6 +32,7 @@ const CHATML: Format = {
 
 const QWEN_NOTHINK: Format = {
   ...CHATML,
+  betweenResults: '\n</tool_response>\n<tool_response>\n',
   observation:
     '<|im_start|>user\n<tool_response>\n{content}\n</tool_response><|im_end|>\n<|im_start|>assistant\n',
 }
@@ -136,9 +139,9 @@ export const FORMATS: Readonly<Record<string, Format>> = {
 /** A format as a Jinja template, so that everything that renders conversations renders these too. */
 export function formatSource(format: Format): string {
   const { prefix = '', system, systemPlace = 'own', defaultSystem, user, assistant } = format
-  const { observation = user } = format
+  const { observation = user, betweenResults = '\n' } = format
   const part = (text: string, content = 'message.content') => `{{ ${expression(text, content)} }}`
-  const head = `{%- set ns = namespace(system='', first=true) -%}
+  const head = `{%- set ns = namespace(system='', first=true, results='') -%}
 {%- if messages and messages[0].role == 'system' -%}{%- set ns.system = messages[0].content -%}
 {%- else -%}{%- set ns.system = ${JSON.stringify(defaultSystem ?? '')} -%}{%- endif -%}`
   const own = `{%- if ns.system -%}${part(system, 'ns.system')}{%- endif -%}`
@@ -149,7 +152,11 @@ export function formatSource(format: Format): string {
         `{%- else -%}${part(text)}{%- endif -%}`
   return `${head}${prefix === '' ? '' : part(prefix)}${systemPlace === 'own' ? own : ''}{%- for message in messages -%}
 {%- if message.role == 'user' -%}${opening(user)}{%- set ns.first = false -%}
-{%- elif message.role == 'tool' -%}${part(observation)}
+{%- elif message.role == 'tool' -%}
+{%- set ns.results = ns.results ~ message.content -%}
+{%- if not loop.last and messages[loop.index0 + 1].role == 'tool' -%}
+{%- set ns.results = ns.results ~ ${JSON.stringify(betweenResults)} -%}
+{%- else -%}${part(observation, 'ns.results')}{%- set ns.results = '' -%}{%- endif -%}
 {%- elif message.role == 'assistant' -%}${part(assistant)}
 {%- endif -%}
 {%- endfor -%}`

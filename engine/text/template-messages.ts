@@ -10,8 +10,8 @@ export type ChatConversation = Extract<Conversation, { kind: 'chat' }>
 export interface TemplateConversation {
   /** The system message, when there is one. */
   system: TemplateMessage[]
-  /** The turns, one for each message of the conversation. */
-  turns: TemplateMessage[]
+  /** What each message of the conversation is written as: one message, or one for each result of several tools. */
+  turns: TemplateMessage[][]
   /** Tools in OpenAI's form, for a template that shows them. */
   tools: unknown[]
 }
@@ -36,22 +36,26 @@ export function toTemplateConversation(
   }
 }
 
-function toTemplateMessages(messages: readonly Message[], template: ChatTemplate): TemplateMessage[] {
+function toTemplateMessages(messages: readonly Message[], template: ChatTemplate): TemplateMessage[][] {
   let calls = 0
-  return messages.map(({ role, content }): TemplateMessage => {
+  /** The calls that the last function message made. */
+  let open = 0
+  return messages.map(({ role, content, more = [] }): TemplateMessage[] => {
     if (role === 'observation') {
-      return template.knows.toolRole
-        ? { role: 'tool', content, tool_call_id: callId(calls) }
-        : { role: 'user', content }
+      const results = [content, ...more]
+      if (!template.knows.toolRole) return [{ role: 'user', content: results.join('\n') }]
+      const first = Math.max(1, calls - open + 1)
+      return results.map((result, index) => {
+        const id = callId(Math.min(first + index, Math.max(calls, first)))
+        return { role: 'tool', content: result, tool_call_id: id }
+      })
     }
-    if (role !== 'function') return { role, content }
+    if (role !== 'function') return [{ role, content }]
     const parsed = template.knows.toolCalls ? parseToolCalls(content) : undefined
-    if (parsed === undefined) return { role: 'assistant', content }
-    return {
-      role: 'assistant',
-      content: '',
-      tool_calls: parsed.map((call) => ({ id: callId(++calls), type: 'function', function: call })),
-    }
+    if (parsed === undefined) return [{ role: 'assistant', content }]
+    open = parsed.length
+    const written = parsed.map((call) => ({ id: callId(++calls), type: 'function' as const, function: call }))
+    return [{ role: 'assistant', content: '', tool_calls: written }]
   })
 }
 

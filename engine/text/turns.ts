@@ -34,8 +34,8 @@ export function splitTurns(
 ): Turn[] {
   checkAlternation(conversation)
   const { system, turns, tools } = toTemplateConversation(conversation, template)
-  const render = (messages: readonly TemplateMessage[], addGenerationPrompt: boolean) =>
-    template.render([...system, ...messages], { addGenerationPrompt, tools, variables })
+  const render = (messages: readonly TemplateMessage[][], addGenerationPrompt: boolean) =>
+    template.render([...system, ...messages.flat()], { addGenerationPrompt, tools, variables })
 
   const result: Turn[] = []
   let previous: Rendered = { question: '', prompt: '', response: '' }
@@ -72,9 +72,9 @@ export function checkEndOfTurn(template: ChatTemplate, tokenizer: ModelTokenizer
   )
 }
 
-type Render = (messages: readonly TemplateMessage[], addGenerationPrompt: boolean) => string
+type Render = (messages: readonly TemplateMessage[][], addGenerationPrompt: boolean) => string
 
-function lastTurn(conversation: ChatConversation, turns: readonly TemplateMessage[], render: Render): Turn {
+function lastTurn(conversation: ChatConversation, turns: readonly TemplateMessage[][], render: Render): Turn {
   const prompt = render(turns.slice(0, -1), true)
   return { prompt, response: findResponse(conversation, turns, prompt, render) }
 }
@@ -82,13 +82,13 @@ function lastTurn(conversation: ChatConversation, turns: readonly TemplateMessag
 /** What the last of `turns`, an answer, adds to `context`, the render that asks for it. */
 function findResponse(
   conversation: ChatConversation,
-  turns: readonly TemplateMessage[],
+  turns: readonly TemplateMessage[][],
   context: string,
   render: Render,
 ): string {
   const full = render(turns, false)
   if (full.startsWith(context)) return full.slice(context.length)
-  const marked = render([...turns.slice(0, -1), { role: 'assistant', content: MARKER }], false)
+  const marked = render([...turns.slice(0, -1), [{ role: 'assistant', content: MARKER }]], false)
   const at = marked.lastIndexOf(MARKER)
   const endOfTurn = at === -1 ? '' : marked.slice(at + MARKER.length)
   return (conversation.messages[turns.length - 1]?.content ?? '') + endOfTurn

@@ -97,7 +97,17 @@ export const OPENAI_TAGS: Tags = {
   system_tag: 'system',
 }
 
-const keyNames = z.record(z.string(), z.string().nullable())
+/** A name for some of the keys that `known` has; another key would be ignored in silence. */
+const keyNames = (known: object) =>
+  z.record(z.string(), z.string().nullable()).superRefine((given, context) => {
+    for (const key of Object.keys(given).filter((name) => !Object.hasOwn(known, name))) {
+      context.addIssue({
+        code: 'custom',
+        message: `is unknown; known: ${Object.keys(known).join(', ')}`,
+        path: [key],
+      })
+    }
+  })
 
 /** An entry as it stands in dataset_info.json. Keys that are not listed are kept and ignored, as LLaMA-Factory does. */
 export const rawEntry = z.looseObject({
@@ -106,8 +116,8 @@ export const rawEntry = z.looseObject({
   ranking: z.boolean().default(false),
   split: z.string().default('train'),
   num_samples: z.number().int().positive().nullish(),
-  columns: keyNames.nullish(),
-  tags: keyNames.nullish(),
+  columns: keyNames(NO_COLUMNS).nullish(),
+  tags: keyNames(NO_TAGS).nullish(),
 })
 
 /** An entry as a caller writes it. */
@@ -135,10 +145,10 @@ export function readEntry(name: string, raw: unknown): DatasetAttributes {
     )
   }
   const entry = result.data
-  const columns = { ...(entry.columns ? NO_COLUMNS : DEFAULT_COLUMNS), ...pick(entry.columns, NO_COLUMNS) }
+  const columns: Columns = entry.columns ? { ...NO_COLUMNS, ...entry.columns } : { ...DEFAULT_COLUMNS }
   if (entry.formatting === 'openai' && !entry.columns) columns.messages = 'messages'
   const defaults = entry.formatting === 'openai' ? OPENAI_TAGS : DEFAULT_TAGS
-  const tags = { ...(entry.tags ? NO_TAGS : defaults), ...pick(entry.tags, NO_TAGS) }
+  const tags: Tags = entry.tags ? { ...NO_TAGS, ...entry.tags } : { ...defaults }
   refuseUnsupported(name, entry, columns)
   return {
     fileName: entry.file_name ?? '',
@@ -179,14 +189,4 @@ function unsupported(name: string, key: string, why: string): EngineError {
   return new EngineError('unsupported', 'unsupported_dataset', `Dataset ${name}: \`${key}\` ${why}`, {
     param: `${name}.${key}`,
   })
-}
-
-/** The values of `given` under the keys that `known` has. */
-function pick<T extends object>(
-  given: Record<string, string | null> | null | undefined,
-  known: T,
-): Partial<T> {
-  return Object.fromEntries(
-    Object.entries(given ?? {}).filter(([key]) => Object.hasOwn(known, key)),
-  ) as Partial<T>
 }

@@ -1,4 +1,4 @@
-import { extname } from 'node:path'
+import { basename, extname } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { convertRow } from './convert/index.ts'
 import { RowError } from './convert/row-error.ts'
@@ -51,12 +51,21 @@ export async function registerUpload(
 ): Promise<DatasetSource> {
   try {
     await registry.checkNew(name)
-    await checkRows(staged.path, readEntry(name, { ...entry, file_name: name }))
+    await checkRows(staged.path, readEntry(name, { ...entry, file_name: name })).catch((error: unknown) => {
+      throw withName(error, basename(staged.path), `${name}${extname(staged.path)}`)
+    })
     return await registry.add(name, entry, staged.path)
   } catch (error) {
     await staged.discard()
     throw error
   }
+}
+
+/** Errors call the file what the sender does, not what it is called while it is checked. */
+function withName(error: unknown, staged: string, given: string): unknown {
+  if (!(error instanceof EngineError)) return error
+  const { kind, code, message, param = 'file', cause } = error
+  return new EngineError(kind, code, message.replaceAll(staged, given), { param, cause })
 }
 
 /** Every row must parse, and at least one must be usable for some stage. */

@@ -1,7 +1,6 @@
-import { createReadStream } from 'node:fs'
-import { createInterface } from 'node:readline'
 import { z } from 'zod'
 import { EngineError } from '../../engine/errors.ts'
+import { readLines } from '../datasets/readers/decode.ts'
 
 /** Longest line of a training file, in bytes of UTF-16 as it is held. */
 const MAX_LINE_CHARACTERS = 16 * 1024 * 1024
@@ -41,14 +40,10 @@ export type DatasetRow = Record<string, unknown>
 export async function* readTrainingFile(
   path: string,
 ): AsyncGenerator<{ method: FineTuningMethod; row: DatasetRow }> {
-  const lines = createInterface({
-    input: createReadStream(path, 'utf8'),
-    crlfDelay: Number.POSITIVE_INFINITY,
-  })
   let number = 0
   let first: FineTuningMethod | undefined
-  for await (const line of lines) {
-    number++
+  for await (const { text: line, number: at } of linesOf(path)) {
+    number = at
     if (line.trim() === '') continue
     const read = readLine(line, number)
     first ??= read.method
@@ -56,6 +51,24 @@ export async function* readTrainingFile(
     yield read
   }
   if (first === undefined) throw invalid(number, 'the file has no examples')
+}
+
+/** The lines of the file, in the words of this API where it is not UTF-8. */
+async function* linesOf(path: string): ReturnType<typeof readLines> {
+  try {
+    yield* readLines(path)
+  } catch (error) {
+    if (!(error instanceof EngineError) || error.code !== 'malformed_row') throw error
+    throw new EngineError(
+      'invalid',
+      'invalid_training_file',
+      'The file is no training file: it is not UTF-8.',
+      {
+        param: 'file',
+        cause: error,
+      },
+    )
+  }
 }
 
 function readLine(line: string, number: number): { method: FineTuningMethod; row: DatasetRow } {

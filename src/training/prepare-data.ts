@@ -195,9 +195,22 @@ async function encodeAll(
       await setImmediate()
       signal?.throwIfAborted()
     }
-    encoded.push(encodeRow(conversation, tokenizer, encoding))
+    encoded.push(atItsPlace(conversation, () => encodeRow(conversation, tokenizer, encoding)))
   }
   return encoded
+}
+
+/** Errors of encoding name the row. */
+function atItsPlace<T>({ dataset, place }: TrainConversation, run: () => T): T {
+  try {
+    return run()
+  } catch (error) {
+    if (!(error instanceof EngineError) || place === undefined || error.code === 'incompatible_options') {
+      throw error
+    }
+    const { kind, code, message, cause } = error
+    throw new EngineError(kind, code, `Dataset ${dataset}: ${place}: ${message}`, { param: 'dataset', cause })
+  }
 }
 
 /** Whether each sequence of an example has a token to learn. */

@@ -24,7 +24,8 @@ export function alpacaQuestion(row: Row, { columns }: DatasetAttributes): ChatCo
   if (parts.every((part) => part === undefined)) {
     const names = [columns.prompt, columns.query].filter((name) => name !== null)
     const wanted = names.map((name) => `\`${name}\``).join(' nor ')
-    throw new RowError(`it has neither ${wanted}; its keys are ${Object.keys(row).join(', ')}`)
+    const lacks = names.length > 1 ? `neither ${wanted}` : `no ${wanted || 'column for its prompt'}`
+    throw new RowError(`it has ${lacks}; its keys are ${Object.keys(row).join(', ') || 'none'}`)
   }
   const question = parts.filter((part) => part !== undefined && part !== '').join('\n')
   return {

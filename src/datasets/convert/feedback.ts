@@ -13,13 +13,19 @@ export function convertFeedback(
   { columns }: DatasetAttributes,
   conversation: Exclude<Conversation, { kind: 'text' }>,
 ): FeedbackConversation {
-  const verdict = columns.kto_tag === null ? undefined : row[columns.kto_tag]
+  const verdict = columns.kto_tag === null ? undefined : readVerdict(row[columns.kto_tag])
   if (typeof verdict !== 'boolean') {
     throw new RowError(`\`${columns.kto_tag}\` must be true or false, not ${typeName(verdict)}`)
   }
   const answer = conversation.messages.at(-1)!
   const messages = conversation.messages.slice(0, -1)
   return { ...conversation, kind: 'feedback', messages, answer, desirable: verdict, unrelated: answer }
+}
+
+/** A CSV file has its verdicts as text. */
+function readVerdict(value: unknown): unknown {
+  if (typeof value !== 'string' || !/^(true|false)$/i.test(value)) return value
+  return value.toLowerCase() === 'true'
 }
 
 /**

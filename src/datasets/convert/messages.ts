@@ -1,7 +1,7 @@
 import type { Message, Role } from '../../../engine/text/conversation.ts'
 import type { DatasetAttributes, Tags } from '../entry.ts'
 import type { Row } from '../readers/index.ts'
-import { typeName } from './fields.ts'
+import { typeName, wellFormed } from './fields.ts'
 import { RowError } from './row-error.ts'
 
 /** A message as it stands in a row. */
@@ -29,8 +29,7 @@ export function roleOf(message: RawMessage, tags: Tags): unknown {
 /** The message's text. @throws RowError when it has none. */
 export function contentOf(message: RawMessage, tags: Tags, index: number): string {
   const content = tags.content_tag === null ? undefined : message[tags.content_tag]
-  if (typeof content === 'string') return content
-  throw new RowError(`message ${index + 1}: \`${tags.content_tag}\` must be text, not ${typeName(content)}`)
+  return wellFormed(content, `message ${index + 1}: \`${tags.content_tag}\``)
 }
 
 /** The role that a dataset's word stands for; undefined for a word that no tag names. */

@@ -4,7 +4,7 @@ import type { Row } from '../readers/index.ts'
 import { alpacaQuestion } from './alpaca.ts'
 import { textField, typeName } from './fields.ts'
 import { contentOf, isQuestion, type RawMessage, roleFor, roleOf } from './messages.ts'
-import { convertOpenai } from './openai.ts'
+import { convertOpenai, readMessage } from './openai.ts'
 import { RowError } from './row-error.ts'
 import { convertSharegpt } from './sharegpt.ts'
 
@@ -36,7 +36,7 @@ function textAnswer(row: Row, column: string | null): Message {
   return { role: 'assistant', content }
 }
 
-function messageAnswer(row: Row, column: string | null, { tags }: DatasetAttributes): Message {
+function messageAnswer(row: Row, column: string | null, { tags, formatting }: DatasetAttributes): Message {
   const raw = column === null ? undefined : row[column]
   if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) {
     throw new RowError(`\`${column}\` must be a message, not ${typeName(raw)}`)
@@ -48,5 +48,6 @@ function messageAnswer(row: Row, column: string | null, { tags }: DatasetAttribu
       `\`${column}\` has the role ${JSON.stringify(roleOf(message, tags))}, which does not answer`,
     )
   }
+  if (formatting === 'openai') return readMessage(message, tags, `\`${column}\``)
   return { role, content: contentOf(message, tags, 0) }
 }

@@ -1,6 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { resolveChatTemplate, type TemplateMessage } from '../../../engine/text/chat-template.ts'
+import {
+  type ChatTemplate,
+  resolveChatTemplate,
+  type TemplateMessage,
+} from '../../../engine/text/chat-template.ts'
 import { toTemplateConversation } from '../../../engine/text/template-messages.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
@@ -114,24 +118,48 @@ describe('toTemplateConversation', () => {
       system: [{ role: 'system', content: 'S' }],
       tools: [{ type: 'function', function: { name: 'add', parameters: {} } }],
       turns: [
-        { role: 'user', content: '1+1' },
-        {
-          role: 'assistant',
-          content: '',
-          tool_calls: [{ id: 'call00001', type: 'function', function: { name: 'add', arguments: { a: 1 } } }],
-        },
-        { role: 'tool', content: '2', tool_call_id: 'call00001' },
-        { role: 'assistant', content: 'two' },
+        [{ role: 'user', content: '1+1' }],
+        [
+          {
+            role: 'assistant',
+            content: '',
+            tool_calls: [
+              { id: 'call00001', type: 'function', function: { name: 'add', arguments: { a: 1 } } },
+            ],
+          },
+        ],
+        [{ role: 'tool', content: '2', tool_call_id: 'call00001' }],
+        [{ role: 'assistant', content: 'two' }],
       ],
     })
+  })
+
+  it('gives the results of tools that were called together each a message of its own, with the id of its call', () => {
+    const template = withTemplate("{{ messages[0].tool_calls }}{{ 'tool' }}")
+    const call = (name: string) => ({ name, arguments: {} })
+    const messages = [
+      { role: 'user' as const, content: 'q' },
+      { role: 'function' as const, content: JSON.stringify([call('f')]) },
+      { role: 'observation' as const, content: '0' },
+      { role: 'function' as const, content: JSON.stringify([call('g'), call('h')]) },
+      { role: 'observation' as const, content: '1', more: ['2'] },
+      { role: 'assistant' as const, content: 'a' },
+    ]
+    const turns = (given: ChatTemplate) => toTemplateConversation({ kind: 'chat', messages }, given).turns
+    expect(turns(template)[4]).toEqual([
+      { role: 'tool', content: '1', tool_call_id: 'call00002' },
+      { role: 'tool', content: '2', tool_call_id: 'call00003' },
+    ])
+    expect(turns(withTemplate('{{ messages[0].content }}'))[4]).toEqual([{ role: 'user', content: '1\n2' }])
   })
 
   it('gives them as plain text to a template that does not', () => {
     const plain = toTemplateConversation(conversation, withTemplate('{{ messages[0].content }}'))
     expect(plain.tools).toEqual([])
     expect(plain.system[0]?.content).toMatch(/^S\n\nThese tools .*\n\{"name":"add"/)
-    expect(plain.turns.map(({ role }) => role)).toEqual(['user', 'assistant', 'user', 'assistant'])
-    expect(plain.turns[1]?.content).toBe(conversation.messages[1]?.content)
+    const turns = plain.turns.flat()
+    expect(turns.map(({ role }) => role)).toEqual(['user', 'assistant', 'user', 'assistant'])
+    expect(turns[1]?.content).toBe(conversation.messages[1]?.content)
   })
 
   it('refuses tools that are not JSON', () => {

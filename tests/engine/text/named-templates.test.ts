@@ -86,6 +86,17 @@ describe('named templates', () => {
     },
   )
 
+  it('qwen3_nothink parts the results of several tools, and asks for the answer once', () => {
+    const template = resolveChatTemplate(tokenizer, 'qwen3_nothink')
+    const results = ['1', '2'].map((content) => ({ role: 'tool', content }))
+    expect(
+      template.render([...messages.slice(1, 3), ...results, { role: 'assistant', content: 'Done.' }]),
+    ).toContain(
+      'user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response><|im_end|>\n' +
+        '<|im_start|>assistant\nDone.<|im_end|>\n',
+    )
+  })
+
   it('gives ChatGLM3 its own start token, which is written without brackets', () => {
     expect(resolveChatTemplate(tokenizer, 'chatglm3').render(messages)).toMatch(/^\[gMASK\]sop<\|system\|>/)
   })

@@ -58,6 +58,21 @@ describe('alpaca', () => {
     )
     expect(reason({ instruction: 'a' })).toBe('it has no response in `output`')
     expect(reason({ instruction: 'a', output: 7 })).toBe('`output` must be text, not a number')
+    expect(reason({ a: 1 }, { columns: { prompt: 'q' } })).toBe('it has no `q`; its keys are a')
+    expect(reason({ instruction: 'a\ud83d', output: 'b' })).toContain(
+      '`instruction` holds half of a surrogate pair',
+    )
+    expect(convert({ instruction: 'a\ud83d\ude00', output: '\u0000' })).toMatchObject({ kind: 'chat' })
+  })
+
+  it('skips a row whose tools are no JSON, instead of ending the run', () => {
+    const columns = { prompt: 'q', response: 'a', tools: 't' }
+    for (const t of ['not json', '7', '[1]', 7]) {
+      expect(reason({ q: '1', a: '2', t }, { columns })).toContain('`t` must be a list of tools as JSON')
+    }
+    for (const t of ['', ' ', null, '[]', []]) {
+      expect(convert({ q: '1', a: '2', t }, { columns })).toMatchObject({ kind: 'chat' })
+    }
     expect(
       reason(
         { instruction: 'a', output: 'b', h: [['x']] },
@@ -133,7 +148,7 @@ describe('sharegpt', () => {
 })
 
 describe('openai', () => {
-  it('turns tool calls into a function message and merges tool results', () => {
+  it('turns tool calls into a function message and keeps their results together', () => {
     const call = (name: string) => ({ id: name, type: 'function', function: { name, arguments: '{}' } })
     const messages = [
       { role: 'system', content: 'S' },
@@ -149,10 +164,45 @@ describe('openai', () => {
       messages: [
         { role: 'user', content: 'q' },
         { role: 'function', content: '[{"name":"f","arguments":"{}"},{"name":"g","arguments":"{}"}]' },
-        { role: 'observation', content: '1\n2' },
+        { role: 'observation', content: '1', more: ['2'] },
         { role: 'assistant', content: 'a' },
       ],
     })
+  })
+
+  it('does not learn a call of weight 0, in a chat as in an answer of a pair', () => {
+    const call = { role: 'assistant', tool_calls: [{ function: { name: 'f', arguments: '{}' } }] }
+    const question = { role: 'user', content: 'q' }
+    const messages = [question, { ...call, weight: 0 }]
+    expect(convert({ messages }, { formatting: 'openai' })).toMatchObject({
+      messages: [{ role: 'user' }, { role: 'function', learned: false }],
+    })
+    const columns = { messages: 'messages', chosen: 'good', rejected: 'bad' }
+    const pair = { messages: [question], good: call, bad: { role: 'assistant', content: 'no' } }
+    expect(convert(pair, { formatting: 'openai', ranking: true, columns }, 'dpo')).toMatchObject({
+      chosen: { role: 'function', content: '[{"name":"f","arguments":"{}"}]' },
+      rejected: { role: 'assistant', content: 'no' },
+    })
+  })
+
+  it("takes a developer's message for the system's, and text in parts", () => {
+    const messages = [
+      { role: 'developer', content: [{ type: 'text', text: 'S' }] },
+      {
+        role: 'user',
+        content: [
+          { type: 'text', text: 'a' },
+          { type: 'text', text: 'b' },
+        ],
+      },
+      { role: 'assistant', content: 'c' },
+    ]
+    expect(convert({ messages }, { formatting: 'openai' })).toMatchObject({
+      system: 'S',
+      messages: [{ content: 'ab' }, { content: 'c' }],
+    })
+    const picture = [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }]
+    expect(reason({ messages: picture }, { formatting: 'openai' })).toContain('each part of its content')
   })
 
   it('says why a row is skipped', () => {
@@ -219,6 +269,15 @@ describe('verdicts on answers', () => {
     })
     expect(reason({ instruction: 'Q', output: 'A', good: 'yes' }, entry, 'kto')).toBe(
       '`good` must be true or false, not a string',
+    )
+  })
+
+  it('read the verdicts of a CSV file, which are text', () => {
+    const columns = { prompt: 'q', response: 'a', kto_tag: 'good' }
+    const verdict = (good: unknown) => convert({ q: '1', a: '2', good }, { columns }, 'kto')
+    expect([verdict('true'), verdict('False')]).toMatchObject([{ desirable: true }, { desirable: false }])
+    expect(reason({ q: '1', a: '2', good: 'yes' }, { columns }, 'kto')).toContain(
+      '`good` must be true or false',
     )
   })
 

@@ -61,6 +61,20 @@ describe('DatasetRegistry.get', () => {
     expect(error.message).toContain(`\`${key}\``)
   })
 
+  it('refuses names of columns and tags that it does not know, with those that it knows', () => {
+    for (const wrong of [{ columns: { promt: 'q' } }, { tags: { user: 'human' } }]) {
+      const [[field, given]] = Object.entries(wrong) as [[string, object]]
+      const param = `x.${field}.${Object.keys(given)[0]}`
+      expect(() => readEntry('x', { file_name: 'x.json', ...wrong })).toThrow(
+        expect.objectContaining({
+          code: 'malformed_dataset_entry',
+          param,
+          message: expect.stringMatching(/known: /),
+        }),
+      )
+    }
+  })
+
   it('refuses pairs whose columns are not named', async () => {
     const error = await failureOf(
       entryRegistry({ file_name: 'a.json', ranking: true }, { 'a.json': rows }).get('set'),

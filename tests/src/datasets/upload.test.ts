@@ -65,6 +65,14 @@ describe('saveUpload', () => {
     expect((await registry.list()).map(({ name }) => name)).toEqual(['taken'])
   })
 
+  it('calls the file by the name of the dataset where it is wrong', async () => {
+    const { registry } = uploads()
+    const broken = await failureOf(saveUpload(registry, chunks(`${jsonl}{"instruction": `), options))
+    expect(broken.message).toMatch(/^mine\.jsonl line 2: not valid JSON/)
+    const other = await failureOf(saveUpload(registry, chunks('{"query": "q"}'), options))
+    expect(other.message).toContain('mine.jsonl line 1: it has neither')
+  })
+
   it('leaves nothing behind when the client goes away', async () => {
     const { registry, left } = uploads()
     async function* broken() {

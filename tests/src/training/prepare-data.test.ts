@@ -75,6 +75,18 @@ describe('prepareData', () => {
     }
   })
 
+  it('names the row that a chat template refuses', async () => {
+    const picky = byteTokenizerFolder(
+      "{% if 'xx' in messages[-1].content %}{{ raise_exception('no x') }}{% endif %}",
+    )
+    await expect(prepare([1, 2], {}, picky)).rejects.toMatchObject({
+      param: 'dataset',
+      message: expect.stringContaining(
+        'Dataset rows: rows.json row 2: The chat template refuses these messages: no x',
+      ),
+    })
+  })
+
   it('refuses an unknown template where texts are packed, too', async () => {
     await expect(prepare([5], { stage: 'pt', template: 'llama9', cutoff_len: 3 })).rejects.toMatchObject({
       code: 'unknown_template',
