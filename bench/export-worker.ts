@@ -1,12 +1,13 @@
 /**
  * One export in a process of its own; prints seconds, CPU seconds and peak memory as JSON. Its argument is a JSON object:
- * task 'gguf' writes a Q4_0 file; 'gptq' quantizes to 4 bits in groups of 128 by `method` and writes GPTQ's layout; 'whole' is
+ * task 'gguf' writes a GGUF file of a type; 'gptq' quantizes to 4 bits in groups of 128 by `method` and writes GPTQ's layout; 'whole' is
  * an export as a job does it, with the report.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { exportModel } from '../engine/export/export-model.ts'
 import { writeGguf } from '../engine/export/gguf.ts'
+import type { GgufFileType } from '../engine/export/gguf-types.ts'
 import { writeGptq } from '../engine/export/gptq.ts'
 import { openModel } from '../engine/models/index.ts'
 import { quantizeModel } from '../engine/quant/quantize-model.ts'
@@ -17,6 +18,8 @@ export interface ExportWork {
   model: string
   output: string
   method: 'rtn' | 'gptq'
+  /** Of a GGUF file. */
+  type?: GgufFileType
   /** A JSON file with lists of token ids; for methods with data. */
   windows?: string
 }
@@ -31,7 +34,7 @@ const start = performance.now()
 if (work.task === 'whole') await wholeExport()
 else {
   const model = openModel(work.model)
-  if (work.task === 'gguf') await writeGguf(work.output, { model, type: 'Q4_0' })
+  if (work.task === 'gguf') await writeGguf(work.output, { model, type: work.type! })
   else {
     const layers = new QuantizedLayers(workFolder, {})
     await quantizeModel(model, layers, { ...SETTINGS, method: work.method, calibration: windows })

@@ -1,7 +1,8 @@
 /**
  * npm run bench:export [-- --part rtn|gptq|memory] [--rounds 3] [--samples 128] [--tokens 8192]
  *
- * rtn: Q4_0 of a model of TinyLlama's shape (1.1 B, random weights) from bfloat16, beside llama-quantize from F16.
+ * rtn: Q4_0, and Q4_K_M once, of a model of TinyLlama's shape (1.1 B, random weights) from bfloat16, beside llama-quantize
+ *   from F16.
  * gptq: 4 bits, groups of 128, on SmolLM2 with windows of 512 tokens of c4_demo, beside GPTQModel with the same windows, and
  *   what both leave of the model on the first tokens of wiki_demo.txt.
  * memory: peak memory of whole exports with their reports, of TinyLlama's shape and of two layers with a vocabulary of 151,936.
@@ -83,15 +84,24 @@ async function rtn() {
   await writeGguf(scratch, { model: opened, type: 'F16' })
   opened.weights.close()
   const f16 = join(scratch, ggufFileName('F16'))
-  const sides = { anneal: [] as Result[], llama: [] as Result[] }
-  for (let round = 0; round < Number(values.rounds); round++) {
-    sides.anneal.push(ours({ task: 'gguf', model, method: 'rtn' }))
-    const start = performance.now()
-    execFileSync(quantizer, [f16, join(scratch, 'q4_0.gguf'), 'Q4_0'], { stdio: 'ignore' })
-    sides.llama.push({ seconds: (performance.now() - start) / 1000 })
+  const rounds = Number(values.rounds)
+  const found: Record<string, unknown> = {}
+  for (const [type, times] of [
+    ['Q4_0', rounds],
+    ['Q4_K_M', Math.min(rounds, 1)],
+  ] as const) {
+    const sides = { anneal: [] as Result[], llama: [] as Result[] }
+    for (let round = 0; round < times; round++) {
+      sides.anneal.push(ours({ task: 'gguf', model, method: 'rtn', type }))
+      const start = performance.now()
+      execFileSync(quantizer, [f16, join(scratch, 'theirs.gguf'), type], { stdio: 'ignore' })
+      sides.llama.push({ seconds: (performance.now() - start) / 1000 })
+    }
+    const timesLlamaQuantize = Number((median(sides.anneal) / median(sides.llama)).toFixed(2))
+    found[type] = { ...sides, timesLlamaQuantize }
+    console.log(type, found[type])
   }
-  const ratio = Number((median(sides.anneal) / median(sides.llama)).toFixed(2))
-  return { ...sides, timesLlamaQuantize: ratio }
+  return { ...found, load: load() }
 }
 
 async function gptq() {

@@ -5,9 +5,9 @@ import { checkCancelled, checkFreeSpace } from '../weights/atomic-folder.ts'
 import { CalibratedLayer } from './calibrated-layer.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import { HiddenStates } from './hidden-file.ts'
-import { quantizeIntBlocks } from './int-blocks.ts'
 import { embed, LayerGraphs } from './layer-graph.ts'
 import { MatrixProduct } from './matrix-product.ts'
+import { roundToNearest } from './nearest.ts'
 import type { QuantizeOptions, QuantizeWalk } from './quantize-walk.ts'
 import type { QuantizedLayers } from './quantized-layers.ts'
 
@@ -58,7 +58,7 @@ async function quantizeWithoutData({ model, layers, options, graphs }: QuantizeW
       )) {
         const values = model.weights.readFloat32(`${path}.weight`)
         const { bits, groupSize: blockSize, symmetric } = options
-        const blocks = quantizeIntBlocks(values, { bits, rows, columns, blockSize, symmetric })
+        const blocks = roundToNearest(values, { bits, rows, columns, blockSize, symmetric })
         matrices.set(path, { blocks, order: undefined })
         await setImmediate() // lets a cancellation in
       }

@@ -8,6 +8,7 @@ import { unpackGptq } from '../../../engine/quant/gptq-reader.ts'
 import { dequantizeIntBlocks, type IntBlocks, quantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
 import { MatrixProduct } from '../../../engine/quant/matrix-product.ts'
 import { packNBits } from '../../../engine/quant/nbits-packing.ts'
+import { roundToNearest } from '../../../engine/quant/nearest.ts'
 import { orderedValues } from '../../../engine/quant/ordered-values.ts'
 import { float16Bits, float16Value } from '../../../engine/weights/dtypes.ts'
 import { gaussian } from '../weights/tiny-model.ts'
@@ -167,6 +168,26 @@ describe('FeedbackRounding', () => {
       const exact = quantizeIntBlocks(small, { ...options, rows: ROWS, blockSize: 32 }).scales
       expect(scales).toEqual(exact.map((scale) => float16Value(float16Bits(scale))))
     }
+  })
+})
+
+describe('roundToNearest', () => {
+  const options = { bits: 4, rows: ROWS, columns: COLUMNS, blockSize: 64 } as const
+  const error = (blocks: IntBlocks) => {
+    const kept = dequantizeIntBlocks(blocks)
+    return weights().reduce((sum, value, i) => sum + (value - kept[i]!) ** 2, 0)
+  }
+
+  it('leaves symmetric blocks less error than the scale of their range, in float16', () => {
+    const found = roundToNearest(weights(), { ...options, symmetric: true })
+    const plain = quantizeIntBlocks(weights(), { ...options, symmetric: true })
+    expect(error(found)).toBeLessThan(0.9 * error(plain))
+    expect(found.scales).toEqual(found.scales.map((scale) => float16Value(float16Bits(scale))))
+  })
+
+  it('leaves asymmetric blocks the scale of their range', () => {
+    const asymmetric = { ...options, symmetric: false }
+    expect(roundToNearest(weights(), asymmetric)).toEqual(quantizeIntBlocks(weights(), asymmetric))
   })
 })
 

@@ -1,0 +1,17 @@
+import { FeedbackRounding } from './feedback-rounding.ts'
+import { shrinksOf } from './gptq.ts'
+import { type IntBlockOptions, type IntBlocks, quantizeIntBlocks } from './int-blocks.ts'
+
+/**
+ * Rounds a matrix to nearest without data, for a file. Symmetric blocks get the one of a few trial scales that leaves the least
+ * squared error, and lose far less by it; with zero points of their own a search by squared errors does harm (docs/LOG.md), so
+ * those get the scale of their range.
+ */
+export function roundToNearest(values: Float32Array, options: IntBlockOptions): IntBlocks {
+  if (!options.symmetric) return quantizeIntBlocks(values, options)
+  const { rows, columns, blockSize: groupSize, bits, symmetric } = options
+  const grid = { columns, groupSize, bits, symmetric, shrinks: shrinksOf({}) }
+  const weights = { feedback: undefined, diagonal: new Float32Array(columns).fill(1) }
+  const inTurn = Int32Array.from({ length: columns }, (_, input) => input)
+  return new FeedbackRounding(grid, weights).quantize(values, rows, inTurn)
+}
