@@ -5,7 +5,7 @@ import type { OpenModel } from '../models/index.ts'
 import type { Device } from '../onnx/device.ts'
 import { type DeviceTensor, Session, type SessionOptions } from '../onnx/session.ts'
 import { intTensor, type Tensor } from '../tensor.ts'
-import { AdapterStack } from './adapter-stack.ts'
+import { AdapterFeeds } from './adapter-feeds.ts'
 import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
 import { ADAPTER_FORMS, type AdapterForm, buildDecoderGraph, type DecoderGraph } from './decoder-graph.ts'
 import { CacheKernels } from './device-cache.ts'
@@ -64,6 +64,8 @@ interface Compiled {
   readonly form: AdapterForm
   readonly session: Session
   readonly graph: DecoderGraph
+  /** Undefined where the graph takes no adapters. */
+  readonly adapters: AdapterFeeds | undefined
 }
 
 /**
@@ -82,7 +84,6 @@ export class Decoder {
   #preparing: Promise<void> = Promise.resolve()
   /** The last run; a session is released only after it. */
   #lastRun: Promise<unknown> = Promise.resolve()
-  #stack: AdapterStack | undefined
 
   private constructor(
     model: OpenModel,
@@ -158,13 +159,18 @@ export class Decoder {
     if (ADAPTER_FORMS.indexOf(form) <= ADAPTER_FORMS.indexOf(old.form)) return
     const { model, maxPositions } = this
     this.#compiled = await compile(model, { maxPositions, adapters: form }, this.#place)
-    this.#stack = undefined
     await this.#lastRun
-    await old.session.release()
+    await releaseCompiled(old)
   }
 
   /** Computes one step of a batch. The past is only read: the caller writes `present` into its cache. */
   async run(step: DecoderStep): Promise<DecoderResult> {
+    const running = this.#compute(step)
+    this.#lastRun = running.catch(() => {})
+    return running
+  }
+
+  async #compute(step: DecoderStep): Promise<DecoderResult> {
     const { batch, seq, tokens, positions, past, rows, want, adapters } = step
     const feeds: Record<string, Tensor | DeviceTensor> = {
       ...(await pastFeeds(step)),
@@ -172,18 +178,15 @@ export class Decoder {
       position_ids: intTensor(positions, [batch, seq]),
       rows: intTensor(BigInt64Array.from(rows, BigInt), [rows.length]),
     }
-    const stack = this.#stackFor(adapters)
-    if (stack) {
+    const { session, graph, adapters: adapterFeeds } = this.#compiled
+    if (adapterFeeds) {
       const perSequence = adapters ?? new Array<undefined>(batch).fill(undefined)
-      const rows = perSequence.flatMap((adapter) => new Array<typeof adapter>(seq).fill(adapter))
-      Object.assign(feeds, stack.feeds, stack.rowFeeds(rows))
+      const perToken = perSequence.flatMap((adapter) => new Array<typeof adapter>(seq).fill(adapter))
+      Object.assign(feeds, await adapterFeeds.of(perToken))
     }
-    const { session, graph } = this.#compiled
     const { outputs } = graph
     const wanted = want === 'logits' ? [outputs.logits] : [outputs.largest, outputs.sum]
-    const running = session.runKeeping(feeds, [...wanted, ...outputs.caches])
-    this.#lastRun = running.catch(() => {})
-    const { results, kept } = await running
+    const { results, kept } = await session.runKeeping(feeds, [...wanted, ...outputs.caches])
     if ('cache' in past) past.cache.adopt(outputs.caches.map((name) => kept[name]!))
     if (want === 'largest') checkFinite(results[outputs.sum]!.data as Float32Array)
     return {
@@ -229,20 +232,14 @@ export class Decoder {
 
   async release(): Promise<void> {
     await this.#preparing.catch(() => {})
-    await this.#compiled.session.release()
+    await releaseCompiled(this.#compiled)
     await this.cacheKernels?.release()
   }
+}
 
-  /** The stacked adapters of a run, where the graph takes any; the last stack is kept, as batches change slowly. */
-  #stackFor(adapters: readonly (DecoderAdapter | undefined)[] = []): AdapterStack | undefined {
-    const { form, graph } = this.#compiled
-    if (form === 'none') return undefined
-    const wanted = new Set(adapters.filter((adapter) => adapter !== undefined))
-    if (!this.#stack?.holds(wanted)) {
-      this.#stack = new AdapterStack(graph.linears, [...wanted], { scaled: form === 'scaled' })
-    }
-    return this.#stack
-  }
+async function releaseCompiled({ session, adapters }: Compiled): Promise<void> {
+  await session.release()
+  await adapters?.release()
 }
 
 async function compile(
@@ -253,6 +250,10 @@ async function compile(
   const residentCache = keepsOutputs(place)
   const graph = buildDecoderGraph(model, { ...options, residentCache })
   const weightsFolder = model.folder
+  const scaled = options.adapters === 'scaled'
+  const keeper = residentCache ? place.device : undefined
+  const adapters =
+    options.adapters === 'none' ? undefined : new AdapterFeeds(graph.linears, { scaled, keeper })
   const session = await Session.create(graph.graph, {
     weightsFolder,
     ...(residentCache ? { keepOnDevice: graph.outputs.caches } : {}),
@@ -260,7 +261,7 @@ async function compile(
     prepack: true,
     ...place,
   })
-  return { form: options.adapters, session, graph }
+  return { form: options.adapters, session, graph, adapters }
 }
 
 /** Only WebGPU's outputs can stay on the device through this binding. */

@@ -1,7 +1,7 @@
 import { mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { Decoder } from '../../../engine/generate/decoder.ts'
 import { CacheKernels, DeviceCache } from '../../../engine/generate/device-cache.ts'
 import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
@@ -9,7 +9,7 @@ import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { type OpenModel, openModel } from '../../../engine/models/index.ts'
 import { selfTest } from '../../../engine/onnx/self-test.ts'
-import { Session, type SessionOptions } from '../../../engine/onnx/session.ts'
+import { DeviceTensor, Session, type SessionOptions } from '../../../engine/onnx/session.ts'
 import { packBase } from '../../../engine/quant/packed-base.ts'
 import { openBase } from '../../../engine/quant/source.ts'
 import { createRandom } from '../../../engine/random.ts'
@@ -177,6 +177,32 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
       await session.release()
     },
   )
+
+  it("an adapter's weights go to the device once, and again only when other adapters join", async () => {
+    const folder = tinyLlama()
+    const decoder = await Decoder.load(folder, { device: WEBGPU, adapters: 'plain' })
+    const [first, second] = await Promise.all(
+      [31, 32].map((seed) => decoder.loadAdapter(tinyAdapter(folder, seed))),
+    )
+    const sent = vi.spyOn(Session.prototype, 'runKeeping')
+    const steps = async (...adapters: (typeof first)[]) => {
+      sent.mockClear()
+      for (const adapter of adapters) await decoder.forward(Int32Array.of(97), decoder.createCache(), adapter)
+      return sent.mock.calls
+        .map(([feeds]) => feeds)
+        .filter((feeds) => Object.keys(feeds).some((name) => name.includes('lora')))
+        .map((feeds) => Object.values(feeds).filter((feed) => feed instanceof DeviceTensor).length)
+    }
+    const [upload, ...runs] = await steps(first, first, first)
+    expect(upload).toBe(0)
+    expect(runs).toHaveLength(3)
+    for (const count of runs) expect(count).toBeGreaterThan(10) // both matrices of each module, and the caches
+    const again = await steps(first, second)
+    expect(again.map((count) => count > 0)).toEqual([true, false, true])
+    expect((await steps(undefined)).length).toBeGreaterThan(0) // none at all: nothing to send, and nothing breaks
+    sent.mockRestore()
+    await decoder.release()
+  })
 
   it('answers of a batch with adapters, whose rows join and leave, are the ones of the CPU', async () => {
     const folder = tinyLlama()
