@@ -60,14 +60,16 @@ export function toCompletionRequest(body: CompletionBody): CompletionRequest {
   }
 }
 
-/** Log-probabilities in OpenAI's older form; `offset` is where the first token begins in the choice's text. */
+/** Log-probabilities in OpenAI's older form, with the character (code point) of the choice's text at which each token begins. */
 class LogprobWriter {
-  #offset = 0
+  /** Characters of the text so far; a token in the middle of one begins where that one does. */
+  #characters = 0
+  readonly #decoder = new TextDecoder()
 
-  write(entries: readonly CompletionLogprob[] | undefined): Logprobs | null {
+  write(entries: readonly CompletionLogprob[] | undefined, text: string): Logprobs | null {
     if (entries === undefined) return null
     const written: Logprobs = { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] }
-    for (const { token, logprob, top } of entries) {
+    for (const { token, bytes, logprob, top } of entries) {
       written.tokens.push(token)
       written.token_logprobs.push(logprob)
       // The token itself is always among them, as with OpenAI.
@@ -75,12 +77,22 @@ class LogprobWriter {
       written.top_logprobs!.push(
         shown && Object.fromEntries(shown.map((other) => [other.token, other.logprob])),
       )
-      written.text_offset.push(this.#offset)
-      this.#offset += token.length
+      written.text_offset.push(this.#characters)
+      this.#characters += charactersIn(this.#decoder.decode(Uint8Array.from(bytes), { stream: true }))
     }
+    if (entries[0]?.logprob === null) this.#alignEcho(written, charactersIn(text))
     return written
   }
+
+  /** A prompt's tokens may begin with a mark or a blank that its text does not have. */
+  #alignEcho(written: Logprobs, characters: number): void {
+    const surplus = Math.max(0, this.#characters - characters)
+    written.text_offset = written.text_offset.map((offset) => Math.max(0, offset - surplus))
+    this.#characters -= surplus
+  }
 }
+
+const charactersIn = (text: string) => [...text].length
 
 function join(all: Logprobs | null, more: Logprobs | null): Logprobs | null {
   if (all === null || more === null) return all ?? more
@@ -111,7 +123,7 @@ async function collect(
     if (event.type === 'finish') choice.finish_reason = event.reason
     else {
       choice.text += event.text
-      choice.logprobs = join(choice.logprobs, writers[event.choice]!.write(event.logprobs))
+      choice.logprobs = join(choice.logprobs, writers[event.choice]!.write(event.logprobs, event.text))
     }
   }
   throw endedEarly()
@@ -136,7 +148,7 @@ async function* chunksOf(
       return
     }
     if (event.type === 'text') {
-      const logprobs = writers[event.choice]!.write(event.logprobs)
+      const logprobs = writers[event.choice]!.write(event.logprobs, event.text)
       yield chunk({ index: event.choice, text: event.text, logprobs, finish_reason: null })
     } else if (event.type === 'finish') {
       yield chunk({ index: event.choice, text: '', logprobs: null, finish_reason: event.reason })

@@ -141,6 +141,8 @@ export type CompletionEvent =
 
 export interface CompletionLogprob {
   token: string
+  /** Of UTF-8; a token may be a part of a character. */
+  bytes: readonly number[]
   logprob: number | null
   top: { token: string; logprob: number }[] | null
 }

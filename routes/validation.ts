@@ -24,11 +24,21 @@ function codeOf(issue: Issue): string {
   return isMissing(issue) || branches.some(isMissing) ? 'missing_field' : 'invalid_value'
 }
 
-/** A union reports every branch; the one that got furthest into the value is the one that was meant. */
+/** Issues of a value that has the type that was wanted. */
+const OF_RIGHT_TYPE = ['too_small', 'too_big', 'custom', 'invalid_format']
+
+/**
+ * A union reports every branch; the one that got furthest into the value is the one that was meant, or that whose type the
+ * value has.
+ */
 function meantBranch(branches: Issue[][]): Issue[] {
-  // A value of the right type got further than one of a wrong type.
   const depth = (issues: Issue[]) =>
-    Math.max(0, ...issues.map(({ path, code }) => path.length + (code === 'invalid_type' ? 0 : 0.5)))
+    Math.max(
+      0,
+      ...issues.map(({ path, code = '' }) =>
+        path.length === 0 && OF_RIGHT_TYPE.includes(code) ? Number.POSITIVE_INFINITY : path.length,
+      ),
+    )
   return branches.reduce<Issue[]>((best, branch) => (depth(branch) > depth(best) ? branch : best), [])
 }
 
@@ -52,16 +62,21 @@ function faultsOf(issue: Issue, prefix: PropertyKey[]): Fault[] {
   return [{ path: path.map(String).join('.'), message: messageOf(issue), code: codeOf(issue) }]
 }
 
+/** Faults that a message lists. */
+const SHOWN = 10
+
 /**
- * Describes the issues of a failed validation: `param` and `code` are the first failing field's, the message lists all of
- * them.
+ * Describes the issues of a failed validation: `param` and `code` are the first failing field's, the message lists the
+ * first ten.
  */
 export function describeIssues(issues: Issue[]): { code: string; message: string; param?: string } {
   const faults = issues.flatMap((issue) => faultsOf(issue, []))
   const first = faults[0]
-  const message = faults
+  const listed = faults
+    .slice(0, SHOWN)
     .map(({ path, message }) => (path === '' ? message : `${path}: ${message}`))
     .join('; ')
+  const message = faults.length > SHOWN ? `${listed}; and ${faults.length - SHOWN} more` : listed
   return {
     code: first?.code ?? 'invalid_value',
     message: message === '' ? 'The request is not valid.' : message,

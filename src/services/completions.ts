@@ -106,7 +106,7 @@ async function readEcho(
     const question = { kind: 'score' as const, prompt, top: logprobs, adapterFolder }
     const { text, tokens } = await hosts.call(baseFolder, question, signal)
     const entries = tokens.map((entry, index) =>
-      index === 0 ? { token: entry.token, logprob: null, top: null } : toCompletionLogprob(entry),
+      index === 0 ? { ...toCompletionLogprob(entry), logprob: null, top: null } : toCompletionLogprob(entry),
     )
     return { echo: { type: 'echo', text, logprobs: entries }, promptTokens: tokens.length }
   }
@@ -119,6 +119,6 @@ async function readEcho(
   return { echo: { type: 'echo', text: prompt }, promptTokens: tokens.length }
 }
 
-function toCompletionLogprob({ token, logprob, top }: ShownLogprob): CompletionLogprob {
-  return { token, logprob, top: top.map((other) => ({ token: other.token, logprob: other.logprob })) }
+function toCompletionLogprob({ token, bytes, logprob, top }: ShownLogprob): CompletionLogprob {
+  return { token, bytes, logprob, top: top.map((other) => ({ token: other.token, logprob: other.logprob })) }
 }

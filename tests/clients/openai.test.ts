@@ -236,6 +236,30 @@ describe("OpenAI's client over the embedded model", () => {
     expect(streamed).toBe(fromTokens.choices[0]!.text)
   })
 
+  it('places tokens that are parts of characters where their characters begin', async () => {
+    const prompt = 'Größe 漢字 🙂 x'
+    const { choices } = await client.completions.create({
+      model: MODEL,
+      prompt,
+      max_tokens: 2,
+      temperature: 0,
+      echo: true,
+      logprobs: 0,
+    })
+    const { text, logprobs } = choices[0]!
+    const characters = [...text]
+    const { tokens = [], text_offset: offsets = [] } = logprobs!
+    const whole = tokens
+      .map((token, at) => ({ token, at: offsets[at]! }))
+      .filter(({ token }) => !token.includes('\ufffd'))
+    expect(whole.length).toBeGreaterThan(6)
+    for (const { token, at } of whole) {
+      expect(characters.slice(at, at + [...token].length).join('')).toBe(token)
+    }
+    const ofEmoji = tokens.map((_, at) => offsets[at]!).filter((at) => at === characters.indexOf('🙂'))
+    expect(ofEmoji).toHaveLength(4)
+  })
+
   it('embeds: similar texts lie closer, and both encodings say the same', async () => {
     const input = ['Mia is a singer.', 'Mia is a singer from Millbrook.', 'Seven plus two is nine.']
     const { data, usage } = await client.embeddings.create({ model: MODEL, input })

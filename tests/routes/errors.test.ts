@@ -97,8 +97,15 @@ describe('describeIssues', () => {
       message: 'stop: must be one of: string, array',
     })
     expect(issuesOf(schema, {})).toMatchObject({ param: 'stop', code: 'missing_field' })
-    const short = z.object({ stop: z.union([z.string(), z.array(z.string()).max(1, 'one at most')]) })
+    const short = z.object({
+      stop: z.union([z.string(), z.array(z.string()).max(1, 'one at most'), z.array(z.int())]),
+    })
     expect(issuesOf(short, { stop: ['a', 'b'] }).message).toBe('stop: one at most')
+  })
+
+  it('lists ten faults and counts the others', () => {
+    const { message } = issuesOf(z.array(z.int()), Array(25).fill('a'))
+    expect(message).toMatch(/^0: .*; 9: [^;]*; and 15 more$/)
   })
 })
 

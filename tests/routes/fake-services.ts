@@ -422,7 +422,7 @@ class FakeCompletions {
     yield { type: 'start', systemFingerprint: 'fp_test' }
     const count = request.prompts.length * (request.n ?? 1)
     for (let choice = 0; choice < count; choice++) {
-      const logprob = { token: 'ab', logprob: -0.5, top: [{ token: 'ab', logprob: -0.5 }] }
+      const logprob = { token: 'ab', bytes: [97, 98], logprob: -0.5, top: [{ token: 'ab', logprob: -0.5 }] }
       yield {
         type: 'text',
         choice,

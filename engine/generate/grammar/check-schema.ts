@@ -1,5 +1,8 @@
 import { EngineError } from '../../errors.ts'
 import { isJsonObject } from '../../text/tokenizer-files.ts'
+import { checkChoices } from './check-choices.ts'
+import { checkTogether } from './check-together.ts'
+import { checkNamePattern, patternGrammar } from './pattern.ts'
 
 export type Schema = Readonly<Record<string, unknown>>
 
@@ -26,7 +29,7 @@ const ENFORCED = new Set([
 /** Keywords that only describe. */
 const DESCRIBING = new Set([
   ...['$schema', '$id', '$comment', 'title', 'description', 'default', 'examples', 'deprecated', 'readOnly'],
-  ...['writeOnly', 'contentEncoding', 'contentMediaType', '$anchor', 'strict'],
+  ...['writeOnly', 'contentEncoding', 'contentMediaType', '$anchor', 'strict', 'discriminator'],
 ])
 const COUNTS = new Set(['minLength', 'maxLength', 'minItems', 'maxItems', 'minProperties', 'maxProperties'])
 const TYPES = new Set(['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'])
@@ -67,6 +70,8 @@ class Checker {
     if (depth > LIMITS.depth) throw invalid(param, `is nested more than ${LIMITS.depth} levels deep`)
     if (++this.#nodes > LIMITS.nodes) throw invalid(param, `has more than ${LIMITS.nodes} parts`)
     for (const [key, value] of Object.entries(schema)) this.#keyword(key, value, `${param}.${key}`, depth)
+    checkTogether(schema, param, (key) => ENFORCED.has(key))
+    checkChoices(schema, param, (one) => this.#follow(one, param))
   }
 
   #keyword(key: string, value: unknown, param: string, depth: number): void {
@@ -74,6 +79,7 @@ class Checker {
     if (!ENFORCED.has(key)) throw invalid(param, 'is a keyword that cannot be enforced; leave it out')
     if (MAPS.has(key)) this.#map(key, value, param, depth)
     else if (LISTS.has(key)) this.#list(value, param, depth)
+    else if (key === 'propertyNames') this.#names(value, param, depth)
     else if (SCHEMAS.has(key)) this.check(value, param, depth + 1)
     else if (COUNTS.has(key)) checkCount(value, param)
     else if (key === 'type') checkType(value, param)
@@ -86,9 +92,19 @@ class Checker {
   #map(key: string, value: unknown, param: string, depth: number): void {
     if (!isJsonObject(value)) throw invalid(param, 'must be an object')
     for (const [name, schema] of Object.entries(value)) {
-      if (key === 'patternProperties') checkPattern(name, param)
+      if (key === 'patternProperties') {
+        checkPattern(name, param)
+        checkNamePattern(name, param)
+      }
       this.check(schema, `${param}.${name}`, depth + 1)
     }
+  }
+
+  /** Names are strings, whether the schema says so or not. */
+  #names(value: unknown, param: string, depth: number): void {
+    this.check(isJsonObject(value) ? { type: 'string', ...value } : value, param, depth + 1)
+    const { pattern } = isJsonObject(value) ? value : {}
+    if (typeof pattern === 'string') checkNamePattern(pattern, `${param}.pattern`)
   }
 
   #list(value: unknown, param: string, depth: number): void {
@@ -99,9 +115,19 @@ class Checker {
     for (const [index, schema] of value.entries()) this.check(schema, `${param}.${index}`, depth + 1)
   }
 
+  /** What a schema stands for, where it is a reference and nothing else. */
+  #follow(schema: unknown, param: string): unknown {
+    let at = schema
+    // A reference to itself does not end.
+    for (let steps = 0; isJsonObject(at) && '$ref' in at && steps < LIMITS.depth; steps++) {
+      at = this.#reference(at.$ref, `${param}.$ref`)
+    }
+    return at
+  }
+
   /** References stay inside the schema and lead somewhere. */
-  #reference(value: unknown, param: string): void {
-    if (value === '#') return
+  #reference(value: unknown, param: string): unknown {
+    if (value === '#') return this.#root
     if (typeof value !== 'string' || !value.startsWith('#/')) {
       throw invalid(param, `is ${JSON.stringify(value)}; only references into the schema itself are followed`)
     }
@@ -111,6 +137,7 @@ class Checker {
       at = isJsonObject(at) && Object.hasOwn(at, key) ? at[key] : undefined
     }
     if (!isJsonObject(at) && typeof at !== 'boolean') throw invalid(param, `leads nowhere: ${value}`)
+    return at
   }
 }
 
@@ -148,6 +175,7 @@ function checkPattern(value: unknown, param: string): void {
   if (size > MAX_PATTERN_SIZE) {
     throw invalid(param, `comes to ${size} characters with its repetitions; at most ${MAX_PATTERN_SIZE}`)
   }
+  patternGrammar(value, param)
 }
 
 function isExpression(pattern: string, flags: string): boolean {

@@ -5,6 +5,7 @@ import { EngineError } from '../../errors.ts'
 import type { VocabularyKind } from '../../text/token-bytes.ts'
 import type { TokenGrammar } from '../sequence.ts'
 import type { GrammarFormat } from './format.ts'
+import { type NarrowedSchema, narrowSchema } from './narrow-schema.ts'
 
 /** A model's tokens as the library takes them; plain data, so that it can go to a worker. */
 export interface GrammarVocabulary {
@@ -87,10 +88,40 @@ export class GrammarLibrary {
     }
   }
 
-  #compileFormat(format: GrammarFormat): Promise<XGrammar.CompiledGrammar> {
-    if (format.type !== 'json_schema') return this.#compiler.compileStructuralTag({ ...format })
-    const text = JSON.stringify(format.json_schema)
-    return this.#compiler.compileJSONSchema(text)
+  async #compileFormat(format: GrammarFormat): Promise<XGrammar.CompiledGrammar> {
+    if (format.type !== 'json_schema') return this.#compiler.compileStructuralTag(await this.#tagOf(format))
+    const narrowed = narrowSchema(format.json_schema)
+    if (narrowed.parts.size === 0) return this.#compiler.compileJSONSchema(JSON.stringify(narrowed.schema))
+    const grammar = await this.#library.Grammar.fromEBNF(await this.#grammarText(narrowed))
+    try {
+      return await this.#compiler.compileGrammar(grammar)
+    } finally {
+      grammar.dispose()
+    }
+  }
+
+  /** A structural tag in which grammars stand in place of schemas. */
+  async #tagOf(format: GrammarFormat): Promise<Record<string, unknown>> {
+    if (format.type === 'json_schema') {
+      const narrowed = narrowSchema(format.json_schema)
+      if (narrowed.parts.size === 0) return { ...format, json_schema: narrowed.schema }
+      return { type: 'grammar', grammar: await this.#grammarText(narrowed) }
+    }
+    const each = (formats: readonly GrammarFormat[]) => Promise.all(formats.map((one) => this.#tagOf(one)))
+    if (format.type === 'tag') return { ...format, content: await this.#tagOf(format.content) }
+    if (format.type === 'or') return { ...format, elements: await each(format.elements) }
+    return { ...format, tags: await each(format.tags) }
+  }
+
+  /** The library's grammar of a schema, with the parts that are made here. */
+  async #grammarText({ schema, parts }: NarrowedSchema): Promise<string> {
+    const grammar = await this.#library.Grammar.fromJSONSchema(JSON.stringify(schema))
+    const text = grammar.toString()
+    grammar.dispose()
+    return [...parts].reduce(
+      (whole, [constant, expression]) => whole.replaceAll(`"\\"${constant}\\""`, () => `(${expression})`),
+      text,
+    )
   }
 
   #wrap(compiled: XGrammar.CompiledGrammar): CompiledTokenGrammar {
