@@ -32,3 +32,8 @@ export class EngineError extends Error {
     this.param = options.param
   }
 }
+
+/** The message of whatever was thrown, which need not be an Error. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

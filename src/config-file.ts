@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { EngineError } from '../engine/errors.ts'
+import { EngineError, messageOf } from '../engine/errors.ts'
 
 const KEPT = join(import.meta.dirname, '../bundle/config.cjs')
 
@@ -15,7 +15,7 @@ export async function readConfigFile(file: string): Promise<object> {
   try {
     content = (await evaluateAlone(file)) ?? (await importFile(file))
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause)
+    const reason = messageOf(cause)
     throw new EngineError('invalid', 'config_unreadable', `${file} cannot be read: ${reason}`, { cause })
   }
   if (typeof content !== 'object' || content === null) {

@@ -1,5 +1,5 @@
 import { type Context, createContext, runInContext } from 'node:vm'
-import { EngineError } from '../errors.ts'
+import { EngineError, messageOf } from '../errors.ts'
 
 /**
  * Which linear modules an adapter is on, by PEFT's rules: 'all' (every one but the head and routed experts), a
@@ -128,7 +128,7 @@ function matchingPaths(
     const code = 'paths.filter((path) => new RegExp(source).test(path))'
     return new Set(runInContext(code, sandbox, { timeout: MATCH_LIMIT }) as string[])
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause)
+    const reason = messageOf(cause)
     throw new EngineError(
       'invalid',
       'invalid_expression',

@@ -1,4 +1,4 @@
-import { EngineError } from '../errors.ts'
+import { EngineError, messageOf } from '../errors.ts'
 import { type Device, formatDevice } from './device.ts'
 
 /**
@@ -34,7 +34,7 @@ export function creationError(device: Device, cause: unknown): EngineError {
     new EngineError(
       'internal',
       'session_create_failed',
-      `the runtime refused the graph: ${messageOf(cause)}`,
+      `the runtime refused the graph: ${messageOf(cause).trim()}`,
       { cause },
     )
   )
@@ -44,14 +44,16 @@ export function creationError(device: Device, cause: unknown): EngineError {
 export function runError(device: Device, cause: unknown): EngineError {
   return (
     deviceError(device, cause) ??
-    new EngineError('internal', 'session_run_failed', `the runtime failed: ${messageOf(cause)}`, { cause })
+    new EngineError('internal', 'session_run_failed', `the runtime failed: ${messageOf(cause).trim()}`, {
+      cause,
+    })
   )
 }
 
 /** Errors that are the device's and not the graph's, which a caller can act on. */
 function deviceError(device: Device, cause: unknown): EngineError | undefined {
   const name = formatDevice(device)
-  const said = messageOf(cause)
+  const said = messageOf(cause).trim()
   if (OUT_OF_MEMORY.test(said)) {
     const message = `${name} has no memory left: ${said}`
     return new EngineError('too_large', 'device_out_of_memory', message, { param: 'device', cause })
@@ -72,8 +74,4 @@ function hint({ kind }: Device): string {
     return "it needs an NVIDIA driver and onnxruntime's CUDA provider library, which 'anneal device install cuda' puts in place."
   }
   return 'it needs a GPU with a Vulkan driver (Linux: libvulkan.so.1), Metal or Direct3D 12.'
-}
-
-function messageOf(cause: unknown): string {
-  return (cause instanceof Error ? cause.message : String(cause)).trim()
 }

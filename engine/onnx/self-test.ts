@@ -1,3 +1,4 @@
+import { messageOf } from '../errors.ts'
 import { GraphBuilder } from '../graph/builder.ts'
 import type { Graph } from '../graph/graph.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
@@ -58,7 +59,7 @@ export async function selfTest(device: Device): Promise<SelfTestResult> {
       hasHalf: await convertsHalf(device),
     }
   } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause)
+    const message = messageOf(cause)
     return { ok: false, reason: message, milliseconds: undefined, cpuMilliseconds: undefined }
   }
 }

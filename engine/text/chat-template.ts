@@ -1,4 +1,4 @@
-import { EngineError } from '../errors.ts'
+import { EngineError, messageOf } from '../errors.ts'
 import { parseTemplate, type Template } from './jinja.ts'
 import { FORMATS, formatSource } from './named-templates.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
@@ -214,8 +214,4 @@ function checkVariables(variables: Readonly<Record<string, unknown>>): Record<st
     }
   }
   return { ...variables }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { EngineError } from '../errors.ts'
+import { EngineError, messageOf } from '../errors.ts'
 
 export type JsonObject = Record<string, unknown>
 
@@ -122,8 +122,4 @@ function templateText(value: unknown): string | undefined {
 
 function isMissing(error: unknown): boolean {
   return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR')
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

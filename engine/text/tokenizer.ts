@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers'
-import { EngineError } from '../errors.ts'
+import { EngineError, messageOf } from '../errors.ts'
 import { exactPreTokenizer } from './pre-tokenizers.ts'
 import { tokenBytes, type VocabularyKind, vocabularyKind } from './token-bytes.ts'
 import {
@@ -122,7 +122,7 @@ function createTokenizer(path: string, json: JsonObject, config: JsonObject): To
   try {
     return new LibraryTokenizer({ ...EMPTY_TOKENIZER, ...exact }, plainConfig(config))
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause)
+    const reason = messageOf(cause)
     throw new EngineError(
       'invalid',
       'malformed_file',

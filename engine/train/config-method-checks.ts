@@ -1,4 +1,5 @@
 import type { z } from 'zod'
+import { messageOf } from '../errors.ts'
 import type { trainConfigSchema } from './config-schema.ts'
 import { readOptimArgs } from './optimizers/optim-args.ts'
 import { scheduleKwargs } from './schedule.ts'
@@ -162,6 +163,6 @@ function optimArgsProblem({ optim, optim_args: text }: Parsed): [applies: boolea
     if (!nesterov || (Number(momentum) > 0 && !dampening)) return [false, '']
     return [true, '`optim_args`: nesterov needs a momentum and no dampening.']
   } catch (error) {
-    return [true, error instanceof Error ? error.message : String(error)]
+    return [true, messageOf(error)]
   }
 }

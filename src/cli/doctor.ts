@@ -4,7 +4,7 @@ import { createServer } from 'node:net'
 import { availableParallelism, freemem, totalmem } from 'node:os'
 import { dirname } from 'node:path'
 import { Command } from 'commander'
-import { EngineError } from '../../engine/errors.ts'
+import { EngineError, messageOf } from '../../engine/errors.ts'
 import { formatDevice } from '../../engine/onnx/device.ts'
 import type { Application } from '../application.ts'
 import { probeCuda } from '../device/cuda-facts.ts'
@@ -124,8 +124,6 @@ async function port({ host, port: number }: Application['settings']['server']): 
     return { check: 'port', ok: true, text: `${where} is in use: a server runs already` }
   return { check: 'port', ok: false, text: `nothing can listen on ${where}: ${code}` }
 }
-
-const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
 
 async function folders({ settings, services }: Application): Promise<Finding[]> {
   const { saves, datasets: data } = settings.directories

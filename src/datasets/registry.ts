@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
 import { extname, join } from 'node:path'
-import { EngineError } from '../../engine/errors.ts'
+import { EngineError, messageOf } from '../../engine/errors.ts'
 import { type DatasetAttributes, type RawEntry, readEntry } from './entry.ts'
 import { type DatasetFiles, FILE_TYPES, findFiles, unsupportedType } from './files.ts'
 import { countRows } from './readers/index.ts'
@@ -168,7 +168,7 @@ async function readInfo(directory: string): Promise<Info> {
 }
 
 function malformed(path: string, cause: unknown): EngineError {
-  const reason = cause instanceof Error ? cause.message : String(cause)
+  const reason = messageOf(cause)
   return new EngineError('invalid', 'malformed_dataset_info', `${path} cannot be read: ${reason}`, { cause })
 }
 

@@ -8,13 +8,13 @@ import type {
   JobStatus,
 } from '../jobs/types.ts'
 
-/** Everything that takes long: training runs, merges, exports, imports. One row for each, kept after its end. */
+/** Everything that takes long: training runs, merges, exports, imports, evaluations. One row for each, kept after its end. */
 export const jobs = sqliteTable(
   'jobs',
   {
     /** Creation order, for claims and cursors. */
     position: integer('position').primaryKey({ autoIncrement: true }),
-    /** `run-`, `merge-`, `export-` or `import-` and twelve hexadecimal digits. */
+    /** The kind's prefix (jobs/types.ts) and twelve hexadecimal digits, such as `run-3f9a1c07b2de`. */
     id: text('id').notNull().unique(),
     kind: text('kind').$type<JobKind>().notNull(),
     status: text('status').$type<JobStatus>().notNull().default('queued'),

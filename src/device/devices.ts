@@ -1,4 +1,4 @@
-import { EngineError } from '../../engine/errors.ts'
+import { EngineError, messageOf } from '../../engine/errors.ts'
 import { CPU, type Device, type DeviceTraits, formatDevice, parseDevice } from '../../engine/onnx/device.ts'
 import { type CudaFacts, probeCuda, VULKAN_LOADER } from './cuda-facts.ts'
 import { type CudaProblem, cudaProblems } from './cuda-problems.ts'
@@ -246,5 +246,3 @@ function unavailable(device: Device, problem: string): EngineError {
   const message = `device ${formatDevice(device)} cannot be used: ${problem.trim()}`
   return new EngineError('unsupported', 'device_unavailable', message, { param: 'device' })
 }
-
-const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error))

@@ -1,7 +1,8 @@
-import { EngineError } from '../../engine/errors.ts'
+import { EngineError, messageOf } from '../../engine/errors.ts'
+import { event } from './event.ts'
+import { failureOf } from './failure.ts'
 import type { FromWorker, Task, ToWorker, WorkerJob } from './protocol.ts'
-import { event } from './queue.ts'
-import type { JobFailure, JobKind } from './types.ts'
+import type { JobKind } from './types.ts'
 
 /**
  * Runs one job in this child process: waits for `start`, reports, and ends. The process also ends when its supervisor
@@ -34,8 +35,7 @@ async function perform(job: WorkerJob, load: () => Promise<Task>, signal: AbortS
     const report = (...args: Parameters<typeof event>) => void send({ type: 'event', event: event(...args) })
     return { type: 'succeeded', result: await task({ job, signal, report }) }
   } catch (error) {
-    if (isStop(error, signal))
-      return { type: 'stopped', message: error instanceof Error ? error.message : String(error) }
+    if (isStop(error, signal)) return { type: 'stopped', message: messageOf(error) }
     // The cause belongs to the operator's log; the row gets what a client may see.
     console.error(error)
     return { type: 'failed', error: failureOf(error) }
@@ -46,15 +46,6 @@ function isStop(error: unknown, signal: AbortSignal): boolean {
   if (!signal.aborted) return false
   if (error instanceof EngineError) return error.kind === 'cancelled'
   return error === signal.reason || (error instanceof Error && error.name === 'AbortError')
-}
-
-/** An error in the form that a row keeps. */
-export function failureOf(error: unknown): JobFailure {
-  if (error instanceof EngineError) {
-    return { kind: error.kind, code: error.code, message: error.message, param: error.param ?? null }
-  }
-  const message = error instanceof Error ? error.message : String(error)
-  return { kind: 'internal', code: 'internal_error', message, param: null }
 }
 
 function send(message: FromWorker): Promise<void> {

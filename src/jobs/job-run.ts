@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { EngineError } from '../../engine/errors.ts'
+import { EngineError, messageOf } from '../../engine/errors.ts'
 import { describePlacement, ON_CPU, type Placement } from '../device/devices.ts'
-import { failureOf } from './child.ts'
+import { event } from './event.ts'
+import { failureOf } from './failure.ts'
 import { type ChildEnd, JobProcess, type JobProcessOptions } from './job-process.ts'
-import { event } from './queue.ts'
 import type { Job } from './types.ts'
 
 /** Where jobs compute. */
@@ -110,7 +110,7 @@ export class JobRun {
 
   #notStarted(error: unknown) {
     if (error instanceof EngineError) return failureOf(error)
-    const message = error instanceof Error ? error.message : String(error)
+    const message = messageOf(error)
     return {
       kind: 'internal',
       code: 'worker_not_started',

@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import { databaseError } from '../db/client.ts'
 import type { JobQueries } from '../db/queries.ts'
+import { event } from './event.ts'
 import {
   isTerminal,
   type Job,
@@ -161,11 +162,6 @@ export class SqliteJobQueue implements JobQueue {
       throw databaseError(error, this.#file)
     }
   }
-}
-
-/** An event of now. */
-export function event(type: NewEvent['type'], message: string, data: NewEvent['data'] = {}): NewEvent {
-  return { type, message, data, createdAt: new Date() }
 }
 
 function describe(outcome: JobOutcome): { changes: Partial<Job>; reported: NewEvent } {

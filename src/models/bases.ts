@@ -2,12 +2,13 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { checkVacant } from '../../engine/weights/atomic-folder.ts'
+import { ID_PREFIX } from '../jobs/types.ts'
 
 /** A base model's id is its folder's name. */
 const BASE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/
 
 /** What the ids of jobs look like; a base folder of such a name would hide a job's model. */
-const JOB_ID = /^(run|merge|export|import)-[0-9a-f]{12}$/
+const JOB_ID = new RegExp(`^(${Object.values(ID_PREFIX).join('|')})-[0-9a-f]{12}$`)
 
 /**
  * The base models in the models directories: subfolders with a config.json, by id. Of equal names the first directory's

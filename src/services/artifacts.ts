@@ -7,18 +7,6 @@ import type { PolicySubject } from '../policy.ts'
 import type { ServiceContext } from './context.ts'
 import { checkQueueSpace, newJobId } from './jobs.ts'
 
-/** What the rows of merges and exports keep of the model that they start from. */
-export interface SourceModel {
-  id: string
-  baseFolder: string
-  root: string
-  template?: string
-}
-
-export function sourceOf(entry: ModelEntry): SourceModel {
-  return { id: entry.id, baseFolder: entry.baseFolder, root: entry.root, template: entry.template }
-}
-
 /** A model as the policy sees it, with what its folder says. */
 export function inspect(entry: ModelEntry): { subject: PolicySubject; facts: ModelFacts } {
   const facts = readModelFacts(entry.baseFolder)

@@ -10,6 +10,7 @@ import { servedDevice } from '../device/places.ts'
 import { parseTask } from '../evaluation/choices.ts'
 import { readChoiceTask } from '../evaluation/multiple-choice.ts'
 import { type EvaluatedModel, type EvaluationTask, modelFolderName } from '../evaluation/task.ts'
+import { taskOf } from '../jobs/job-tasks.ts'
 import type { Job } from '../jobs/types.ts'
 import { readModelFacts } from '../models/model-folder.ts'
 import { removeFolder } from '../models/remove.ts'
@@ -57,7 +58,7 @@ export function evaluationService(context: ServiceContext): Evaluations {
     },
     async predictions(id, model) {
       const job = await findJob(queue, 'evaluation', id)
-      const { models } = job.resolved as unknown as EvaluationTask
+      const { models } = taskOf(job, 'evaluation')
       const found = models.find((entry) => entry.id === (model ?? models[0]!.id))
       const file = join(job.outputDir, modelFolderName(found?.id ?? ''), 'generated_predictions.jsonl')
       if (!found || !existsSync(file)) {
@@ -113,7 +114,7 @@ async function checkInput({ datasets, settings }: ServiceContext, request: Evalu
 }
 
 function toWire(job: Job): Evaluation {
-  const { models, request } = job.resolved as unknown as EvaluationTask
+  const { models, request } = taskOf(job, 'evaluation')
   return {
     id: job.id,
     object: 'evaluation',

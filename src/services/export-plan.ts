@@ -9,37 +9,14 @@ import {
   methodOf,
 } from '../../engine/export/formats.ts'
 import { checkRoundable, planGguf } from '../../engine/export/gguf.ts'
-import type { GgufFileType } from '../../engine/export/gguf-types.ts'
 import { openModel } from '../../engine/models/index.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
 import type { ExportRequest } from '../../routes/services.ts'
 import type { DatasetRegistry } from '../datasets/registry.ts'
+import type { ExportTask } from '../jobs/job-tasks.ts'
 import type { ModelFacts } from '../models/model-folder.ts'
 import type { ModelEntry } from '../models/registry.ts'
-import { type SourceModel, sourceOf } from './artifacts.ts'
-
-/** What tasks/export.ts gets: the request with everything decided. */
-export interface ExportTask {
-  model: SourceModel
-  /** The PEFT folder, for the formats that take an adapter. */
-  adapterFolder: string | undefined
-  bits: number
-  format: ExportFormat
-  dtype: WeightDType
-  /** Bytes in one shard at most. */
-  shardBytes: number
-  ggufType: GgufFileType | undefined
-  method: ExportMethod | undefined
-  groupSize: number
-  symmetric: boolean
-  actOrder: boolean
-  damping: number
-  seed: number
-  calibration: { dataset: string; samples: number; length: number } | undefined
-  report: { dataset: string; tokens: number } | undefined
-  maxKld: number | undefined
-  datasetDir: string
-}
+import { sourceOf } from '../models/source-model.ts'
 
 /** A text that the package's own datasets directory has, for reports where the request names none. */
 const REPORT_DATASET = 'small_world'

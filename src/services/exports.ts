@@ -2,12 +2,13 @@ import { FORMAT_RULES } from '../../engine/export/formats.ts'
 import { checkFreeSpace } from '../../engine/weights/atomic-folder.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
 import type { ExportJob, ExportRequest, ExportService } from '../../routes/services.ts'
+import { type ExportTask, taskOf } from '../jobs/job-tasks.ts'
 import type { Job } from '../jobs/types.ts'
 import type { ModelFacts } from '../models/model-folder.ts'
 import { checkAdapterExport, checkExport } from '../policy.ts'
 import { bytesOf, inspect, submitArtifact, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
-import { type ExportTask, planExport } from './export-plan.ts'
+import { planExport } from './export-plan.ts'
 import { findJob, jobFieldsOf, jobService } from './jobs.ts'
 import { fileOf, filesOf } from './published.ts'
 import type { SubmitOptions } from './submit.ts'
@@ -56,7 +57,7 @@ function spaceFor(
 }
 
 function toWire(job: Job): ExportJob {
-  const { model, bits, format, dtype, method } = job.resolved as unknown as ExportTask
+  const { model, bits, format, dtype, method } = taskOf(job, 'export')
   return {
     id: job.id,
     object: 'export',

@@ -21,8 +21,8 @@ import {
 } from '../fine-tuning/job-folder.ts'
 import { fineTunedModel, jobIdOf, ORGANIZATION, runIdOf } from '../fine-tuning/names.ts'
 import { checkRequest, resolveHyperparameters, trainingBody } from '../fine-tuning/plan.ts'
+import { taskOf } from '../jobs/job-tasks.ts'
 import { isTerminal, type Job, type JobEventRow } from '../jobs/types.ts'
-import type { TrainTask } from '../training/task.ts'
 import type { ServiceContext } from './context.ts'
 import { conflict, jobFieldsOf, unixTime } from './jobs.ts'
 import { pageAfter } from './page-after.ts'
@@ -137,7 +137,7 @@ function statusOf({ status }: Job, folder: string): FineTuningJob['status'] {
 }
 
 function toWire({ job, record, folder }: Found): FineTuningJob {
-  const { model, config } = job.resolved as unknown as TrainTask
+  const { model, config } = taskOf(job, 'train')
   const { request, method, hyperparameters } = record
   const { created_at, finished_at, error } = jobFieldsOf(job)
   const status = statusOf(job, folder)
@@ -196,7 +196,7 @@ function checkpointToWire(
   { request }: JobRecord,
   { step, loss, evalLoss, createdAt }: ReturnType<typeof listCheckpoints>[number],
 ): FineTuningCheckpoint {
-  const { model } = job.resolved as unknown as TrainTask
+  const { model } = taskOf(job, 'train')
   return {
     id: `ftckpt-${job.id.replace(/^run-/, '')}-${step}`,
     object: 'fine_tuning.job.checkpoint',

@@ -3,22 +3,14 @@ import { basename, join, resolve } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { checkGguf } from '../../engine/gguf/import.ts'
 import { checkFreeSpace } from '../../engine/weights/atomic-folder.ts'
-import type { WeightDType } from '../../engine/weights/dtypes.ts'
 import type { ImportJob, ImportRequest, ImportService } from '../../routes/services.ts'
+import { type ImportTask, taskOf } from '../jobs/job-tasks.ts'
 import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
 import { newBaseFolder } from '../models/bases.ts'
 import { bytesOf, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
 import { checkQueueSpace, conflict, jobFieldsOf, jobService, newJobId } from './jobs.ts'
 import type { SubmitOptions } from './submit.ts'
-
-/** What tasks/import.ts gets. */
-export interface ImportTask {
-  /** Absolute path of the GGUF file. */
-  file: string
-  name: string
-  dtype?: WeightDType
-}
 
 export interface Imports extends ImportService {
   create(request: ImportRequest, options?: SubmitOptions): Promise<ImportJob>
@@ -80,7 +72,7 @@ function nameOf(file: string): string {
 }
 
 function toWire(job: Job): ImportJob {
-  const { file, name, dtype } = job.resolved as unknown as ImportTask
+  const { file, name, dtype } = taskOf(job, 'import')
   return {
     id: job.id,
     object: 'import',

@@ -1,22 +1,15 @@
 import { EngineError } from '../../engine/errors.ts'
 import { checkFreeSpace } from '../../engine/weights/atomic-folder.ts'
 import type { Merge, MergeRequest, MergeService } from '../../routes/services.ts'
+import { type MergeTask, taskOf } from '../jobs/job-tasks.ts'
 import type { Job } from '../jobs/types.ts'
 import type { ModelEntry } from '../models/registry.ts'
+import { sourceOf } from '../models/source-model.ts'
 import { checkMerge } from '../policy.ts'
-import { bytesOf, inspect, type SourceModel, sourceOf, submitArtifact, taskProgressOf } from './artifacts.ts'
+import { bytesOf, inspect, submitArtifact, taskProgressOf } from './artifacts.ts'
 import type { ServiceContext } from './context.ts'
 import { jobFieldsOf, jobService } from './jobs.ts'
 import type { SubmitOptions } from './submit.ts'
-
-/** What tasks/merge.ts gets. */
-export interface MergeTask {
-  /** The adapter's model: the parent of the merge. */
-  model: SourceModel
-  base: string
-  baseFolder: string
-  adapterFolder: string
-}
 
 export interface Merges extends MergeService {
   create(request: MergeRequest, options?: SubmitOptions): Promise<Merge>
@@ -72,7 +65,7 @@ async function baseOf(adapter: ModelEntry): Promise<ModelEntry> {
 }
 
 function toWire(job: Job): Merge {
-  const { model, base } = job.resolved as unknown as MergeTask
+  const { model, base } = taskOf(job, 'merge')
   return {
     id: job.id,
     object: 'merge',

@@ -10,6 +10,7 @@ import { drawLoss } from '../../engine/train/run-folder.ts'
 import type { TrainingProgress } from '../../routes/schemas/training.ts'
 import type { Checkpoint, TrainingPreview, TrainingRun, TrainingService } from '../../routes/services.ts'
 import { removeCopiedRows } from '../fine-tuning/job-folder.ts'
+import { taskOf } from '../jobs/job-tasks.ts'
 import { logFileOf } from '../jobs/log-file.ts'
 import { isAlive } from '../jobs/process-identity.ts'
 import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
@@ -142,7 +143,7 @@ async function releaseOutput({ queue }: ServiceContext, outputDir: string): Prom
 }
 
 function runToWire(job: Job, saves: string): TrainingRun {
-  const { model, config } = job.resolved as unknown as TrainTask
+  const { model, config } = taskOf(job, 'train')
   const inside = relative(saves, job.outputDir)
   const metrics = job.result?.metrics as Record<string, number> | undefined
   return {

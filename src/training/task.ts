@@ -1,5 +1,5 @@
 import type { TrainConfig } from '../../engine/train/config.ts'
-import type { SourceModel } from '../services/artifacts.ts'
+import type { SourceModel } from '../models/source-model.ts'
 
 /** What tasks/train.ts gets: everything that the request left open is decided. */
 export interface TrainTask {

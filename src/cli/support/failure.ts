@@ -1,5 +1,5 @@
 import { CommanderError } from 'commander'
-import type { ErrorKind } from '../../../engine/errors.ts'
+import { type ErrorKind, messageOf } from '../../../engine/errors.ts'
 
 /** Exit codes: 2 is the shell's convention for wrong usage, 130 the one for Ctrl-C. */
 const FAILED = 1
@@ -37,7 +37,7 @@ export function describeFailure(error: unknown): string {
     const { message, param } = error
     return param && !message.includes(param) ? `${message} (${param})` : message
   }
-  const message = error instanceof Error ? error.message : String(error)
+  const message = messageOf(error)
   return `unexpected error: ${message || 'unknown'}. ANNEAL_DEBUG=1 shows where it comes from.`
 }
 

@@ -6,7 +6,7 @@ import {
   parquetReadObjects,
   toJson,
 } from 'hyparquet'
-import { EngineError } from '../../../engine/errors.ts'
+import { EngineError, messageOf } from '../../../engine/errors.ts'
 import { malformedRow } from './decode.ts'
 
 /** Rows that are decoded together. */
@@ -34,7 +34,7 @@ export async function* readParquet(path: string): AsyncGenerator<{ value: unknow
     }
   } catch (cause) {
     if (cause instanceof EngineError) throw cause
-    const reason = cause instanceof Error ? cause.message : String(cause)
+    const reason = messageOf(cause)
     throw malformedRow(path, `row ${number + 1}`, `not valid Parquet (${reason})`, cause)
   }
 }

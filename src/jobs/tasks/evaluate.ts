@@ -12,12 +12,13 @@ import { encodeData } from '../../evaluation/questions.ts'
 import { fillRows } from '../../evaluation/row-file.ts'
 import { comparisonTable } from '../../evaluation/table.ts'
 import { type EvaluationTask, type ModelEvaluation, modelFolderName } from '../../evaluation/task.ts'
+import { taskOf } from '../job-tasks.ts'
 import type { Task } from '../protocol.ts'
-import { createStages } from './stages.ts'
+import { createStages } from './progress.ts'
 
 /** Evaluates each model in turn. Every finished row is on disk at once, and a later start goes on after it. */
 export const evaluateTask: Task = async ({ job, signal, report }) => {
-  const task = job.resolved as unknown as EvaluationTask
+  const task = taskOf(job, 'evaluation')
   const { models, request } = task
   const placeOf = async () => job.placement ?? ON_CPU
   const hosts = new EngineHosts({ ...task.engine, maxLoaded: 1, placeOf })

@@ -5,7 +5,7 @@ import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { loadDataset } from '../../datasets/load.ts'
 import { DatasetRegistry } from '../../datasets/registry.ts'
 import { contextLength } from '../../models/model-folder.ts'
-import type { ExportTask } from '../../services/export-plan.ts'
+import type { ExportTask } from '../job-tasks.ts'
 
 /** Longest window that a report measures on. */
 const REPORT_WINDOW = 512

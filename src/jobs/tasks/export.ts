@@ -6,15 +6,15 @@ import { type Manifest, readManifest } from '../../../engine/export/manifest.ts'
 import { readReport } from '../../../engine/export/report.ts'
 import { exportSafetensors } from '../../../engine/export/safetensors.ts'
 import { workFolderOf } from '../../models/work-folder.ts'
-import type { ExportTask } from '../../services/export-plan.ts'
+import { type ExportTask, taskOf } from '../job-tasks.ts'
 import type { Task, TaskContext } from '../protocol.ts'
-import { byteProgressReporter } from './byte-progress.ts'
 import { calibrationText, reportText } from './export-texts.ts'
+import { byteProgressReporter } from './progress.ts'
 
 /** Exports a model. The output folder appears whole, so one that is there is an earlier start's work. */
 export const exportTask: Task = async (context) => {
   const { job } = context
-  const task = job.resolved as unknown as ExportTask
+  const task = taskOf(job, 'export')
   const { files } = existsSync(job.outputDir) ? readManifest(job.outputDir) : await runExport(context, task)
   const report = readReport(job.outputDir)
   return { bytes: files.reduce((sum, file) => sum + file.bytes, 0), files, ...(report ? { report } : {}) }

@@ -1,13 +1,13 @@
 import { existsSync } from 'node:fs'
 import { importGguf } from '../../../engine/gguf/import.ts'
 import { readModelFacts } from '../../models/model-folder.ts'
-import type { ImportTask } from '../../services/imports.ts'
+import { taskOf } from '../job-tasks.ts'
 import type { Task } from '../protocol.ts'
-import { byteProgressReporter } from './byte-progress.ts'
+import { byteProgressReporter } from './progress.ts'
 
 /** Makes a base model of a GGUF file. The folder appears whole: one that a second start finds is the first one's work. */
 export const importTask: Task = async ({ job, signal, report }) => {
-  const { file, dtype } = job.resolved as unknown as ImportTask
+  const { file, dtype } = taskOf(job, 'import')
   if (job.attempt === 1 || !existsSync(job.outputDir)) {
     const onProgress = byteProgressReporter(report)
     await importGguf({ file, outputFolder: job.outputDir, dtype, onProgress, signal })

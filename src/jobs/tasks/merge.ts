@@ -2,13 +2,13 @@ import { existsSync } from 'node:fs'
 import { mergeAdapter } from '../../../engine/adapter/merge.ts'
 import { readManifest, writeManifest } from '../../../engine/export/manifest.ts'
 import { readModelFacts } from '../../models/model-folder.ts'
-import type { MergeTask } from '../../services/merges.ts'
+import { taskOf } from '../job-tasks.ts'
 import type { Task } from '../protocol.ts'
-import { byteProgressReporter } from './byte-progress.ts'
+import { byteProgressReporter } from './progress.ts'
 
 /** Merges an adapter into its base. The output folder appears whole, so one that is there is an earlier start's work. */
 export const mergeTask: Task = async ({ job, signal, report }) => {
-  const { baseFolder, adapterFolder } = job.resolved as unknown as MergeTask
+  const { baseFolder, adapterFolder } = taskOf(job, 'merge')
   const { dtype } = readModelFacts(baseFolder)
   if (!existsSync(job.outputDir)) {
     await mergeAdapter({

@@ -20,15 +20,16 @@ import { openTrainingBase } from '../../training/packing.ts'
 import { prepareData } from '../../training/prepare-data.ts'
 import { previewPrepared } from '../../training/preview.ts'
 import type { TrainTask } from '../../training/task.ts'
+import { taskOf } from '../job-tasks.ts'
 import type { Task, TaskContext } from '../protocol.ts'
-import { byteProgressReporter } from './byte-progress.ts'
+import { byteProgressReporter } from './progress.ts'
 import { reportTrainEvent } from './train-events.ts'
 
 /** Trains, and lets the result answer its evaluation set where that is asked for. */
 export const trainTask: Task = async (context) => {
   const { model, metrics } = await trainModel(context)
   const { job, signal, report } = context
-  const { config, datasetDir } = job.resolved as unknown as TrainTask
+  const { config, datasetDir } = taskOf(job, 'train')
   if (!config.predict_with_generate) return { metrics }
   const datasets = new DatasetRegistry({ directories: [datasetDir] })
   const onRow = (done: number, total: number) => report('log', `Answered ${done} of ${total} questions.`)
@@ -41,7 +42,7 @@ async function trainModel(
   context: TaskContext,
 ): Promise<{ model: EvaluatedModel; metrics: Record<string, number> }> {
   const { job, signal, report } = context
-  const task = job.resolved as unknown as TrainTask
+  const task = taskOf(job, 'train')
   const { config, model: source, datasetDir } = task
   const { outputDir, placement } = job
   const resumeFrom = openOutput(context)
@@ -120,7 +121,7 @@ function trainedModel(
 
 /** Makes the run's folder ready; returns the checkpoint to go on from. A later start of the same run never overwrites. */
 function openOutput({ job }: TaskContext): string | undefined {
-  const { config } = job.resolved as unknown as TrainTask
+  const { config } = taskOf(job, 'train')
   const plan = planOutput(job.outputDir, config, job.attempt > 1)
   prepareOutput(job.outputDir, plan)
   return plan.action === 'resume' ? plan.checkpoint : undefined

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { databaseError, openDatabase } from '../../../src/db/client.ts'
 import { JobQueries } from '../../../src/db/queries.ts'
-import { event } from '../../../src/jobs/queue.ts'
+import { event } from '../../../src/jobs/event.ts'
 import { loaderArguments } from '../loader-arguments.ts'
 
 function temporaryFile(): string {

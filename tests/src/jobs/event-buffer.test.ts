@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { event } from '../../../src/jobs/event.ts'
 import { EventBuffer } from '../../../src/jobs/event-buffer.ts'
-import { event, type JobQueue } from '../../../src/jobs/queue.ts'
+import type { JobQueue } from '../../../src/jobs/queue.ts'
 import type { NewEvent } from '../../../src/jobs/types.ts'
 
 beforeEach(() => void vi.useFakeTimers())
