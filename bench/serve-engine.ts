@@ -1,23 +1,25 @@
-/** Anneal's engine alone, for bench:serve. usage: serve-engine.ts FOLDER WEIGHTS THREADS DEVICE → one JSON object. */
+/** Anneal's engine alone, for bench:serve. usage: serve-engine.ts FOLDER WEIGHTS THREADS DEVICE [quick] → one JSON object. */
 import { Decoder } from '../engine/generate/decoder.ts'
 import { DEFAULT_SAMPLING } from '../engine/generate/sampling-params.ts'
 import { Scheduler } from '../engine/generate/scheduler.ts'
 import type { ServedWeights } from '../engine/generate/served-weights.ts'
 import { type Device, parseDevice } from '../engine/onnx/device.ts'
-import { ANSWER_TOKENS, PROMPT_TOKENS, promptTokens } from './serve-load.ts'
+import { FULL, promptTokens, QUICK } from './serve-load.ts'
 
-const [folder, weights, threads, device = 'cpu'] = process.argv.slice(2)
+const [folder, weights, threads, device = 'cpu', quick] = process.argv.slice(2)
+const { contexts, stretch, prefill: read, ...sizes } = quick ? QUICK : FULL
 const decoder = await Decoder.load(folder!, {
   device: parseDevice(device) as Device,
   threads: Number(threads),
   weights: weights as ServedWeights,
 })
-await batch(1, 16, 64, 0) // warm, as a server is: V8 has compiled what runs for each token
+await batch(1, 16, 2 * stretch, 0) // warm, as a server is: V8 has compiled what runs for each token
 const decode: Record<string, number> = {}
-for (const context of [128, 512, 2048]) decode[context] = await decodeSpeed(context)
+for (const context of contexts) decode[context] = await decodeSpeed(context)
 const prefill = Math.max(await prefillSpeed(1), await prefillSpeed(2))
 const concurrent: Record<string, number> = {}
-for (const count of [1, 8]) concurrent[count] = await batch(count, PROMPT_TOKENS, ANSWER_TOKENS, count)
+for (const count of [1, 8])
+  concurrent[count] = await batch(count, sizes.promptTokens, sizes.answerTokens, count)
 await decoder.release()
 console.log(JSON.stringify({ decode, prefill512: prefill, concurrent }))
 
@@ -35,7 +37,6 @@ async function batch(count: number, prompt: number, answer: number, seed: number
 
 /** Tokens per second after a context, best of two stretches. */
 async function decodeSpeed(context: number): Promise<number> {
-  const stretch = 32
   const times: number[] = []
   for await (const event of new Scheduler(decoder, { prefixBytes: 0 }).submit(
     request(context, 2 * stretch + 1, context),
@@ -48,8 +49,8 @@ async function decodeSpeed(context: number): Promise<number> {
 
 async function prefillSpeed(seed: number): Promise<number> {
   const start = performance.now()
-  await decoder.forward(Int32Array.from(promptTokens(512, seed)), decoder.createCache(512))
-  return (1000 * 512) / (performance.now() - start)
+  await decoder.forward(Int32Array.from(promptTokens(read, seed)), decoder.createCache(read))
+  return (1000 * read) / (performance.now() - start)
 }
 
 function request(prompt: number, maxTokens: number, seed: number) {

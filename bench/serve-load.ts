@@ -4,6 +4,44 @@ import { setTimeout as sleep } from 'node:timers/promises'
 export const PROMPT_TOKENS = 145
 export const ANSWER_TOKENS = 128
 
+/** How much is asked for. */
+export interface Sizes {
+  promptTokens: number
+  answerTokens: number
+  /** Contexts after which the engine alone decodes, over so many tokens twice, and the prompt that it alone reads. */
+  contexts: readonly number[]
+  stretch: number
+  prefill: number
+  /** Prompts that come while others' answers run. */
+  longPrompt: number
+  idleConnections: number
+  flood: number
+}
+
+/** What results are of. */
+export const FULL: Sizes = {
+  promptTokens: PROMPT_TOKENS,
+  answerTokens: ANSWER_TOKENS,
+  contexts: [128, 512, 2048],
+  stretch: 32,
+  prefill: 512,
+  longPrompt: 768,
+  idleConnections: 64,
+  flood: 1000,
+}
+
+/** Whether it runs at all. */
+export const QUICK: Sizes = {
+  promptTokens: 8,
+  answerTokens: 4,
+  contexts: [8],
+  stretch: 2,
+  prefill: 16,
+  longPrompt: 24,
+  idleConnections: 4,
+  flood: 4,
+}
+
 export interface LoadResult {
   /** Tokens of all answers per second, from the first request to the last token. */
   tokensPerSecond: number
@@ -14,11 +52,11 @@ export interface LoadResult {
   pauseMs99: number
 }
 
-/** How requests come. */
-export interface Arrivals {
+export interface LoadOptions {
+  /** Fields that only this server understands. */
+  extra?: object
   /** Milliseconds between one request and the next. */
-  everyMs: number
-  promptTokens: number
+  everyMs?: number
 }
 
 /** A prompt that shares no beginning with another of a different seed. */
@@ -26,23 +64,23 @@ export function promptTokens(length: number, seed: number): number[] {
   return Array.from({ length }, (_, index) => 1000 + ((index * 37 + seed * 7919) % 20_000))
 }
 
-/** `concurrent` greedy completions, at once unless they arrive otherwise. `extra` is what only this server understands. */
+/** `concurrent` greedy completions, at once unless they arrive otherwise. */
 export async function load(
   url: string,
   model: string,
   concurrent: number,
   seed: number,
-  extra: object = {},
-  arrivals: Arrivals = { everyMs: 0, promptTokens: PROMPT_TOKENS },
+  { promptTokens: promptLength, answerTokens }: Pick<Sizes, 'promptTokens' | 'answerTokens'>,
+  { extra = {}, everyMs = 0 }: LoadOptions = {},
 ): Promise<LoadResult> {
   const start = performance.now()
   const streams = await Promise.all(
     Array.from({ length: concurrent }, async (_, index) => {
-      await sleep(index * arrivals.everyMs)
+      await sleep(index * everyMs)
       return stream(url, {
         model,
-        prompt: promptTokens(arrivals.promptTokens, seed * 100 + index),
-        max_tokens: ANSWER_TOKENS,
+        prompt: promptTokens(promptLength, seed * 100 + index),
+        max_tokens: answerTokens,
         temperature: 0,
         ignore_eos: true,
         stream: true,
@@ -54,7 +92,7 @@ export async function load(
   const pauses = streams.flatMap((each) => each.pauses).sort((a, b) => a - b)
   const first = streams.map(({ firstMs }) => firstMs).sort((a, b) => a - b)
   return {
-    tokensPerSecond: (concurrent * ANSWER_TOKENS) / seconds,
+    tokensPerSecond: (concurrent * answerTokens) / seconds,
     firstTokenMs: first[Math.floor(first.length / 2)]!,
     longestPauseMs: pauses.at(-1)!,
     pauseMs99: pauses[Math.floor(0.99 * pauses.length)]!,

@@ -1,6 +1,6 @@
 /**
  * npm run bench:serve [-- --model FOLDER --gguf FILE --weights int4 --rounds 2 --only engine|http]
- * npm run bench:serve -- --device webgpu|cuda|cuda:1
+ * npm run bench:serve -- --device webgpu|cuda|cuda:1 [--quick]
  *
  * Serving side by side with llama.cpp in one run, two threads each: LLAMA_SERVER and LLAMA_BENCH name its programs
  * (without them only our numbers are taken). The same client sends both servers the same token prompts. Anneal runs
@@ -8,7 +8,8 @@
  *
  * Weights are at 4 bits by default, as in the GGUF (Q4_1, with the head at 8 bits on both sides).
  *
- * --device has Anneal compute there; llama.cpp then gets all layers on its GPU, if it was built for one.
+ * --device has Anneal compute there; llama.cpp then gets all layers on its GPU, if it was built for one. --quick asks for next
+ * to nothing, to see that all of it runs, also on a GPU in software; its results are shown and not kept.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -19,7 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { benchDevice, resultsFile } from './device.ts'
 import { realModelFolder } from './model-folder.ts'
-import { type LoadResult, load } from './serve-load.ts'
+import { FULL, type LoadResult, load, QUICK } from './serve-load.ts'
 
 const { values } = parseArgs({
   options: {
@@ -29,8 +30,10 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '2' },
     only: { type: 'string' },
     device: { type: 'string', default: 'cpu' },
+    quick: { type: 'boolean', default: false },
   },
 })
+const sizes = values.quick ? QUICK : FULL
 const THREADS = '2'
 const root = resolve(import.meta.dirname, '..')
 const folder = realModelFolder(values.model)
@@ -62,7 +65,11 @@ try {
   for (const child of children) child.kill('SIGKILL')
   rmSync(scratch, { recursive: true, force: true })
 }
-writeFileSync(join(root, 'bench/results', resultsFile('serve', on)), `${JSON.stringify(report, null, 1)}\n`)
+if (values.quick) console.log('machine', JSON.stringify(report.machine))
+else {
+  const file = join(root, 'bench/results', resultsFile('serve', on))
+  writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`)
+}
 
 interface EngineSpeeds {
   decode: Record<string, number>
@@ -88,6 +95,7 @@ function engineSpeeds(): EngineSpeeds {
       values.weights,
       THREADS,
       on.placement.device.kind,
+      ...(values.quick ? ['quick'] : []),
     ]),
   )
 }
@@ -97,9 +105,9 @@ async function serverSpeeds(): Promise<Servers> {
   const theirs = llamaServer ? await startLlama(llamaServer) : undefined
   const http = await compareServers(ours.url, theirs)
   show('http', http)
-  show('with64IdleConnections', await withIdleConnections(ours.url, 64))
+  show('with64IdleConnections', await withIdleConnections(ours.url, sizes.idleConnections))
   show('longPromptsBesideStreams', await longPromptsBesideStreams(ours.url, theirs))
-  show('flood', await flood(ours.url, 1000))
+  show('flood', await flood(ours.url, sizes.flood))
   return http
 }
 
@@ -152,7 +160,7 @@ async function startAnneal(): Promise<{ url: string }> {
   await answers(`${url}/health`)
   const listening = performance.now() - start
   const cold = performance.now()
-  await load(url, model, 1, 900)
+  await load(url, model, 1, 900, sizes)
   show('start', { listeningMs: listening, firstAnswerColdMs: performance.now() - cold })
   return { url }
 }
@@ -185,9 +193,10 @@ async function compareServers(ours: string, theirs: string | undefined): Promise
   for (let round = 0; round < Number(values.rounds); round++) {
     for (const concurrent of ['1', '8'] as const) {
       const seed = 10 * round + Number(concurrent)
-      keep(best.anneal, concurrent, await load(ours, model, Number(concurrent), seed))
+      keep(best.anneal, concurrent, await load(ours, model, Number(concurrent), seed, sizes))
       if (!theirs) continue
-      const answer = await load(theirs, model, Number(concurrent), seed, { cache_prompt: false })
+      const options = { extra: { cache_prompt: false } }
+      const answer = await load(theirs, model, Number(concurrent), seed, sizes, options)
       keep(best.llamaServer!, concurrent, answer)
     }
   }
@@ -199,13 +208,14 @@ function keep(best: Partial<Loads>, concurrent: '1' | '8', result: LoadResult): 
   if (!before || before.tokensPerSecond < result.tokensPerSecond) best[concurrent] = result
 }
 
-/** Prompts of 768 tokens that come while others' answers are running: how long do those pause? */
+/** Long prompts that come while others' answers are running: how long do those pause? */
 async function longPromptsBesideStreams(ours: string, theirs: string | undefined) {
-  const arrivals = { everyMs: 600, promptTokens: 768 }
-  return {
-    anneal: await load(ours, model, 6, 800, {}, arrivals),
-    ...(theirs ? { llamaServer: await load(theirs, model, 6, 800, { cache_prompt: false }, arrivals) } : {}),
-  }
+  const long = { ...sizes, promptTokens: sizes.longPrompt }
+  const everyMs = 600
+  const anneal = await load(ours, model, 6, 800, long, { everyMs })
+  if (!theirs) return { anneal }
+  const llamaServer = await load(theirs, model, 6, 800, long, { everyMs, extra: { cache_prompt: false } })
+  return { anneal, llamaServer }
 }
 
 /** The load of 8 while connections are open that say nothing. */
@@ -213,7 +223,7 @@ async function withIdleConnections(url: string, count: number): Promise<LoadResu
   const { hostname, port } = new URL(url)
   const sockets = Array.from({ length: count }, () => connect(Number(port), hostname).on('error', () => {}))
   try {
-    return await load(url, model, 8, 700)
+    return await load(url, model, 8, 700, sizes)
   } finally {
     for (const socket of sockets) socket.destroy()
   }

@@ -16,15 +16,17 @@ export interface Gpu {
 const FIELDS = ['uuid', 'driver_version', 'memory.total', 'memory.free', 'name'] as const
 const TIME_LIMIT_MS = 20_000
 
-/** Asks the driver for its GPUs; undefined where there is no nvidia-smi or it fails. */
+/** Asks the driver for its GPUs; undefined where there is no nvidia-smi, or it fails and lists none. */
 export async function listGpus(env: NodeJS.ProcessEnv = process.env): Promise<Gpu[] | undefined> {
   const options = [`--query-gpu=${FIELDS.join(',')}`, '--format=csv,noheader,nounits']
-  try {
-    const { stdout } = await promisify(execFile)('nvidia-smi', options, { timeout: TIME_LIMIT_MS, env })
-    return visibleGpus(parseGpus(stdout), env.CUDA_VISIBLE_DEVICES)
-  } catch {
-    return undefined
-  }
+  const asked = promisify(execFile)('nvidia-smi', options, { timeout: TIME_LIMIT_MS, env })
+  // it ends with an error when one of several GPUs is lost
+  const { stdout, failed } = await asked.then(
+    (output) => ({ ...output, failed: false }),
+    ({ stdout: told = '' }: { stdout?: string }) => ({ stdout: told, failed: true }),
+  )
+  const gpus = parseGpus(stdout)
+  return failed && gpus.length === 0 ? undefined : visibleGpus(gpus, env.CUDA_VISIBLE_DEVICES)
 }
 
 /** Reads nvidia-smi's table: one GPU a line, memory in MiB. Lines that tell no memory (a GPU that is lost) are left out. */
