@@ -24,7 +24,14 @@ import {
   v128Store,
   type WasmFunction,
 } from '../wasm/assemble.ts'
-import { compileWasm, reserve } from '../wasm/instance.ts'
+import {
+  compileWasm,
+  instantiateIn,
+  reserve,
+  type SharedWasmMemory,
+  sharedMemoryOf,
+  type WasmMemory,
+} from '../wasm/instance.ts'
 
 /** Rows and columns of one step of the product: eight accumulators, which is what the registers hold. */
 const ROWS = 4
@@ -99,7 +106,8 @@ interface Functions {
   addProduct(weight: number, end: number, stride: number, a: number, b: number, bEnd: number): number
 }
 
-const instantiate = compileWasm<Functions>([addProduct])
+const FUNCTIONS = [addProduct]
+const instantiate = compileWasm<Functions>(FUNCTIONS)
 
 /** Whether the kernel takes rows of so many columns. */
 export const fitsKernel = (columns: number): boolean => columns % PANEL === 0
@@ -109,48 +117,69 @@ export const fitsKernel = (columns: number): boolean => columns % PANEL === 0
  * products, and one rounding to bfloat16 at the end. What limits it are the units that multiply and add.
  */
 export class LoraKernel {
-  readonly #exports = instantiate()
+  readonly #memory: WasmMemory | SharedWasmMemory
+  readonly #addProduct: Functions['addProduct']
+  /** Where the kernel's part of the memory begins. */
+  readonly #base: number
   #columns = 0
   #rank = 0
   #isFinite = true
-  /** Byte offsets in the kernel's memory, after A. */
-  #at = { b: 0, rows: 0 }
+  /** Byte offsets of A, of four rows of B and of four rows of weights. */
+  #at = { a: 0, b: 0, rows: 0 }
+
+  /** @param shared the memory in which the rows lie; without it, they are copied into the kernel's own. */
+  constructor(shared?: SharedWasmMemory) {
+    const own = shared ? undefined : instantiate()
+    this.#memory = shared ?? own!.memory
+    this.#addProduct = (own ?? instantiateIn<Functions>(shared!, FUNCTIONS)).addProduct
+    this.#base = shared ? shared.buffer.byteLength : 0
+  }
 
   /** Takes another A, [rank, columns], row-major; columns must fit the kernel. */
   load(a: Float32Array, rank: number, columns: number): void {
-    const b = a.byteLength
+    const b = this.#base + a.byteLength
     const rows = b + ROWS * rank * 4
     this.#columns = columns
     this.#rank = rank
-    this.#at = { b, rows }
-    const { memory } = this.#exports
-    reserve(memory, rows + ROWS * columns * 2)
-    this.#isFinite = packPanels(a, rank, columns, new Float32Array(memory.buffer, 0, a.length))
+    this.#at = { a: this.#base, b, rows }
+    reserve(this.#memory, rows + ROWS * columns * 2)
+    const panels = new Float32Array(this.#memory.buffer, this.#base, a.length)
+    this.#isFinite = packPanels(a, rank, columns, panels)
   }
 
   /**
    * rows[n, columns] += scale · b[n, rank] · A, for n up to as many rows as there are.
    *
-   * @returns the index of the first of the four rows in which a result is infinite or NaN, or undefined. The rows from
-   *   there on are unchanged.
+   * @returns whether all results are finite; the rows are unknown if not.
    */
-  add(rows: Uint16Array, b: Float32Array, scale: number): number | undefined {
-    if (!this.#isFinite) return 0
-    const { memory, addProduct } = this.#exports
+  add(rows: Uint16Array, b: Float32Array, scale: number): boolean {
+    if (!this.#isFinite) return false
+    const { buffer } = this.#memory
     const [columns, rank] = [this.#columns, this.#rank]
     const count = rows.length / columns
-    const factors = new Float32Array(memory.buffer, this.#at.b, ROWS * rank)
-    const four = new Uint16Array(memory.buffer, this.#at.rows, ROWS * columns)
-    const stride = 2 * columns
+    const factors = new Float32Array(buffer, this.#at.b, ROWS * rank)
+    const four = new Uint16Array(buffer, this.#at.rows, ROWS * columns)
+    const isThere = this.#memory === sharedMemoryOf(rows.buffer)
     for (let row = 0; row < count; row += ROWS) {
-      const block = rows.subarray(row * columns, (row + ROWS) * columns)
-      if (!setFactors(factors, b, row, Math.min(ROWS, count - row), rank, scale)) return row
+      const left = Math.min(ROWS, count - row)
+      if (!setFactors(factors, b, row, left, rank, scale)) return false
+      if (isThere && left === ROWS) {
+        if (!this.#addAt(rows.byteOffset + 2 * row * columns)) return false
+        continue
+      }
+      const block = rows.subarray(row * columns, (row + left) * columns)
       four.set(block)
-      const { b: bAt, rows: at } = this.#at
-      if (addProduct(at, at + stride, stride, 0, bAt, bAt + factors.byteLength)) return row
-      block.set(block.length < four.length ? four.subarray(0, block.length) : four)
+      if (!this.#addAt(this.#at.rows)) return false
+      block.set(four.subarray(0, block.length))
     }
-    return undefined
+    return true
+  }
+
+  /** Changes the four rows at an offset of the memory; returns whether they are finite. */
+  #addAt(rows: number): boolean {
+    const { a, b } = this.#at
+    const stride = 2 * this.#columns
+    return this.#addProduct(rows, rows + stride, stride, a, b, b + 4 * ROWS * this.#rank) === 0
   }
 }
 

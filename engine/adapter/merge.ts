@@ -1,4 +1,5 @@
 import { EngineError } from '../errors.ts'
+import { type SharedWasmMemory, sharedMemoryOf } from '../wasm/instance.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
 import { readModelConfig } from '../weights/model-files.ts'
 import { type Adjust, type ByteProgress, type RowAdjust, writeModel } from '../weights/model-writer.ts'
@@ -92,17 +93,24 @@ export function rowNorms(weight: Float32Array, columns: number): Float64Array {
   })
 }
 
-/** One kernel for all modules, which come one after the other. */
+/** One kernel for all modules, which come one after the other, in the memory in which their rows lie. */
 class ModuleKernel {
-  readonly #kernel = new LoraKernel()
+  #kernel: LoraKernel | undefined
+  #memory: SharedWasmMemory | undefined
   #loaded: LoraModule | undefined
 
   add(module: LoraModule, bits: Uint16Array, firstRow: number): boolean {
     const { a, b, aShape, scale } = module
     const [rank, columns] = aShape
+    const memory = sharedMemoryOf(bits.buffer)
+    if (!this.#kernel || this.#memory !== memory) {
+      this.#kernel = new LoraKernel(memory)
+      this.#memory = memory
+      this.#loaded = undefined
+    }
     if (this.#loaded !== module) this.#kernel.load(a, rank, columns)
     this.#loaded = module
-    return this.#kernel.add(bits, b.subarray(firstRow * rank), scale) === undefined
+    return this.#kernel.add(bits, b.subarray(firstRow * rank), scale)
   }
 }
 

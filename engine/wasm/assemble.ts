@@ -168,8 +168,14 @@ export interface WasmFunction {
 
 const [I32, V128] = [0x7f, 0x7b]
 
-/** A module with one exported memory and these functions. */
-export function wasmModule(functions: readonly WasmFunction[]): Uint8Array<ArrayBuffer> {
+/** The most pages of 64 KB that a shared memory may grow to. */
+export const MOST_SHARED_PAGES = 16_384
+
+/** A module with one exported memory, its own or a shared one that it imports, and these functions. */
+export function wasmModule(
+  functions: readonly WasmFunction[],
+  memory: 'own' | 'shared' = 'own',
+): Uint8Array<ArrayBuffer> {
   const types = functions.map(({ parameters, returns }) => [
     0x60,
     list(Array.from({ length: parameters }, () => [I32])),
@@ -183,8 +189,11 @@ export function wasmModule(functions: readonly WasmFunction[]): Uint8Array<Array
     flatten([
       [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
       section(1, list(types)),
+      memory === 'shared'
+        ? section(2, list([[name('shared'), name('memory'), 0x02, 0x03, 1, leb(MOST_SHARED_PAGES)]]))
+        : [],
       section(3, list(functions.map((_, index) => leb(index)))),
-      section(5, list([[0x00, 1]])),
+      memory === 'own' ? section(5, list([[0x00, 1]])) : [],
       section(7, list(exports)),
       section(10, list(functions.map(codeOf))),
     ]),

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { LoraKernel } from '../../../engine/adapter/lora-kernel.ts'
+import { sharedMemoryOf, sharedPages } from '../../../engine/wasm/instance.ts'
 import { bfloat16ToFloat32, float32ToBfloat16 } from '../../../engine/weights/dtypes.ts'
 import { gaussian } from '../weights/tiny-model.ts'
 
@@ -45,8 +46,23 @@ describe('LoraKernel', () => {
     const rows = float32ToBfloat16(gaussian(count * columns, 1))
     const [a, b] = [gaussian(rank * columns, 2), gaussian(count * rank, 3)]
     const wanted = expected(rows, a, b, rank, columns, 0.37)
-    expect(kernelOf(a, rank, columns).add(rows, b, 0.37)).toBeUndefined()
+    expect(kernelOf(a, rank, columns).add(rows, b, 0.37)).toBe(true)
     expect(rows).toEqual(wanted)
+  })
+
+  it('changes rows where they lie in shared memory, and nothing beside them', () => {
+    const [count, rank, columns] = [7, 5, 24]
+    const rows = float32ToBfloat16(gaussian(count * columns, 1))
+    const [a, b] = [gaussian(rank * columns, 2), gaussian(count * rank, 3)]
+    const wanted = expected(rows, a, b, rank, columns, 0.37)
+    const all = new Uint16Array(sharedPages(60_000)).fill(7)
+    const there = all.subarray(101, 101 + rows.length)
+    there.set(rows)
+    const inPlace = new LoraKernel(sharedMemoryOf(all.buffer))
+    inPlace.load(a, rank, columns)
+    expect(inPlace.add(there, b, 0.37)).toBe(true)
+    expect([...there]).toEqual([...wanted])
+    expect(new Set([...all.subarray(0, 101), ...all.subarray(101 + rows.length)])).toEqual(new Set([7]))
   })
 
   it('rounds halves to even', () => {
@@ -62,16 +78,24 @@ describe('LoraKernel', () => {
     ['NaN', Number.NaN, 1],
     ['infinity', Number.POSITIVE_INFINITY, 1],
     ['a sum that only rounding makes infinite', (2 - 2 ** -9) * 2 ** 127, 1],
-  ])('finds %s and leaves those rows as they were', (_, value, factor) => {
-    const rows = float32ToBfloat16(new Float32Array(8 * 8).fill(1))
-    const before = rows.slice()
+  ])('finds %s', (_, value, factor) => {
     const b = new Float32Array(8)
     b[6] = factor
     const a = new Float32Array(8)
     a[5] = value
-    if (Number.isNaN(value) || value === Number.POSITIVE_INFINITY) b.fill(0, 0, 4)
-    const where = kernelOf(a, 1, 8).add(rows, b, 1)
-    expect(where).toBe(Number.isFinite(value) ? 4 : 0) // 0 · infinity is NaN in every row
-    expect(rows.subarray(where! * 8)).toEqual(before.subarray(where! * 8))
+    expect(kernelOf(a, 1, 8).add(float32ToBfloat16(new Float32Array(8 * 8).fill(1)), b, 1)).toBe(false)
+  })
+
+  it.each([0x7fffffff, 0xffffffff, 0x7f800001])('finds NaN with the bits %i in A, B and weights', (bits) => {
+    const ones = new Float32Array(8).fill(1)
+    const weights = () => float32ToBfloat16(ones)
+    const nan = new Float32Array(Uint32Array.of(bits).buffer)
+    const a = ones.slice()
+    a.set(nan, 3)
+    expect(kernelOf(a, 1, 8).add(weights(), ones, 1)).toBe(false)
+    expect(kernelOf(ones, 1, 8).add(weights(), nan, 1)).toBe(false)
+    const rows = weights()
+    rows[2] = (bits >>> 16) | 1
+    expect(kernelOf(ones, 1, 8).add(rows, ones, 1)).toBe(false)
   })
 })
