@@ -8,7 +8,7 @@ import type { QuantizedLayers } from '../quant/quantized-layers.ts'
 import { QuantizedSource } from '../quant/quantized-source.ts'
 import { checkCancelled, writeFileDurably } from '../weights/atomic-folder.ts'
 import { checkRange, encodeFloat32, type WeightDType } from '../weights/dtypes.ts'
-import { CONFIG_FILE, carryFiles, readModelConfig } from '../weights/model-files.ts'
+import { CONFIG_FILE, carryFiles, changedConfig } from '../weights/model-files.ts'
 import { type PlannedTensor, SAFETENSORS_NAMES, SafetensorsWriter } from '../weights/safetensors.ts'
 import { tensorBytes } from '../weights/safetensors-header.ts'
 import { planShards, shardFileName, writeIndex } from '../weights/shards.ts'
@@ -153,7 +153,6 @@ function writeConfigs(folder: string, options: GptqWriteOptions, version: 1 | 2)
     meta: { quantizer: ['anneal'] },
   }
   carryFiles(options.model.folder, folder, options.dtype)
-  const config = { ...readModelConfig(folder), quantization_config: quantization }
-  writeFileDurably(join(folder, CONFIG_FILE), `${JSON.stringify(config, null, 2)}\n`)
+  writeFileDurably(join(folder, CONFIG_FILE), changedConfig(folder, { quantization_config: quantization }))
   writeFileDurably(join(folder, 'quantize_config.json'), `${JSON.stringify(quantization, null, 2)}\n`)
 }

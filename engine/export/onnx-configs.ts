@@ -3,7 +3,7 @@ import type { OpenModel } from '../models/index.ts'
 import { loadTokenizer } from '../text/tokenizer.ts'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
-import { CONFIG_FILE, carryFiles, readModelConfig } from '../weights/model-files.ts'
+import { CONFIG_FILE, carryFiles, changedConfig } from '../weights/model-files.ts'
 
 interface OnnxFacts {
   /** Name of the graph's file in onnx/. */
@@ -15,11 +15,8 @@ interface OnnxFacts {
 /** Writes config and tokenizer files as transformers.js looks for them, and genai_config.json. */
 export function writeOnnxConfigs(folder: string, model: OpenModel, facts: OnnxFacts): void {
   carryFiles(model.folder, folder, facts.dtype)
-  const config = {
-    ...readModelConfig(folder),
-    'transformers.js_config': { use_external_data_format: { [facts.file]: 1 } },
-  }
-  writeFileDurably(join(folder, CONFIG_FILE), `${JSON.stringify(config, null, 2)}\n`)
+  const forTransformersJs = { 'transformers.js_config': { use_external_data_format: { [facts.file]: 1 } } }
+  writeFileDurably(join(folder, CONFIG_FILE), changedConfig(folder, forTransformersJs))
   writeFileDurably(
     join(folder, 'genai_config.json'),
     `${JSON.stringify(genaiConfig(model, facts), null, 2)}\n`,

@@ -100,13 +100,24 @@ function planImport(file: GgufFile, wanted: WeightDType | undefined): ImportPlan
   const { bos_token_id, eos_token_id, pad_token_id } = files['generation_config.json']
   const json = {
     ...files,
-    [CONFIG_FILE]: { ...config, bos_token_id, eos_token_id, pad_token_id, torch_dtype: dtype },
+    [CONFIG_FILE]: {
+      ...config,
+      bos_token_id,
+      eos_token_id,
+      pad_token_id: pad_token_id ?? null,
+      torch_dtype: dtype,
+    },
   }
   return {
     tensors: tensors.map((tensor) => plan(tensor, dtype)),
     dtype,
-    texts: Object.entries(json).map(([name, value]) => [name, `${JSON.stringify(value, null, 2)}\n`]),
+    texts: Object.entries(json).map(([name, value]) => [name, withFractions(JSON.stringify(value, null, 2))]),
   }
+}
+
+/** transformers takes no whole number for fields of config.json that are fractions. */
+function withFractions(text: string): string {
+  return `${text.replace(/^( {2}"(?:attn|final)_logit_softcapping": \d+)(,?)$/gm, '$1.0$2')}\n`
 }
 
 interface OutputTensor extends PlannedTensor, MappedTensor {

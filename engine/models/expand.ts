@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
+import { changedConfig, readModelConfig } from '../weights/model-files.ts'
 import { type Adjust, type ByteProgress, writeModel } from '../weights/model-writer.ts'
 import { WeightFolder } from '../weights/safetensors.ts'
 import { type RawConfig, readRawConfig, unsupportedField } from './config.ts'
@@ -85,11 +85,11 @@ function zeroedCopies(baseFolder: string, namesOf: (tensor: string) => string[])
 
 function writeConfig(folder: string, layers: number, placesOf: (layer: number) => number[]): void {
   const path = join(folder, 'config.json')
-  const config = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>
-  const types = config.layer_types
-  if (Array.isArray(types) && types.length === layers) {
-    config.layer_types = types.flatMap((type, layer) => placesOf(layer).map(() => type))
-  }
+  const { layer_types: types } = readModelConfig(folder)
+  const repeated =
+    Array.isArray(types) && types.length === layers
+      ? { layer_types: types.flatMap((type, layer) => placesOf(layer).map(() => type)) }
+      : {}
   const expanded = placesOf(layers - 1).at(-1)! + 1
-  writeFileDurably(path, `${JSON.stringify({ ...config, num_hidden_layers: expanded }, null, 2)}\n`)
+  writeFileDurably(path, changedConfig(folder, { ...repeated, num_hidden_layers: expanded }))
 }

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { EngineError } from '../errors.ts'
 import { writeFileDurably } from './atomic-folder.ts'
 import type { WeightDType } from './dtypes.ts'
+import { changeJson } from './json-edit.ts'
 
 export const CONFIG_FILE = 'config.json'
 
@@ -53,25 +54,32 @@ export function carryFiles(modelFolder: string, target: string, dtype: WeightDTy
 
 /** Reads config.json as far as merging and exporting care. @throws EngineError `not_found` or `invalid`. */
 export function readModelConfig(modelFolder: string): Record<string, unknown> {
-  const path = join(modelFolder, CONFIG_FILE)
-  if (!existsSync(path)) {
-    throw new EngineError(
-      'not_found',
-      'config_missing',
-      `${modelFolder} has no ${CONFIG_FILE}; it is no model folder`,
-    )
-  }
+  const text = readConfigText(modelFolder)
   try {
-    return z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(path, 'utf8')))
+    return z.record(z.string(), z.unknown()).parse(JSON.parse(text))
   } catch (cause) {
-    throw new EngineError('invalid', 'config_malformed', `${path} is not a JSON object`, { cause })
+    const message = `${join(modelFolder, CONFIG_FILE)} is not a JSON object`
+    throw new EngineError('invalid', 'config_malformed', message, { cause })
   }
+}
+
+/** config.json with some members changed and the others as they are written. @throws EngineError as readModelConfig does. */
+export function changedConfig(modelFolder: string, changes: Readonly<Record<string, unknown>>): string {
+  readModelConfig(modelFolder)
+  return changeJson(readConfigText(modelFolder), changes)
+}
+
+function readConfigText(modelFolder: string): string {
+  const path = join(modelFolder, CONFIG_FILE)
+  if (existsSync(path)) return readFileSync(path, 'utf8')
+  const message = `${modelFolder} has no ${CONFIG_FILE}; it is no model folder`
+  throw new EngineError('not_found', 'config_missing', message)
 }
 
 /** config.json with its element type changed, under the key that it has: `dtype` since transformers 5. */
 function withDType(modelFolder: string, dtype: WeightDType): string {
   const config = readModelConfig(modelFolder)
   const keys = ['dtype', 'torch_dtype'].filter((key) => key in config)
-  for (const key of keys.length > 0 ? keys : ['torch_dtype']) config[key] = dtype
-  return `${JSON.stringify(config, null, 2)}\n`
+  const named = keys.length > 0 ? keys : ['torch_dtype']
+  return changedConfig(modelFolder, Object.fromEntries(named.map((key) => [key, dtype])))
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readdirSync, readFileSync, rmSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { readManifest } from '../../../engine/export/manifest.ts'
@@ -43,6 +43,17 @@ describe('exportSafetensors', () => {
     await exportSafetensors({ ...folders, dtype: 'float16' })
     expect(readConfig()).toMatchObject({ dtype: 'float16' })
     expect(readConfig()).not.toHaveProperty('torch_dtype')
+  })
+
+  it('leaves the fractions of config.json fractions, as transformers takes no others for some fields', async () => {
+    prepare()
+    const path = join(folders.modelFolder, 'config.json')
+    const text = readFileSync(path, 'utf8').replace(/}$/, ', "final_logit_softcapping": 30.0}')
+    writeFileSync(path, text)
+    await exportSafetensors({ ...folders, dtype: 'float16' })
+    const written = readFileSync(join(folders.outputFolder, 'config.json'), 'utf8')
+    expect(written).toContain('"final_logit_softcapping": 30.0')
+    expect(readConfig()).toMatchObject({ torch_dtype: 'float16' })
   })
 
   it('lists each file with its size and SHA-256 in manifest.json and SHA256SUMS', async () => {

@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { ggufFileName, writeGguf } from '../../../engine/export/gguf.ts'
@@ -164,6 +164,14 @@ describe('a model of every family that goes out as GGUF and comes back', () => {
       ...before.flatMap((row, at) => [...row].map((value, i) => Math.abs(value - after[at]![i]!))),
     )
     expect(difference).toBeLessThanOrEqual(name.startsWith('gemma') ? 2e-6 * largest : 0)
+  })
+
+  it('writes the soft caps of Gemma 2 as fractions, as transformers takes no others', async () => {
+    const folder = join(scratch, 'caps')
+    randomModel(folder, CASES.gemma2!)
+    const config = readFileSync(join(await thereAndBack(folder, 'F32'), 'config.json'), 'utf8')
+    expect(config).toContain('"attn_logit_softcapping": 50.0,')
+    expect(config).toContain('"final_logit_softcapping": 20.0,')
   })
 
   it('keeps float16 where only its router is wider', async () => {
