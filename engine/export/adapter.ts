@@ -35,9 +35,12 @@ export async function exportAdapter(options: AdapterExport): Promise<Manifest> {
   await commitFolder(
     outputFolder,
     async (partial) => {
-      if (format === 'adapter-gguf') writeAdapterGguf(partial, options)
-      else copyFiles(adapterFolder, partial)
-      await writeManifest(partial, { format, dtype }, signal)
+      const digests = new Map<string, string>()
+      if (format === 'adapter-gguf') {
+        const { name, sha256 } = await writeAdapterGguf(partial, options)
+        digests.set(name, sha256)
+      } else copyFiles(adapterFolder, partial)
+      await writeManifest(partial, { format, dtype }, signal, digests)
     },
     signal,
   )

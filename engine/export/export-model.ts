@@ -60,6 +60,8 @@ export interface ModelExport {
 interface Written {
   readonly exported: WeightSource
   readonly bytes: number
+  /** SHA-256 of files that were hashed as they were written, by name. */
+  readonly digests?: ReadonlyMap<string, string>
   close(): void
 }
 
@@ -90,7 +92,12 @@ export async function exportModel(options: ModelExport): Promise<Manifest> {
             bits === 16 ? undefined : await measure(model, written, options, run('measure'), start)
           if (report && !report.passed) emptyFolder(partial)
           if (report) writeReport(partial, report)
-          await writeManifest(partial, { format, dtype: options.ggufType ?? options.dtype }, signal)
+          await writeManifest(
+            partial,
+            { format, dtype: options.ggufType ?? options.dtype },
+            signal,
+            written.digests,
+          )
           return report
         } finally {
           written.close()
@@ -155,7 +162,8 @@ async function writeGgufFiles(
   const file = ggufFileName(type)
   if (options.format === 'ollama') writeModelfile(folder, model.folder, file, plan.contextLength)
   const exported = new GgufSourceFile(join(folder, file), plan)
-  return { exported, bytes: plan.bytes, close: () => exported.close() }
+  const digests = new Map([[file, plan.sha256]])
+  return { exported, bytes: plan.bytes, digests, close: () => exported.close() }
 }
 
 function quantizedSource(model: OpenModel, layers: QuantizedLayers): QuantizedSource {

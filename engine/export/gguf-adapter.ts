@@ -24,10 +24,10 @@ const GGML_TYPES: Record<WeightDType, number> = { float32: 0, float16: 1, bfloat
  * @returns the file's name.
  * @throws EngineError `unsupported` for DoRA, weights trained as a whole, and modules without a place in GGUF.
  */
-export function writeAdapterGguf(
+export async function writeAdapterGguf(
   folder: string,
   { modelFolder, adapterFolder, dtype }: AdapterGgufOptions,
-): string {
+): Promise<{ name: string; sha256: string }> {
   const adapter = readAdapter(adapterFolder)
   if (adapter.saved.size > 0) throw unsupported(`the whole weight ${[...adapter.saved.keys()][0]}`)
   const model = openModel(modelFolder)
@@ -46,10 +46,14 @@ export function writeAdapterGguf(
       ['adapter.lora.alpha', { f32: alpha }],
     ])
     const name = 'adapter.gguf'
-    const writer = new GgufWriter(join(folder, name), metadata, parts)
-    for (const part of parts) writer.append(part.name, part.bytes)
-    writer.finish()
-    return name
+    const writer = await GgufWriter.create(join(folder, name), metadata, parts)
+    try {
+      for (const part of parts) await writer.append(part.name, part.bytes)
+      return { name, sha256: await writer.finish() }
+    } catch (error) {
+      await writer.abort()
+      throw error
+    }
   } finally {
     model.weights.close()
   }

@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { StreamBuffers, StreamedFile } from '../weights/streamed-file.ts'
 
 /** A metadata value with its type in the file. */
 export type GgufMetadataValue =
@@ -30,75 +30,76 @@ const TYPE = { u32: 4, i32: 5, f32: 6, flag: 7, text: 8, list: 9 } as const
  */
 export class GgufWriter {
   readonly path: string
-  #descriptor: number | undefined
+  readonly #buffers: StreamBuffers
+  readonly #file: StreamedFile
   #position = 0
   readonly #tensors: readonly GgufTensorPlan[]
   #current = 0
   #left: number
 
-  /** Writes everything before the tensors' data. */
-  constructor(
-    path: string,
-    metadata: ReadonlyMap<string, GgufMetadataValue>,
-    tensors: readonly GgufTensorPlan[],
-  ) {
+  private constructor(path: string, tensors: readonly GgufTensorPlan[], byteLength: number) {
     this.path = path
     this.#tensors = tensors
     this.#left = tensors[0]?.byteLength ?? 0
-    this.#descriptor = openSync(`${path}.part`, 'w')
+    this.#buffers = new StreamBuffers(byteLength, { digests: true })
+    this.#file = new StreamedFile(path, byteLength, this.#buffers)
+  }
+
+  /** Writes everything before the tensors' data. */
+  static async create(
+    path: string,
+    metadata: ReadonlyMap<string, GgufMetadataValue>,
+    tensors: readonly GgufTensorPlan[],
+  ): Promise<GgufWriter> {
+    const header = encodeHeader(metadata, tensors)
+    const data = tensors.reduce((sum, { byteLength }) => sum + alignUp(byteLength), 0)
+    const writer = new GgufWriter(path, tensors, alignUp(header.length) + data)
     try {
-      this.#write(encodeHeader(metadata, tensors))
-      this.#pad()
+      await writer.#write(header)
+      await writer.#pad()
     } catch (error) {
-      this.abort()
+      await writer.abort()
       throw error
     }
+    return writer
   }
 
   /** Writes the next bytes of the tensor whose turn it is. */
-  append(name: string, bytes: Uint8Array): void {
+  async append(name: string, bytes: Uint8Array): Promise<void> {
     const tensor = this.#tensors[this.#current]
     if (tensor?.name !== name || bytes.length > this.#left) {
       throw new Error(
         `${this.path}: ${bytes.length} bytes of ${name} came where ${tensor?.name} was expected`,
       )
     }
-    this.#write(bytes)
+    await this.#write(bytes)
     this.#left -= bytes.length
     if (this.#left > 0) return
-    this.#pad()
+    await this.#pad()
     this.#left = this.#tensors[++this.#current]?.byteLength ?? 0
   }
 
-  /** Makes the file durable and gives it its name. */
-  finish(): void {
+  /** Makes the file durable and gives it its name; resolves to its SHA-256 digest. */
+  async finish(): Promise<string> {
     const missing = this.#tensors[this.#current]
     if (missing) throw new Error(`${this.path}: ${missing.name} is not written`)
-    fsyncSync(this.#descriptor!)
-    this.#close()
-    renameSync(`${this.path}.part`, this.path)
+    const digest = await this.#file.finish()
+    await this.#buffers.close()
+    return digest!
   }
 
   /** Drops the unfinished file. */
-  abort(): void {
-    this.#close()
-    rmSync(`${this.path}.part`, { force: true })
+  async abort(): Promise<void> {
+    await this.#file.abort()
+    await this.#buffers.close()
   }
 
-  #close(): void {
-    if (this.#descriptor !== undefined) closeSync(this.#descriptor)
-    this.#descriptor = undefined
+  async #pad(): Promise<void> {
+    await this.#write(new Uint8Array(alignUp(this.#position) - this.#position))
   }
 
-  #pad(): void {
-    this.#write(new Uint8Array(alignUp(this.#position) - this.#position))
-  }
-
-  #write(bytes: Uint8Array): void {
-    let done = 0
-    while (done < bytes.length) {
-      done += writeSync(this.#descriptor!, bytes, done, Math.min(bytes.length - done, 1 << 30))
-    }
+  async #write(bytes: Uint8Array): Promise<void> {
+    await this.#file.put(this.#position, bytes)
     this.#position += bytes.length
   }
 }

@@ -66,6 +66,11 @@ export interface GgufPlan {
   contextLength: number
 }
 
+export interface WrittenGguf extends GgufPlan {
+  /** Digest of the file. */
+  sha256: string
+}
+
 /**
  * Everything of the file but its weights.
  *
@@ -122,28 +127,27 @@ export function ggufFileName(type: GgufFileType): string {
  *
  * @throws what planGguf throws; EngineError `invalid` naming a tensor that does not fit float16; `cancelled`.
  */
-export async function writeGguf(folder: string, options: GgufExportOptions): Promise<GgufPlan> {
+export async function writeGguf(folder: string, options: GgufExportOptions): Promise<WrittenGguf> {
   const { type, onProgress, signal } = options
   const plan = planGguf(options)
-  const writer = new GgufWriter(join(folder, ggufFileName(type)), plan.metadata, plan.tensors)
+  const writer = await GgufWriter.create(join(folder, ggufFileName(type)), plan.metadata, plan.tensors)
   const buffers = { read: new Scratch(), values: new Scratch(), packed: new Scratch() }
   let done = 0
   try {
     for (const { name, source, storage } of plan.tensors) {
       for (const bytes of packedChunks(options, name, source, storage, buffers)) {
         checkCancelled(signal)
-        writer.append(name, bytes)
+        await writer.append(name, bytes)
         done += bytes.length
         onProgress?.({ done, total: plan.bytes, unit: 'bytes', message: name })
         await setImmediate() // lets a cancellation in
       }
     }
-    writer.finish()
+    return { ...plan, sha256: await writer.finish() }
   } catch (error) {
-    writer.abort()
+    await writer.abort()
     throw error
   }
-  return plan
 }
 
 /** A tensor's bytes in the file, part by part. */
