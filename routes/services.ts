@@ -75,7 +75,10 @@ export interface TrainingService extends Jobs<TrainingRun> {
   create(body: Record<string, unknown>): Promise<TrainingRun>
   /** The same checks as `create`, without starting anything. A run that doesn't fit says so in the result. */
   preview(body: Record<string, unknown>): Promise<TrainingPreview>
-  /** Queues a failed or cancelled run again from its last checkpoint. Another state, or no checkpoint: 'conflict'. */
+  /**
+   * Queues a failed or cancelled run again: from its last checkpoint, or from its start where it has not come to one. Another
+   * state, or checkpoints of which none can be resumed: 'conflict'.
+   */
   resume(id: string): Promise<TrainingRun>
   /** Removes a finished run and its folder. A queued or running one: 'conflict'. */
   delete(id: string): Promise<void>

@@ -98,7 +98,7 @@ const resume = createRoute({
   method: 'post',
   path: `${path}/{id}/resume`,
   tags,
-  summary: 'Resume a failed or cancelled run from its last checkpoint',
+  summary: 'Resume a failed or cancelled run from its last checkpoint, or from its start where it has none',
   request: { params },
   responses: { 200: json(trainingRun, 'The queued run.'), ...errors, ...missing, ...conflict },
 })

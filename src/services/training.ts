@@ -87,7 +87,8 @@ export function trainingService(context: ServiceContext): Training {
           `${id} is ${job.status}; only failed and cancelled runs are resumed.`,
         )
       }
-      if (!latestCheckpoint(job.outputDir)) {
+      // One that has not come to its first checkpoint begins anew; one whose checkpoints are of no use would lose them.
+      if (listCheckpoints(job.outputDir).length > 0 && !latestCheckpoint(job.outputDir)) {
         throw conflict('no_checkpoint', `${id} has no checkpoint to go on from. Start a new run instead.`)
       }
       await releaseOutput(context, job.outputDir)

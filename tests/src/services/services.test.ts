@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { cpSync, mkdirSync, mkdtempSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -25,6 +25,8 @@ function open(
   const folder = mkdtempSync(join(tmpdir(), 'anneal-services-'))
   mkdirSync(join(folder, 'models'))
   cpSync(tinyLlama(), join(folder, 'models/tiny'), { recursive: true })
+  writeFileSync(join(folder, 'dataset_info.json'), JSON.stringify({ rows: { file_name: 'rows.json' } }))
+  writeFileSync(join(folder, 'rows.json'), JSON.stringify([{ instruction: 'q', output: 'a' }]))
   const directories = { models: [join(folder, 'models')], datasets: folder, saves: join(folder, 'saves') }
   const config = configSchema.parse({ directories, policy, limits })
   const database = join(folder, 'saves/anneal.db')
@@ -34,6 +36,29 @@ function open(
 
 const REQUEST = exportRequest.parse({ model: 'tiny', bits: 4, format: 'gptq' })
 const PLAIN = exportRequest.parse({ model: 'tiny' })
+
+describe('training runs', () => {
+  it('that were cancelled before their first checkpoint begin anew when they are resumed', async () => {
+    const { services, queue } = open()
+    const { id } = await services.training.create({ model: 'tiny', dataset: 'rows', max_steps: 1 })
+    await queue.requestCancel(id)
+    expect((await services.training.get(id)).status).toBe('cancelled')
+    expect((await services.training.resume(id)).status).toBe('queued')
+  })
+
+  it('of whose checkpoints none can be resumed are left as they are', async () => {
+    const { services, queue } = open()
+    const run = await services.training.create({
+      model: 'tiny',
+      dataset: 'rows',
+      output_dir: 'mine',
+      max_steps: 1,
+    })
+    await queue.requestCancel(run.id)
+    mkdirSync(join((await queue.get(run.id))!.outputDir, 'checkpoint-5'))
+    await expect(services.training.resume(run.id)).rejects.toMatchObject({ code: 'no_checkpoint' })
+  })
+})
 
 describe('exports', () => {
   it('refuse a small model at 4 bits by policy', async () => {
