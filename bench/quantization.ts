@@ -10,13 +10,12 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { compareModels } from '../engine/export/compare.ts'
-import { ggufFileName, writeGguf } from '../engine/export/gguf.ts'
+import { ggufFileName, ggufRounding, writeGguf } from '../engine/export/gguf.ts'
 import { GgufSourceFile } from '../engine/export/gguf-source.ts'
 import type { GgufFileType } from '../engine/export/gguf-types.ts'
 import { writeGptq } from '../engine/export/gptq.ts'
 import { openModel } from '../engine/models/index.ts'
 import { calibrationWindows } from '../engine/quant/calibration.ts'
-import { GGUF_GRIDS, isGgufIntType } from '../engine/quant/gguf-int-blocks.ts'
 import { type QuantMethod, quantizeModel } from '../engine/quant/quantize-model.ts'
 import { QuantizedLayers } from '../engine/quant/quantized-layers.ts'
 import { QuantizedSource } from '../engine/quant/quantized-source.ts'
@@ -54,9 +53,10 @@ function calibration(): Int32Array[] {
 
 /** Matrices that a method with data rounds for a GGUF file. */
 async function roundedFor(type: GgufFileType, method: QuantMethod, scratch: string) {
-  if (method === 'rtn' || !isGgufIntType(type)) return undefined
+  if (method === 'rtn') return undefined
   const layers = new QuantizedLayers(join(scratch, 'layers'), {})
-  const options = { ...GGUF_GRIDS[type], actOrder: false, damping: 0.05, calibration: calibration() }
+  const grid = ggufRounding({ model, type })
+  const options = { ...grid, actOrder: false, damping: 0.05, calibration: calibration() }
   await quantizeModel(model, layers, { ...options, method })
   return new QuantizedSource(model.weights, layers, model.config.names.layers)
 }

@@ -1,7 +1,6 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type OpenModel, openModel } from '../models/index.ts'
-import { GGUF_GRIDS, isGgufIntType } from '../quant/gguf-int-blocks.ts'
 import { quantizeModel } from '../quant/quantize-model.ts'
 import type { QuantizeOptions } from '../quant/quantize-walk.ts'
 import { QuantizedLayers } from '../quant/quantized-layers.ts'
@@ -11,7 +10,7 @@ import { checkVacant, commitFolder } from '../weights/atomic-folder.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
 import { compareModels } from './compare.ts'
 import { type ExportFormat, type ExportMethod, isGguf } from './formats.ts'
-import { ggufFileName, writeGguf } from './gguf.ts'
+import { ggufFileName, ggufRounding, writeGguf } from './gguf.ts'
 import { GgufSourceFile } from './gguf-source.ts'
 import type { GgufFileType } from './gguf-types.ts'
 import { writeGptq } from './gptq.ts'
@@ -148,14 +147,13 @@ async function writeGgufFiles(
   progress: PhaseProgress,
 ): Promise<Written> {
   const type = options.ggufType!
-  const isRounded = options.method !== 'rtn' && isGgufIntType(type)
+  const isRounded = options.method !== undefined && options.method !== 'rtn'
+  const rounding = isRounded && { ...options, ...ggufRounding({ model, type }) }
   const plan = await writeGguf(folder, {
     model,
     name: options.model,
     type,
-    quantized: isRounded
-      ? quantizedSource(model, await quantize(model, { ...options, ...GGUF_GRIDS[type] }, quantizing))
-      : undefined,
+    quantized: rounding ? quantizedSource(model, await quantize(model, rounding, quantizing)) : undefined,
     onProgress: ({ done, total, message = '' }) => progress(done / total, message),
     signal: options.signal,
   })
@@ -172,7 +170,7 @@ function quantizedSource(model: OpenModel, layers: QuantizedLayers): QuantizedSo
 
 async function quantize(
   model: OpenModel,
-  options: ModelExport & Pick<QuantizeOptions, 'signedScales'>,
+  options: ModelExport & Pick<QuantizeOptions, 'signedScales' | 'blockTypes'>,
   progress: PhaseProgress,
 ): Promise<QuantizedLayers> {
   const { method, bits, groupSize, symmetric, signedScales, actOrder, damping, seed, calibration } = options
@@ -185,6 +183,7 @@ async function quantize(
     groupSize,
     symmetric,
     signedScales,
+    ggufType: options.ggufType,
     actOrder,
     damping,
     ...data,

@@ -77,7 +77,7 @@ export function methodOf(
 }
 
 /**
- * The file type of a GGUF: methods with data round to the types whose blocks are plain integers.
+ * The file type of a GGUF: AWQ rounds only to the types whose blocks are plain integers.
  *
  * @throws EngineError `invalid` when it has another width, does not go with the method, or the format is none.
  */
@@ -97,12 +97,11 @@ export function ggufTypeOf(
     if (asked === undefined || asked === plain) return plain
   }
   const ofWidth = GGUF_BY_BITS[bits] ?? []
-  const known = method === undefined || method === 'rtn' ? ofWidth : ofWidth.filter(isGgufIntType)
+  const known = method === 'awq' ? ofWidth.filter(isGgufIntType) : ofWidth
   if (asked === undefined) return known[0]
   if (known.includes(asked)) return asked
   if (ofWidth.includes(asked)) {
-    const message = `gguf_type ${asked} takes the method rtn alone, not ${method}; ${known.join(', ')} take ${method}.`
-    throw mismatch(message, 'gguf_type')
+    throw mismatch(`gguf_type ${asked} does not take method ${method}; ${known.join(', ')} do.`, 'gguf_type')
   }
   throw mismatch(`gguf_type ${asked} does not have ${bits} bits; ${ofWidth.join(', ')} do.`, 'gguf_type')
 }

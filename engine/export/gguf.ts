@@ -3,7 +3,9 @@ import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import type { CheckpointTensor, GgufSource } from '../gguf/tensors.ts'
 import type { OpenModel } from '../models/index.ts'
-import { isGgufIntType, packGgufBlocks } from '../quant/gguf-int-blocks.ts'
+import type { GgufBlockType } from '../quant/gguf-blocks.ts'
+import { SUPER_GRIDS } from '../quant/gguf-codes-k.ts'
+import { GGUF_GRIDS, isGgufIntType, packGgufBlocks } from '../quant/gguf-int-blocks.ts'
 import type { IntBlocks } from '../quant/int-blocks.ts'
 import type { QuantizedSource } from '../quant/quantized-source.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
@@ -26,7 +28,7 @@ export interface GgufExportOptions {
   /** The model's name in the metadata; its folder's by default. */
   name?: string
   type: GgufFileType
-  /** Matrices that are rounded already, to the grid of `type` (GGUF_GRIDS), and what else changed with them. */
+  /** Matrices that are packed already, or rounded to the grid of `type` (GGUF_GRIDS), and what else changed with them. */
   quantized?: QuantizedSource
   onProgress?: (progress: ByteProgress) => void
   signal?: AbortSignal
@@ -104,11 +106,12 @@ function description(architecture: string, context: number, whole: number): [str
 }
 
 /**
- * Checks that a file can hold matrices which were rounded for it.
+ * Checks that matrices which are rounded to the grid of a type have a place in the file.
  *
- * @throws EngineError `unsupported` naming a matrix whose rows are no whole blocks.
+ * @throws EngineError `unsupported` naming one whose rows are no whole blocks.
  */
-export function checkRoundable(plan: GgufPlan): void {
+export function checkRoundable(plan: GgufPlan, type: GgufFileType): void {
+  if (!isGgufIntType(type)) return
   const odd = plan.tensors.find(({ source: { role, layer }, storage }) => {
     return layer !== undefined && role !== 'vector' && !('type' in storage)
   })
@@ -161,8 +164,10 @@ function* packedChunks(
   if (source.from instanceof Float32Array) return yield pack(name, source.from, storage, buffers)
   for (const tensor of source.from) {
     const blocks = options.quantized?.matrix(tensor.name)?.blocks
+    const packed = options.quantized?.packed(tensor.name)
     const changed = options.quantized?.changed(tensor.name)
-    if (blocks) yield packRounded(name, blocks, source, storage)
+    if (packed) yield inFileOrder(packed.bytes, tensor.shape[0]!, source)
+    else if (blocks) yield packRounded(name, blocks, source, storage)
     else if (changed) yield pack(name, plus(changed.slice(), source.offset), storage, buffers)
     else {
       const chunks = rowChunks(options.model.weights, tensor, source, buffers)
@@ -171,17 +176,16 @@ function* packedChunks(
   }
 }
 
-function packRounded(
-  name: string,
-  blocks: IntBlocks,
-  { interleavedRows = 1 }: GgufSource,
-  storage: GgufStorage,
-): Uint8Array {
+function packRounded(name: string, blocks: IntBlocks, source: GgufSource, storage: GgufStorage): Uint8Array {
   if (!('type' in storage) || !isGgufIntType(storage.type)) {
     throw new Error(`${name} is rounded, but the file has no place for its blocks`)
   }
-  const rows = packGgufBlocks(blocks, storage.type)
-  return interleavedRows === 1 ? rows : interleaveHalves(rows, interleavedRows, rows.length / blocks.rows)
+  return inFileOrder(packGgufBlocks(blocks, storage.type), blocks.rows, source)
+}
+
+/** Packed rows in the order of the file. */
+function inFileOrder(packed: Uint8Array, rows: number, { interleavedRows = 1 }: GgufSource): Uint8Array {
+  return interleavedRows === 1 ? packed : interleaveHalves(packed, interleavedRows, packed.length / rows)
 }
 
 function pack(name: string, values: Float32Array, storage: GgufStorage, { packed }: Buffers): Uint8Array {
@@ -242,4 +246,21 @@ export function interleaveHalves<Rows extends Float32Array | Uint8Array>(
     interleaved.set(values.subarray(from * columns, (from + 1) * columns), to * columns)
   }
   return interleaved
+}
+
+/** How a method with data rounds matrices for a file of a type. */
+export function ggufRounding(options: Pick<GgufExportOptions, 'model' | 'type'>) {
+  const { type } = options
+  if (isGgufIntType(type)) return GGUF_GRIDS[type]
+  return { ...SUPER_GRIDS.Q4_K, blockTypes: blockTypesOf(planGguf(options)) }
+}
+
+/** The block type of each matrix, by the path of its module in the checkpoint; not of those kept at 16 bits. */
+function blockTypesOf({ tensors }: GgufPlan): Map<string, GgufBlockType> {
+  const types = new Map<string, GgufBlockType>()
+  for (const { source, storage } of tensors) {
+    if (!('type' in storage) || source.from instanceof Float32Array) continue
+    for (const { name } of source.from) types.set(name.replace(/\.weight$/, ''), storage.type)
+  }
+  return types
 }

@@ -50,10 +50,8 @@ const READERS: Record<Quantized, { size: number; bytes: number; read: ReadBlock 
     size: 256,
     bytes: 144,
     read(bytes, at, out, to) {
-      const [d, dmin] = [half(bytes, at), half(bytes, at + 2)]
       for (let part = 0; part < 8; part++) {
-        const [scale, minimum] = sixBits(bytes, at + 4, part)
-        const [factor, offset] = [fround(d * scale), fround(dmin * minimum)]
+        const [factor, offset] = scalesOfQ4K(bytes, at, part)
         const shift = (part & 1) * 4
         const quants = at + 16 + (part >> 1) * 32
         for (let i = 0; i < 32; i++) {
@@ -85,6 +83,12 @@ export function dequantize(type: Quantized, bytes: Uint8Array, count: number): F
   const out = new Float32Array(count)
   for (let block = 0; block * size < count; block++) read(bytes, block * blockBytes, out, block * size)
   return out
+}
+
+/** Scale and minimum of a group of the Q4_K block at byte `at`: x = scale·q − minimum. */
+export function scalesOfQ4K(bytes: Uint8Array, at: number, part: number): [scale: number, minimum: number] {
+  const [scale, minimum] = sixBits(bytes, at + 4, part)
+  return [fround(half(bytes, at) * scale), fround(half(bytes, at + 2) * minimum)]
 }
 
 function half(bytes: Uint8Array, at: number): number {

@@ -1,18 +1,20 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
+import { dequantize } from '../gguf/dequantize.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
 import { float16Bits, float16Value } from '../weights/dtypes.ts'
 import { awq, effectiveValues } from './awq.ts'
-import { gptq } from './gptq.ts'
+import type { PackedBlocks } from './gguf-codes-k.ts'
+import { gptq, gptqForGguf, type Matrix } from './gptq.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import type { HiddenStates } from './hidden-file.ts'
 import type { IntBlocks } from './int-blocks.ts'
 import { HIDDEN, type LinearGroup } from './layer-graph.ts'
 import type { LayerStage } from './layer-stage.ts'
 import { orderedValues } from './ordered-values.ts'
-import type { QuantizeWalk } from './quantize-walk.ts'
+import type { QuantizeOptions, QuantizeWalk } from './quantize-walk.ts'
 import type { QuantizedLayer } from './quantized-layers.ts'
 import { type Allowance, SequenceStore } from './sequence-store.ts'
 
@@ -38,6 +40,7 @@ export class CalibratedLayer {
   readonly #allowance: Allowance = { left: IN_MEMORY }
   #weights = new Map<string, Tensor>()
   readonly #matrices = new Map<string, OrderedBlocks>()
+  readonly #packed = new Map<string, PackedBlocks>()
   readonly #changed = new Map<string, { shape: readonly number[]; values: Float32Array }>()
 
   constructor(walk: QuantizeWalk, states: HiddenStates, layer: number, length: number) {
@@ -58,7 +61,7 @@ export class CalibratedLayer {
     for (const [index, group] of groups.entries()) {
       await this.#quantizeGroup(group, await this.#hessianAt(stages[index]!, group.inFeatures))
     }
-    return { matrices: this.#matrices, changed: this.#changed }
+    return { matrices: this.#matrices, changed: this.#changed, packed: this.#packed }
   }
 
   async #hessianAt(stage: LayerStage, inFeatures: number): Promise<Float32Array> {
@@ -72,6 +75,7 @@ export class CalibratedLayer {
     const { options, product } = this.#walk
     const { inFeatures, before } = group
     const matrices = this.#matricesOf(group)
+    if (options.blockTypes) return this.#packForGguf(matrices, inFeatures, hessian, options.blockTypes)
     if (options.method === 'gptq') {
       for (const [path, matrix] of await gptq(matrices, inFeatures, hessian, options, product)) {
         this.#matrices.set(path, matrix)
@@ -85,6 +89,25 @@ export class CalibratedLayer {
       this.#replace(path, blocks, effectiveValues(blocks, scaled.scales))
     }
     if (scaled.scales) this.#divideBefore(before!, scaled.scales)
+  }
+
+  /** Blocks that only GGUF has are no integers that the runtime multiplies: the text goes on with what they stand for. */
+  async #packForGguf(
+    matrices: readonly Matrix[],
+    columns: number,
+    hessian: Float32Array,
+    types: NonNullable<QuantizeOptions['blockTypes']>,
+  ): Promise<void> {
+    const { options, product } = this.#walk
+    const typeOf = (path: string) => types.get(path)
+    const packed = await gptqForGguf(matrices, columns, hessian, options.damping, typeOf, product)
+    for (const { path, rows } of matrices) {
+      const found = packed.get(path)
+      if (!found) continue
+      this.#packed.set(path, found)
+      const values = dequantize(found.type, found.bytes, rows * columns)
+      this.#weights.set(`${path}.weight`, floatTensor(values, [rows, columns]))
+    }
   }
 
   /**

@@ -1,4 +1,5 @@
 import { compileWasm, reserve } from '../wasm/instance.ts'
+import type { FixedGrid } from './gguf-codes-k.ts'
 import { COLUMN_BYTES, feed, fit, round, STRIP } from './gptq-kernel.ts'
 import { type IntBlocks, packedBytes, put } from './int-blocks.ts'
 
@@ -105,13 +106,47 @@ export class FeedbackRounding {
   }
 
   /**
+   * Rounds a matrix, as `quantize` does, to scales and zero points that are settled already.
+   *
+   * @returns a byte for each code, [rows, columns].
+   */
+  quantizeTo(
+    { scales, zeros, highest }: FixedGrid,
+    values: Float32Array,
+    rows: number,
+    taken: Int32Array,
+    kept: Int32Array,
+  ): Uint8Array {
+    const codes = new Uint8Array(values.length)
+    this.#floats('limits', 1)[0] = highest
+    for (let first = 0; first < rows; first += STRIP) {
+      const count = Math.min(STRIP, rows - first)
+      this.#takeStrip(values, first, count, taken)
+      const [scaleAt, zeroAt] = [
+        this.#floats('scales', this.#groups * STRIP),
+        this.#floats('zeros', this.#groups * STRIP),
+      ]
+      for (let i = 0; i < count; i++) {
+        for (let group = 0; group < this.#groups; group++) {
+          const from = (first + i) * this.#groups + this.#placeOf(group, kept)
+          scaleAt[group * STRIP + i] = scales[from]!
+          zeroAt[group * STRIP + i] = zeros[from]!
+        }
+      }
+      this.#roundStrip(() => {})
+      this.#giveCodes(codes, 8, first, count, kept)
+    }
+    return codes
+  }
+
+  /**
    * Quantizes a matrix [rows, columns], whose inputs may be taken in another order.
    *
    * @param taken the input that is rounded at each step; −1 for one whose weights become 0.
    * @param kept where each step's code goes, which keeps the inputs of a group together; step by step when left out.
    */
   quantize(values: Float32Array, rows: number, taken: Int32Array, kept?: Int32Array): IntBlocks {
-    const { bits, columns, groupSize } = this.#options
+    const { bits, columns, groupSize, symmetric } = this.#options
     const blocks: IntBlocks = {
       bits,
       rows,
@@ -124,8 +159,11 @@ export class FeedbackRounding {
     for (let first = 0; first < rows; first += STRIP) {
       const count = Math.min(STRIP, rows - first)
       this.#takeStrip(values, first, count, taken)
-      this.#roundStrip()
-      this.#giveStrip(blocks, first, count, kept)
+      this.#floats('scales', this.#groups * STRIP).fill(0)
+      this.#floats('zeros', this.#groups * STRIP).fill(symmetric ? 2 ** (bits - 1) : 0)
+      this.#roundStrip((start, end, scale, zero) => this.#fitGroup(start, end, scale, zero))
+      this.#giveCodes(blocks.codes, bits, first, count, kept)
+      this.#giveGrid(blocks, first, count, kept)
     }
     return blocks
   }
@@ -147,11 +185,10 @@ export class FeedbackRounding {
     }
   }
 
-  #roundStrip(): void {
-    const { columns, groupSize, bits, symmetric } = this.#options
+  /** @param settle sets scales and zero points of the columns [start, end) at two places, once their errors are known. */
+  #roundStrip(settle: (start: number, end: number, scale: number, zero: number) => void): void {
+    const { columns, groupSize } = this.#options
     const { feedback, weights, wanted, errors, codes, scales, zeros, limits } = this.#at
-    this.#floats('scales', this.#groups * STRIP).fill(0)
-    this.#floats('zeros', this.#groups * STRIP).fill(symmetric ? 2 ** (bits - 1) : 0)
     for (let group = 0, start = 0; start < columns; group++, start += groupSize) {
       const end = Math.min(start + groupSize, columns)
       const first = errors + start * COLUMN_BYTES
@@ -161,7 +198,7 @@ export class FeedbackRounding {
         this.#kernel.feed(wanted + at, weights + at, errors, before, feedback + 4 * column * columns)
       }
       const [scale, zero] = [scales + group * COLUMN_BYTES, zeros + group * COLUMN_BYTES]
-      this.#fitGroup(start, end, scale, zero)
+      settle(start, end, scale, zero)
       for (let column = start; column < end; column++) {
         const at = column * COLUMN_BYTES
         const factors = feedback + 4 * (column * columns + start)
@@ -184,22 +221,38 @@ export class FeedbackRounding {
     }
   }
 
-  #giveStrip(blocks: IntBlocks, first: number, count: number, kept: Int32Array | undefined): void {
-    const { columns, bits, groupSize } = this.#options
+  #giveCodes(
+    target: Uint8Array,
+    bits: 4 | 8,
+    first: number,
+    count: number,
+    kept: Int32Array | undefined,
+  ): void {
+    const { columns } = this.#options
     const codes = new Uint8Array(this.#kernel.memory.buffer, this.#at.codes, columns * STRIP)
-    const scales = this.#floats('scales', this.#groups * STRIP)
-    const zeros = this.#floats('zeros', this.#groups * STRIP)
     for (let i = 0; i < count; i++) {
       const row = (first + i) * columns
       for (let step = 0; step < columns; step++) {
-        put(blocks.codes, row + (kept ? kept[step]! : step), codes[step * STRIP + i]!, bits)
-      }
-      for (let group = 0; group < this.#groups; group++) {
-        const place = kept ? Math.floor(kept[group * groupSize]! / groupSize) : group
-        const to = (first + i) * this.#groups + place
-        blocks.scales[to] = scales[group * STRIP + i]!
-        put(blocks.zeros, to, zeros[group * STRIP + i]!, bits)
+        put(target, row + (kept ? kept[step]! : step), codes[step * STRIP + i]!, bits)
       }
     }
+  }
+
+  #giveGrid(blocks: IntBlocks, first: number, count: number, kept: Int32Array | undefined): void {
+    const scales = this.#floats('scales', this.#groups * STRIP)
+    const zeros = this.#floats('zeros', this.#groups * STRIP)
+    for (let i = 0; i < count; i++) {
+      for (let group = 0; group < this.#groups; group++) {
+        const to = (first + i) * this.#groups + this.#placeOf(group, kept)
+        blocks.scales[to] = scales[group * STRIP + i]!
+        put(blocks.zeros, to, zeros[group * STRIP + i]!, blocks.bits)
+      }
+    }
+  }
+
+  /** Where the group stands whose inputs are rounded `group`-th. */
+  #placeOf(group: number, kept: Int32Array | undefined): number {
+    const { groupSize } = this.#options
+    return kept ? Math.floor(kept[group * groupSize]! / groupSize) : group
   }
 }

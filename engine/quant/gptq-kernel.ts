@@ -61,9 +61,9 @@ export const feed: WasmFunction = {
   })(),
 }
 
-/** A code 0…highest: round(value · factor) + zero, clamped; on the stack. */
+/** A code 0…highest: round(value · factor + zero), clamped; on the stack. */
 const codeOf = (value: Code, factor: number, zero: number, highest: number): Code => [
-  [value, get(factor), f32x4Mul, f32x4Nearest, get(zero), f32x4Add],
+  [value, get(factor), f32x4Mul, get(zero), f32x4Add, f32x4Nearest],
   [splat(0), f32x4Max, get(highest), f32x4Min],
 ]
 

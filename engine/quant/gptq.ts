@@ -1,6 +1,9 @@
 import { setImmediate } from 'node:timers/promises'
 import { factorHessian } from './factor.ts'
 import { FeedbackRounding } from './feedback-rounding.ts'
+import { type GgufBlockType, quantizeBlocks } from './gguf-blocks.ts'
+import { gridOf, type PackedBlocks, SUPER_GRIDS, setCodes } from './gguf-codes-k.ts'
+import { GGUF_GRIDS, isGgufIntType, packGgufBlocks } from './gguf-int-blocks.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import type { MatrixProduct } from './matrix-product.ts'
 
@@ -52,9 +55,8 @@ export async function gptq(
   options: GptqOptions,
   product: MatrixProduct,
 ): Promise<Map<string, OrderedBlocks>> {
-  const { dead } = dampen(hessian, columns, options.damping)
+  const { dead, diagonal } = dampen(hessian, columns, options.damping)
   const { groupSize, bits, symmetric, actOrder } = options
-  const diagonal = Float32Array.from({ length: columns }, (_, i) => hessian[i * columns + i]!)
   const order = actOrder ? byActivation(diagonal) : byActivationInGroups(diagonal, groupSize)
   const factors = await factorHessian(permuted(hessian, columns, order), columns, product)
   const rounding = new FeedbackRounding(
@@ -71,8 +73,47 @@ export async function gptq(
   return result
 }
 
+/**
+ * GPTQ for the blocks of a GGUF file. Scales of 6 bits cannot follow the errors that are fed in, so those of Q4_K and Q6_K are
+ * the ones that packing the weights themselves finds, and only the codes are rounded with feedback.
+ *
+ * @param typeOf the type of each matrix; undefined for one that stays at 16 bits.
+ * @returns packed rows by path.
+ */
+export async function gptqForGguf(
+  matrices: readonly Matrix[],
+  columns: number,
+  hessian: Float32Array,
+  damping: number,
+  typeOf: (path: string) => GgufBlockType | undefined,
+  product: MatrixProduct,
+): Promise<Map<string, PackedBlocks>> {
+  const { dead, diagonal } = dampen(hessian, columns, damping)
+  const result = new Map<string, PackedBlocks>()
+  for (const type of new Set(matrices.map(({ path }) => typeOf(path)))) {
+    if (type === undefined) continue
+    const grid = isGgufIntType(type) ? GGUF_GRIDS[type] : SUPER_GRIDS[type]
+    const order = byActivationInGroups(diagonal, grid.groupSize)
+    const factors = await factorHessian(permuted(hessian, columns, order), columns, product)
+    const rounding = new FeedbackRounding({ ...grid, columns, shrinks: shrinksOf(grid) }, factors)
+    const taken = order.map((input) => (dead[input] ? -1 : input))
+    for (const { path, rows, values } of matrices.filter((matrix) => typeOf(matrix.path) === type)) {
+      if (isGgufIntType(type)) {
+        const blocks = rounding.quantize(values, rows, taken, order)
+        result.set(path, { type, bytes: packGgufBlocks(blocks, type) })
+      } else {
+        const bytes = quantizeBlocks(values, type)
+        setCodes(type, bytes, rounding.quantizeTo(gridOf(type, bytes), values, rows, taken, order))
+        result.set(path, { type, bytes })
+      }
+      await setImmediate() // lets a cancellation in
+    }
+  }
+  return result
+}
+
 /** H += damping · mean(diag H) · I; inputs that are always zero get a diagonal and lose their weights. */
-function dampen(hessian: Float32Array, columns: number, damping: number): { dead: Uint8Array } {
+function dampen(hessian: Float32Array, columns: number, damping: number) {
   const dead = new Uint8Array(columns)
   let mean = 0
   for (let i = 0; i < columns; i++) {
@@ -80,7 +121,8 @@ function dampen(hessian: Float32Array, columns: number, damping: number): { dead
     if (hessian[i * columns + i] === 0) dead[i] = 1
   }
   for (let i = 0; i < columns; i++) hessian[i * columns + i]! += dead[i] ? 1 : damping * mean
-  return { dead }
+  const diagonal = Float32Array.from({ length: columns }, (_, i) => hessian[i * columns + i]!)
+  return { dead, diagonal }
 }
 
 /** Inputs by falling diagonal of the Hessian. */

@@ -62,7 +62,7 @@ async function quantizeWithoutData({ model, layers, options, graphs }: QuantizeW
         matrices.set(path, { blocks, order: undefined })
         await setImmediate() // lets a cancellation in
       }
-      layers.write(layer, { matrices, changed: new Map() })
+      layers.write(layer, { matrices, changed: new Map(), packed: new Map() })
     }
     options.onProgress?.(layer + 1, count, 0)
   }

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
 import { type PlannedTensor, WeightFolder, writeSafetensors } from '../weights/safetensors.ts'
+import type { PackedBlocks } from './gguf-codes-k.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 
 /** A quantized layer on disk: blocks by module path, and tensors that the method changed, in float32. */
@@ -9,6 +10,8 @@ export interface QuantizedLayer {
   readonly matrices: ReadonlyMap<string, OrderedBlocks>
   /** Norms and weights that a method rescaled, by tensor name. */
   readonly changed: ReadonlyMap<string, { shape: readonly number[]; values: Float32Array }>
+  /** Matrices that stand in a GGUF file's blocks already, by module path. */
+  readonly packed: ReadonlyMap<string, PackedBlocks>
 }
 
 /**
@@ -31,7 +34,7 @@ export class QuantizedLayers {
     return existsSync(join(this.folder, fileOf(layer)))
   }
 
-  write(layer: number, { matrices, changed }: QuantizedLayer): void {
+  write(layer: number, { matrices, changed, packed }: QuantizedLayer): void {
     const tensors: (PlannedTensor & { data: Uint8Array })[] = []
     const add = (
       name: string,
@@ -55,6 +58,7 @@ export class QuantizedLayers {
       if (order) add(`${path}:order`, 'I32', [order.length], order)
     }
     for (const [name, { shape, values }] of changed) add(`changed:${name}`, 'F32', shape, values)
+    for (const [path, { type, bytes }] of packed) add(`packed:${type}:${path}`, 'U8', [bytes.length], bytes)
     writeSafetensors(join(this.folder, fileOf(layer)), tensors, shapes)
   }
 
@@ -77,7 +81,12 @@ export class QuantizedLayers {
         if (!name.startsWith('changed:')) continue
         changed.set(name.slice('changed:'.length), { shape, values: file.readFloat32(name) })
       }
-      return { matrices, changed }
+      const packed = new Map<string, PackedBlocks>()
+      for (const name of file.entries.keys()) {
+        const [, type, path] = /^packed:(\w+):(.+)$/.exec(name) ?? []
+        if (path) packed.set(path, { type: type as PackedBlocks['type'], bytes: file.readRaw(name) })
+      }
+      return { matrices, changed, packed }
     } finally {
       file.close()
     }

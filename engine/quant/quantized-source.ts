@@ -1,4 +1,7 @@
+import { dequantize } from '../gguf/dequantize.ts'
+import { elementCount } from '../tensor.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
+import type { PackedBlocks } from './gguf-codes-k.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import { orderedValues } from './ordered-values.ts'
 import type { QuantizedLayer, QuantizedLayers } from './quantized-layers.ts'
@@ -21,6 +24,8 @@ export class QuantizedSource implements WeightSource {
   readFloat32(name: string): Float32Array {
     const matrix = this.matrix(name)
     if (matrix) return orderedValues(matrix)
+    const packed = this.packed(name)
+    if (packed) return dequantize(packed.type, packed.bytes, elementCount(this.#weights.entry(name).shape))
     return this.changed(name) ?? this.#weights.readFloat32(name)
   }
 
@@ -28,6 +33,11 @@ export class QuantizedSource implements WeightSource {
   matrix(name: string): OrderedBlocks | undefined {
     if (!name.endsWith('.weight')) return undefined
     return this.#layerOf(name)?.matrices.get(name.replace(/\.weight$/, ''))
+  }
+
+  /** The blocks of a GGUF file that stand for a tensor; undefined where it has none. */
+  packed(name: string): PackedBlocks | undefined {
+    return this.#layerOf(name)?.packed.get(name.replace(/\.weight$/, ''))
   }
 
   /** A tensor's values where a method changed them without quantizing it. */

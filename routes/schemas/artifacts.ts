@@ -72,7 +72,7 @@ const quantizationFields = {
   damp_percent: z.number().positive().max(1).default(0.05).openapi({ description: 'GPTQ: damping.' }),
   gguf_type: z.enum(['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q4_K_M']).optional().openapi({
     description:
-      'Formats gguf and ollama: the file type; Q8_0 and Q4_K_M by default, Q4_0 at 4 bits with GPTQ or AWQ.',
+      'Formats gguf and ollama: the file type; Q8_0 and Q4_K_M by default, Q4_0 at 4 bits with AWQ.',
   }),
   export_quantization_dataset: z.string().min(1).max(64).optional().openapi({
     description: 'Calibration text, by the name of a dataset; GPTQ and AWQ need it.',

@@ -129,7 +129,7 @@ function checkGgufModel(folder: string, { ggufType, method }: ExportTask): void 
   const model = openModel(folder)
   try {
     const plan = planGguf({ model, type: ggufType! })
-    if (method !== undefined && method !== 'rtn') checkRoundable(plan)
+    if (method !== undefined && method !== 'rtn') checkRoundable(plan, ggufType!)
   } finally {
     model.weights.close()
   }

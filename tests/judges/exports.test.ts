@@ -108,16 +108,20 @@ describe.skipIf(!installed)(`llama.cpp${NEEDS}`, () => {
     expectAlike(judge('llama-cpp.mjs', file, TEXTS), await ours(TEXTS))
   })
 
-  it.each(['Q4_0', 'Q4_1', 'Q8_0'] as const)('reads %s as GPTQ rounded it', options, async (ggufType) => {
-    const ids = loadTokenizer(MODEL).encode(TEXTS.join(' '))
-    const text = { dataset: 'texts', windows: [ids.slice(0, 16)] }
-    const bits = ggufType === 'Q8_0' ? 8 : 4
-    const changes = { ggufType, bits, method: 'gptq', calibration: text, text } as const
-    const file = join(await exported(ggufType, changes), ggufFileName(ggufType))
-    const outputFolder = join(folder, `${ggufType}-back`)
-    await importGguf({ file, outputFolder, dtype: 'float32' })
-    expectAlike(judge('llama-cpp.mjs', file, TEXTS), await ours(TEXTS, undefined, outputFolder))
-  })
+  it.each(['Q4_0', 'Q4_1', 'Q4_K_M', 'Q8_0'] as const)(
+    'reads %s as GPTQ rounded it',
+    options,
+    async (ggufType) => {
+      const ids = loadTokenizer(MODEL).encode(TEXTS.join(' '))
+      const text = { dataset: 'texts', windows: [ids.slice(0, 16)] }
+      const bits = ggufType === 'Q8_0' ? 8 : 4
+      const changes = { ggufType, bits, method: 'gptq', calibration: text, text } as const
+      const file = join(await exported(ggufType, changes), ggufFileName(ggufType))
+      const outputFolder = join(folder, `${ggufType}-back`)
+      await importGguf({ file, outputFolder, dtype: 'float32' })
+      expectAlike(judge('llama-cpp.mjs', file, TEXTS), await ours(TEXTS, undefined, outputFolder))
+    },
+  )
 
   it('adds our adapter file to the base as we do', options, async () => {
     const file = join(await exported('base', { ggufType: 'F32' }), 'model-F32.gguf')

@@ -10,12 +10,16 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { realModelFolder } from '../../bench/model-folder.ts'
 import { compareModels } from '../../engine/export/compare.ts'
-import { ggufFileName, writeGguf } from '../../engine/export/gguf.ts'
+import { ggufFileName, ggufRounding, writeGguf } from '../../engine/export/gguf.ts'
 import { GgufSourceFile } from '../../engine/export/gguf-source.ts'
+import type { GgufFileType } from '../../engine/export/gguf-types.ts'
 import { openModel } from '../../engine/models/index.ts'
+import { type QuantMethod, quantizeModel } from '../../engine/quant/quantize-model.ts'
+import { QuantizedLayers } from '../../engine/quant/quantized-layers.ts'
+import { QuantizedSource } from '../../engine/quant/quantized-source.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 
-const [LENGTH, WINDOWS] = [512, 8]
+const [LENGTH, WINDOWS, CALIBRATION] = [512, 8, 16]
 const tool = process.env.LLAMA_PERPLEXITY ?? 'llama-perplexity'
 const folder = realModelFolder(process.argv[2])
 const text = resolve(import.meta.dirname, '../../../shared/data/wiki_demo.txt')
@@ -40,12 +44,31 @@ function found(output: string, name: string): number {
   return Number(match[1])
 }
 
+/** Matrices rounded on the text behind the one that is measured. */
+async function rounded(type: GgufFileType, method: QuantMethod): Promise<QuantizedSource> {
+  const layers = new QuantizedLayers(join(scratch, `${type}-${method}`), {})
+  const calibration = Array.from({ length: CALIBRATION }, (_, i) =>
+    tokens.slice((WINDOWS + i) * LENGTH, (WINDOWS + i + 1) * LENGTH),
+  )
+  const options = { ...ggufRounding({ model, type }), method, actOrder: false, damping: 0.05, calibration }
+  await quantizeModel(model, layers, options)
+  return new QuantizedSource(model.weights, layers, model.config.names.layers)
+}
+
 try {
   await writeGguf(scratch, { model, type: 'BF16' })
   perplexity(join(scratch, ggufFileName('BF16')))
   const rows = []
-  for (const type of ['Q8_0', 'Q4_0', 'Q4_K_M'] as const) {
-    const plan = await writeGguf(scratch, { model, type })
+  const cases = [
+    ['Q8_0'],
+    ['Q4_0'],
+    ['Q4_0', 'gptq'],
+    ['Q4_0', 'awq'],
+    ['Q4_K_M'],
+    ['Q4_K_M', 'gptq'],
+  ] as const
+  for (const [type, method] of cases) {
+    const plan = await writeGguf(scratch, { model, type, quantized: method && (await rounded(type, method)) })
     const file = join(scratch, ggufFileName(type))
     const output = perplexity(file, '--kl-divergence')
     const exported = new GgufSourceFile(file, plan)
@@ -53,6 +76,7 @@ try {
     exported.close()
     const row = {
       type,
+      method: method ?? 'rtn',
       bytes: plan.bytes,
       llama: {
         kld: found(output, 'Mean +KLD'),

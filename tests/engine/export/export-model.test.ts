@@ -149,18 +149,21 @@ describe('exportModel', () => {
     expect(size.after).toBeLessThan(size.before * (bits === 8 ? 0.6 : 0.5))
   })
 
-  it.each(['Q4_0', 'Q4_1'] as const)('writes %s rounded by GPTQ, which loses far less', async (ggufType) => {
-    const gguf = { format: 'gguf', ggufType } as const
-    await exportModel(
-      options({ ...gguf, method: 'rtn', calibration: undefined, outputFolder: join(folder, 'rtn') }),
-    )
-    await exportModel(options({ ...gguf, method: 'gptq' }))
-    const nearest = JSON.parse(readFileSync(join(folder, 'rtn/report.json'), 'utf8')) as ExportReport
-    expect(report()).toMatchObject({ method: 'gptq', gguf_type: ggufType, calibration: { samples: 6 } })
-    expect(report().mean_kld).toBeLessThan(0.5 * nearest.mean_kld)
-    expect(report().size).toEqual(nearest.size)
-    expect(existsSync(join(folder, '.work'))).toBe(false)
-  })
+  it.each(['Q4_0', 'Q4_1', 'Q4_K_M'] as const)(
+    'writes %s rounded by GPTQ, which loses far less',
+    async (ggufType) => {
+      const gguf = { format: 'gguf', ggufType } as const
+      await exportModel(
+        options({ ...gguf, method: 'rtn', calibration: undefined, outputFolder: join(folder, 'rtn') }),
+      )
+      await exportModel(options({ ...gguf, method: 'gptq' }))
+      const nearest = JSON.parse(readFileSync(join(folder, 'rtn/report.json'), 'utf8')) as ExportReport
+      expect(report()).toMatchObject({ method: 'gptq', gguf_type: ggufType, calibration: { samples: 6 } })
+      expect(report().mean_kld).toBeLessThan(0.5 * nearest.mean_kld)
+      expect(report().size).toEqual(nearest.size)
+      expect(existsSync(join(folder, '.work'))).toBe(false)
+    },
+  )
 
   it('gives Ollama a Modelfile with template, stops and context', async () => {
     const plain = { format: 'ollama', bits: 16, method: undefined, text: undefined } as const

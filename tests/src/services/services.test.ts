@@ -72,7 +72,7 @@ describe('exports', () => {
     ['bits', { format: 'safetensors', bits: 4 }],
     ['bits', { format: 'gptq', bits: 16 }],
     ['method', { format: 'gguf', bits: 16, method: 'gptq' }],
-    ['gguf_type', { format: 'gguf', bits: 4, method: 'gptq', gguf_type: 'Q4_K_M' }],
+    ['gguf_type', { format: 'gguf', bits: 4, method: 'awq', gguf_type: 'Q4_K_M' }],
     ['export_quantization_dataset', { format: 'ollama', bits: 4, method: 'gptq' }],
     ['method', { format: 'safetensors', bits: 16, method: 'rtn' }],
     ['gguf_type', { format: 'gguf', bits: 8, gguf_type: 'Q4_0' }],
