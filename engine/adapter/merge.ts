@@ -4,11 +4,12 @@ import type { WeightDType } from '../weights/dtypes.ts'
 import { readModelConfig } from '../weights/model-files.ts'
 import { type Adjust, type ByteProgress, type RowAdjust, writeModel } from '../weights/model-writer.ts'
 import { WeightFolder } from '../weights/safetensors.ts'
+import type { StreamOptions } from '../weights/streamed-file.ts'
 import { requireFit } from './fit.ts'
 import { fitsKernel, LoraKernel } from './lora-kernel.ts'
 import { type LoraAdapter, type LoraModule, readAdapter } from './peft.ts'
 
-export interface MergeOptions {
+export interface MergeOptions extends StreamOptions {
   baseFolder: string
   /** A PEFT folder, or several that are added one after another; without one the base is copied. */
   adapterFolder?: string | readonly string[]
@@ -20,8 +21,6 @@ export interface MergeOptions {
   dtype?: WeightDType | undefined
   /** Most bytes of tensors in one file; 5 GB by default. */
   shardBytes?: number
-  /** Takes the SHA-256 digests of the weight files on the way, for `finish`. */
-  digests?: boolean
   /** Adds files to the folder before it appears. */
   finish?: (partial: string, digests: ReadonlyMap<string, string>) => Promise<void>
   onProgress?: (progress: ByteProgress) => void

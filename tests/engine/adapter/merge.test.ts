@@ -246,13 +246,48 @@ describe('the digests of a merge', () => {
   })
 })
 
-describe('rows that the kernel gives back', () => {
-  it('are named with the element and the value', async () => {
-    const adapter = randomAdapter(['model.layers.0.self_attn.q_proj'])
-    adapter.modules.get('model.layers.0.self_attn.q_proj')!.b.fill(3e38)
-    prepare({}, adapter)
-    await expect(mergeAdapter(folders)).rejects.toThrow(
-      /q_proj\.weight comes out as -?Infinity at element \d+/,
+describe('a merge of large weights', () => {
+  it('gives the same bytes and digests as one of small ones', async () => {
+    prepare()
+    const found: string[] = []
+    const finish = async (_: string, digests: ReadonlyMap<string, string>) =>
+      void found.push(...digests.values())
+    await mergeAdapter({ ...folders, digests: true, finish })
+    const outputFolder = join(scratch, 'large')
+    await mergeAdapter({ ...folders, outputFolder, digests: true, largeBytes: 1, finish })
+    const [small, large] = [folders.outputFolder, outputFolder].map((folder) =>
+      readFileSync(join(folder, 'model.safetensors')),
     )
+    expect(large!.equals(small!)).toBe(true)
+    expect(found[1]).toBe(found[0])
   })
+
+  it('leaves nothing when it is cancelled half-way', async () => {
+    prepare()
+    const controller = new AbortController()
+    const onProgress = () => controller.abort()
+    const merging = mergeAdapter({
+      ...folders,
+      digests: true,
+      largeBytes: 1,
+      signal: controller.signal,
+      onProgress,
+    })
+    await expect(merging).rejects.toMatchObject({ kind: 'cancelled' })
+    expect(readdirSync(scratch).sort()).toEqual(['adapter', 'base'])
+  })
+})
+
+describe('rows that the kernel gives back', () => {
+  it.each([1, Number.POSITIVE_INFINITY])(
+    'are named with the element and the value (large from %s bytes)',
+    async (largeBytes) => {
+      const adapter = randomAdapter(['model.layers.0.self_attn.q_proj'])
+      adapter.modules.get('model.layers.0.self_attn.q_proj')!.b.fill(3e38)
+      prepare({}, adapter)
+      await expect(mergeAdapter({ ...folders, largeBytes })).rejects.toThrow(
+        /q_proj\.weight comes out as -?Infinity at element \d+/,
+      )
+    },
+  )
 })
