@@ -1,5 +1,5 @@
-import { type Context, createContext, runInContext } from 'node:vm'
 import { EngineError, messageOf } from '../errors.ts'
+import { withTimeLimit } from '../time-limit.ts'
 
 /**
  * Which linear modules an adapter is on, by PEFT's rules: 'all' (every one but the head and routed experts), a
@@ -21,8 +21,8 @@ export interface TargetCandidate {
   readonly expert?: true | undefined
 }
 
-/** Most milliseconds for matching one expression: a hostile one could backtrack for ever. */
-const MATCH_LIMIT = 100
+/** A hostile expression could backtrack for ever. Ordinary ones take a millisecond; the rest is for busy machines. */
+const MATCH_LIMIT_MS = 1000
 
 /**
  * The paths that a rule names.
@@ -113,8 +113,6 @@ function firstMatch(path: string, names: readonly string[]): RegExpExecArray | n
   return null
 }
 
-let sandbox: Context | undefined
-
 /** Expressions come from users, so they run where they can be stopped. */
 function matchingPaths(
   modules: readonly TargetCandidate[],
@@ -122,11 +120,13 @@ function matchingPaths(
   param = 'lora_target',
 ): Set<string> {
   const paths = modules.map(({ path }) => path)
+  const match = () => {
+    const whole = new RegExp(`^(?:${expression})$`)
+    return paths.filter((path) => whole.test(path))
+  }
+  const late = () => new Error(`matching timed out after ${MATCH_LIMIT_MS} ms`)
   try {
-    sandbox ??= createContext({})
-    Object.assign(sandbox, { paths, source: `^(?:${expression})$` })
-    const code = 'paths.filter((path) => new RegExp(source).test(path))'
-    return new Set(runInContext(code, sandbox, { timeout: MATCH_LIMIT }) as string[])
+    return new Set(withTimeLimit(match, MATCH_LIMIT_MS, late))
   } catch (cause) {
     const reason = messageOf(cause)
     throw new EngineError(

@@ -135,11 +135,13 @@ async function exportModel(application: Application, model: string): Promise<str
   return id
 }
 
+/** Temperature 0, as the demo asked: drawn at random, the words of so small a model make no sense. */
 function nextCommands(run: string, exported: string): string {
-  const body = JSON.stringify({ model: run, messages: [{ role: 'user', content: QUESTIONS[0] }] })
+  const messages = [{ role: 'user', content: QUESTIONS[0] }]
+  const body = JSON.stringify({ model: run, messages, temperature: 0 })
   return formatTable([
-    ['Chat in the terminal', `npx anneal chat ${run}`],
-    ['Chat with the export', `npx anneal chat ${exported}`],
+    ['Chat in the terminal', `npx anneal chat ${run} --temperature 0`],
+    ['Chat with the export', `npx anneal chat ${exported} --temperature 0`],
     ['Serve over HTTP', 'npx anneal serve'],
     [
       'and ask',

@@ -75,6 +75,12 @@ const MEANINGS: Array<[RegExp, 'unavailable' | 'internal', string, string]> = [
     'database_damaged',
     'it is damaged or no SQLite database. Restore it from a copy, or move it away to start with an empty one',
   ],
+  [
+    /^ERR_DLOPEN_FAILED/,
+    'internal',
+    'database_module_unusable',
+    'better-sqlite3 does not load, most often because Node.js was exchanged since it was installed. Run `npm rebuild better-sqlite3`',
+  ],
   [/^SQLITE_IOERR/, 'internal', 'database_io_error', 'the disk reports an input/output error'],
 ]
 

@@ -1,9 +1,9 @@
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { characterBleu4 } from '../../../engine/metrics/bleu.ts'
 import { rouge } from '../../../engine/metrics/rouge.ts'
 import { meanScores, scoreText, segment } from '../../../engine/metrics/text-metrics.ts'
+import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
 
 interface Case {
   predict: string
@@ -16,22 +16,21 @@ interface Case {
   'rouge-l': number
 }
 
-const reference = join(import.meta.dirname, '../../../../shared/golden/metrics.json')
-const absent = !existsSync(reference)
-if (absent) console.warn('skipped: metrics against reference values (../shared/golden is absent)')
-
 describe('scoreText', () => {
-  it.skipIf(absent)('equals nltk, jieba and rouge_chinese within 1e-3', () => {
-    const cases = JSON.parse(readFileSync(reference, 'utf8')) as Case[]
-    for (const { predict, label, jieba_predict, jieba_label, ...scores } of cases) {
-      expect(segment(predict)).toEqual(jieba_predict)
-      expect(segment(label)).toEqual(jieba_label)
-      const found = scoreText(predict, label)
-      for (const [name, value] of Object.entries(scores)) {
-        expect(found[name as keyof typeof found], `${name} of ${predict}`).toBeCloseTo(value, 3)
+  it.skipIf(sharedMissing('golden/metrics.json'))(
+    `equals nltk, jieba and rouge_chinese within 1e-3 ${NEEDS_SHARED}`,
+    () => {
+      const cases = JSON.parse(readFileSync(`${SHARED}golden/metrics.json`, 'utf8')) as Case[]
+      for (const { predict, label, jieba_predict, jieba_label, ...scores } of cases) {
+        expect(segment(predict)).toEqual(jieba_predict)
+        expect(segment(label)).toEqual(jieba_label)
+        const found = scoreText(predict, label)
+        for (const [name, value] of Object.entries(scores)) {
+          expect(found[name as keyof typeof found], `${name} of ${predict}`).toBeCloseTo(value, 3)
+        }
       }
-    }
-  })
+    },
+  )
 
   it('gives 100 to a text that equals its label', () => {
     const text = 'The library opens at nine.'

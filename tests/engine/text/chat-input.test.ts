@@ -2,7 +2,6 @@ import { describe, expect, it } from 'vitest'
 import { adaptConversation } from '../../../engine/text/chat-input.ts'
 import type { TemplateMessage } from '../../../engine/text/chat-template.ts'
 import { encodePrompt } from '../../../engine/text/encode-prompt.ts'
-import { withTimeLimit } from '../../../engine/text/time-limit.ts'
 
 const TOOL = { type: 'function' as const, function: { name: 'f', parameters: { type: 'object' } } }
 const MESSAGES: TemplateMessage[] = [
@@ -56,21 +55,5 @@ describe('encodePrompt', () => {
     )
     expect(asked).toEqual([80])
     expect(encodePrompt(tokenizer, 'x'.repeat(50), options)).toHaveLength(50)
-  })
-})
-
-describe('withTimeLimit', () => {
-  const late = () => new Error('late')
-
-  it('interrupts work that does not end, and passes on what ends or throws', () => {
-    const endless = () => {
-      for (;;) {}
-    }
-    expect(() => withTimeLimit(endless, 20, late)).toThrow('late')
-    expect(withTimeLimit(() => 7, 1000, late)).toBe(7)
-    const broken = () => {
-      throw new RangeError('mine')
-    }
-    expect(() => withTimeLimit(broken, 1000, late)).toThrow(RangeError)
   })
 })

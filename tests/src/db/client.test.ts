@@ -57,7 +57,15 @@ describe('openDatabase', () => {
     )
   })
 
-  it.skipIf(process.getuid?.() === 0)('is clear about a read-only database', () => {
+  it('says what to do where Node.js was exchanged under the compiled driver', () => {
+    const cause = Object.assign(new Error('NODE_MODULE_VERSION 115'), { code: 'ERR_DLOPEN_FAILED' })
+    expect(databaseError(cause, 'anneal.db')).toMatchObject({ code: 'database_module_unusable' })
+    expect(databaseError(cause, 'anneal.db').message).toMatch(/npm rebuild better-sqlite3/)
+  })
+
+  // Root may write whatever the mode says.
+  const asRoot = process.getuid?.() === 0
+  it.skipIf(asRoot)(`is clear about a read-only database${asRoot ? ' (skipped: runs as root)' : ''}`, () => {
     const file = temporaryFile()
     openDatabase(file).close()
     chmodSync(file, 0o444)

@@ -59,61 +59,66 @@ const refusal = (test?: () => Promise<SelfTestResult>) =>
       (error: Error) => error.message,
     )
 
-describe.skipIf(process.platform !== 'linux')('a machine with CUDA, as it is probed', () => {
-  it('has nothing to complain of, and its GPU is found by name', async () => {
-    expect(await found()).toEqual([])
-    expect(await devices().place('cuda')).toMatchObject({
-      name: 'cuda:0',
-      env: { CUDA_VISIBLE_DEVICES: 'GPU-5f3a' },
-      gpu: { name: 'NVIDIA L4', totalBytes: 23034 * 2 ** 20 },
+const onLinux = process.platform === 'linux'
+
+describe.skipIf(!onLinux)(
+  `a machine with CUDA, as it is probed${onLinux ? '' : ' (skipped: Linux alone)'}`,
+  () => {
+    it('has nothing to complain of, and its GPU is found by name', async () => {
+      expect(await found()).toEqual([])
+      expect(await devices().place('cuda')).toMatchObject({
+        name: 'cuda:0',
+        env: { CUDA_VISIBLE_DEVICES: 'GPU-5f3a' },
+        gpu: { name: 'NVIDIA L4', totalBytes: 23034 * 2 ** 20 },
+      })
     })
-  })
 
-  it('with too old a driver says which it has, which it needs and what to do', async () => {
-    nvidiaSmi(L4.replace('580.82.07', '535.183.01'))
-    expect(await found()).toEqual(['driver_too_old'])
-    expect(await refusal()).toMatch(
-      /device cuda cannot be used: The NVIDIA driver is 535\.183\.01; CUDA 13\.0 needs 580\.65\.06 or later\. Install a newer driver/,
-    )
-  })
+    it('with too old a driver says which it has, which it needs and what to do', async () => {
+      nvidiaSmi(L4.replace('580.82.07', '535.183.01'))
+      expect(await found()).toEqual(['driver_too_old'])
+      expect(await refusal()).toMatch(
+        /device cuda cannot be used: The NVIDIA driver is 535\.183\.01; CUDA 13\.0 needs 580\.65\.06 or later\. Install a newer driver/,
+      )
+    })
 
-  it('without cuDNN works, and is told where to get it', async () => {
-    remove(CUDA_LIBRARIES.cudnn)
-    const [problem] = cudaProblems(await probeCuda(binding, env))
-    expect(problem).toMatchObject({ code: 'cudnn_missing', isOptional: true })
-    expect(problem!.remedy).toContain('nvidia-cudnn-cu13')
-    expect(await refusal()).toBe('it was placed')
-  })
+    it('without cuDNN works, and is told where to get it', async () => {
+      remove(CUDA_LIBRARIES.cudnn)
+      const [problem] = cudaProblems(await probeCuda(binding, env))
+      expect(problem).toMatchObject({ code: 'cudnn_missing', isOptional: true })
+      expect(problem!.remedy).toContain('nvidia-cudnn-cu13')
+      expect(await refusal()).toBe('it was placed')
+    })
 
-  it('without a library of CUDA names it, before anything is loaded', async () => {
-    remove('libcublasLt.so.13')
-    expect(await refusal()).toMatch(/does not find libcublasLt\.so\.13 of CUDA 13\. .*LD_LIBRARY_PATH/)
-  })
+    it('without a library of CUDA names it, before anything is loaded', async () => {
+      remove('libcublasLt.so.13')
+      expect(await refusal()).toMatch(/does not find libcublasLt\.so\.13 of CUDA 13\. .*LD_LIBRARY_PATH/)
+    })
 
-  it('with a provider library of another version names both, since the runtime would load it without a word', async () => {
-    installProvider('1.29.0')
-    expect(await found()).toEqual(['provider_version'])
-    expect(await refusal()).toMatch(
-      /is of onnxruntime 1\.29\.0, the installed onnxruntime-node is 1\.30\.0\./,
-    )
-  })
+    it('with a provider library of another version names both, since the runtime would load it without a word', async () => {
+      installProvider('1.29.0')
+      expect(await found()).toEqual(['provider_version'])
+      expect(await refusal()).toMatch(
+        /is of onnxruntime 1\.29\.0, the installed onnxruntime-node is 1\.30\.0\./,
+      )
+    })
 
-  it('whose only GPU is lost says so in the words of the test, since the driver lists none', async () => {
-    nvidiaSmi(
-      'Unable to determine the device handle for GPU0000:3B:00.0: GPU is lost.  Reboot the system to recover this GPU',
-      15,
-    )
-    const failed = {
-      ...passed,
-      ok: false,
-      reason: 'CUDA failure 100: no CUDA-capable device is detected',
-    }
-    expect(await refusal(async () => failed)).toMatch(/cannot be used: CUDA failure 100: no CUDA-capable/)
-  })
+    it('whose only GPU is lost says so in the words of the test, since the driver lists none', async () => {
+      nvidiaSmi(
+        'Unable to determine the device handle for GPU0000:3B:00.0: GPU is lost.  Reboot the system to recover this GPU',
+        15,
+      )
+      const failed = {
+        ...passed,
+        ok: false,
+        reason: 'CUDA failure 100: no CUDA-capable device is detected',
+      }
+      expect(await refusal(async () => failed)).toMatch(/cannot be used: CUDA failure 100: no CUDA-capable/)
+    })
 
-  it('of whose two GPUs one is lost goes on with the other, though the driver ends with an error', async () => {
-    nvidiaSmi(`GPU-9b1c, 580.82.07, [GPU is lost], [GPU is lost], NVIDIA L4\n${L4}`, 15)
-    expect(await devices().place('cuda')).toMatchObject({ name: 'cuda:1' })
-    await expect(devices().place('cuda:0')).rejects.toThrow(/no cuda:0 here.*cuda:1 \(NVIDIA L4\)/)
-  })
-})
+    it('of whose two GPUs one is lost goes on with the other, though the driver ends with an error', async () => {
+      nvidiaSmi(`GPU-9b1c, 580.82.07, [GPU is lost], [GPU is lost], NVIDIA L4\n${L4}`, 15)
+      expect(await devices().place('cuda')).toMatchObject({ name: 'cuda:1' })
+      await expect(devices().place('cuda:0')).rejects.toThrow(/no cuda:0 here.*cuda:1 \(NVIDIA L4\)/)
+    })
+  },
+)
