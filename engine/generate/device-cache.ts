@@ -51,14 +51,14 @@ export class CacheKernels {
     return (await this.#zeros.session.runKeeping({ size })).kept[this.#zeros.output]!
   }
 
-  /** `target` with the first `places` places of slots `from` of `source` in its slots `to`. */
+  /** `target` with the first `places` places of slots `from` of `source` in its slots `to`; all of them by default. */
   async copy(
     target: DeviceTensor,
     source: DeviceTensor,
     moves: readonly { from: number; to: number }[],
+    places = source.dims[2]!,
   ): Promise<DeviceTensor> {
     const heads = this.shape.keyValueHeads
-    const places = source.dims[2]!
     const rows = moves.flatMap(({ to }) => cacheRows(to, heads, 0, places))
     const { kept } = await this.#copy.session.runKeeping({
       target,
@@ -66,6 +66,10 @@ export class CacheKernels {
       from: ints(
         moves.map(({ from }) => from),
         [moves.length],
+      ),
+      kept: ints(
+        Array.from({ length: places }, (_, place) => place),
+        [places],
       ),
       rows: ints(rows, [rows.length / 3, 3]),
     })
@@ -138,9 +142,12 @@ export class DeviceCache {
     })
   }
 
-  /** Copies a slot of another cache, with at most as many places, into a slot of this one. */
-  copySlot(to: number, source: DeviceCache, from: number): void {
-    this.#replaceEach((old, index) => this.#kernels.copy(old!, source.#tensors[index]!, [{ from, to }]))
+  /** Copies the first `places` places of a slot of another cache (or this one) into a slot of this one. */
+  copySlot(to: number, source: DeviceCache, from: number, places: number): void {
+    this.#replaceEach((old, index) => {
+      const read = source === this ? old! : source.#tensors[index]!
+      return this.#kernels.copy(old!, read, [{ from, to }], places)
+    })
   }
 
   /** Frees its memory, after what was asked for before. */
@@ -183,9 +190,10 @@ async function compileCopy(
   const target = g.input('target', 'float32', ['slots', keyValueHeads, 'places', headDim])
   const source = g.input('source', 'float32', ['old_slots', keyValueHeads, 'old_places', headDim])
   const from = g.input('from', 'int64', ['moved'])
-  const count = shapeSize(['moved', keyValueHeads, 'old_places'])
+  const kept = g.input('kept', 'int64', ['kept'])
+  const count = shapeSize(['moved', keyValueHeads, 'kept'])
   const rows = g.input('rows', 'int64', [count, 3])
-  const moved = g.Reshape(g.Gather(source, from), [count, headDim])
+  const moved = g.Reshape(g.Gather(g.Gather(source, from), kept, 2), [count, headDim])
   const copied = g.ScatterND(target, rows, moved, 'none')
   return keeping(device, g, copied)
 }

@@ -2,13 +2,21 @@ import { type CacheKernels, DeviceCache } from './device-cache.ts'
 import type { KvGroup, KvRow } from './kv-group.ts'
 import type { PastFeeds } from './past.ts'
 
+/** What a slot holds from its first place on. */
+export interface HeldPrefix {
+  readonly adapter: string
+  readonly tokens: Int32Array
+}
+
 /**
  * A group in a device's memory. A row is a slot of the cache and keeps it; a run writes the new keys and values itself,
- * so that appending only counts.
+ * so that appending only counts. A slot without a row keeps its content until another row takes it.
  */
 export class DeviceKvGroup implements KvGroup {
   readonly capacity: number
   readonly rows: KvRow[] = []
+  /** What is known of slots, with rows or without, the least recently held first. */
+  readonly held = new Map<number, HeldPrefix>()
   readonly #cache: DeviceCache
 
   constructor(kernels: CacheKernels, capacity: number) {
@@ -18,6 +26,10 @@ export class DeviceKvGroup implements KvGroup {
 
   get allocated(): number {
     return this.#cache.failure === undefined ? this.#cache.slots : 0
+  }
+
+  get holdsPrefixes(): boolean {
+    return this.held.size > 0 && this.allocated > 0
   }
 
   allocate(rows: number): void {
@@ -33,12 +45,32 @@ export class DeviceKvGroup implements KvGroup {
   }
 
   add(row: KvRow): void {
-    const taken = new Set(this.rows.map(({ index }) => index))
-    let index = 0
-    while (taken.has(index)) index++
     row.group = this
-    row.index = index
+    row.index = this.#nextSlot() // what it holds is there until the row is written to
     this.rows.push(row)
+  }
+
+  /** Gives a row a slot, free or its own, of which it keeps the first `row.length` tokens. */
+  takeSlot(row: KvRow, slot: number): void {
+    row.index = slot
+    this.held.delete(slot)
+  }
+
+  isFree(slot: number, forRow?: KvRow): boolean {
+    return this.rows.every((row) => row === forRow || row.index !== slot)
+  }
+
+  /** Notes what a slot holds, as the newest. */
+  hold(slot: number, prefix: HeldPrefix): void {
+    this.held.delete(slot)
+    this.held.set(slot, prefix)
+  }
+
+  /** A free slot: one that holds nothing known, else the one that was held least recently. */
+  #nextSlot(): number {
+    for (let slot = 0; slot < this.allocated; slot++)
+      if (this.isFree(slot) && !this.held.has(slot)) return slot
+    return [...this.held.keys()].find((slot) => this.isFree(slot)) ?? this.rows.length
   }
 
   remove(row: KvRow): void {
@@ -46,10 +78,12 @@ export class DeviceKvGroup implements KvGroup {
   }
 
   copyInto(row: KvRow, source: KvGroup, from: number): void {
-    this.#cache.copySlot(row.index, (source as DeviceKvGroup).#cache, from)
+    this.held.delete(row.index)
+    this.#cache.copySlot(row.index, (source as DeviceKvGroup).#cache, from, row.length)
   }
 
   append(row: KvRow, _present: Float32Array, _batch: number, _sequence: number, seq: number): void {
+    if (row.length === 0) this.held.delete(row.index)
     row.length += seq
   }
 

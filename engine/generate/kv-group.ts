@@ -23,6 +23,8 @@ export interface KvGroup {
   readonly rows: KvRow[]
   /** Rows that memory is there for; 0 where it has been lost. */
   readonly allocated: number
+  /** Whether memory without rows still holds what earlier ones began with. */
+  readonly holdsPrefixes: boolean
   /** Makes room for `rows` rows in all; their content moves along. */
   allocate(rows: number): void
   /** The rows of a run that is to compute those with the given indices: these, or others along with them. */
@@ -33,7 +35,7 @@ export interface KvGroup {
   add(row: KvRow, soon?: number): void
   /** Takes a row out; another may move into its place. */
   remove(row: KvRow): void
-  /** Copies the content of row `from` of another group (or this one) into `row`. */
+  /** Copies the first `row.length` tokens of row `from` of another group (or this one) into `row`. */
   copyInto(row: KvRow, source: KvGroup, from: number): void
   /** Appends tokens of sequence `sequence` of a run's `present` [2·layers, batch, kvHeads, seq, headDim]. */
   append(row: KvRow, present: Float32Array, batch: number, sequence: number, seq: number): void
@@ -50,6 +52,7 @@ export interface KvGroup {
  */
 export class HostKvGroup implements KvGroup {
   readonly capacity: number
+  readonly holdsPrefixes = false
   readonly rows: KvRow[] = []
   readonly #shape: CacheShape
   #allocated = 0

@@ -80,7 +80,7 @@ export class KvPool {
     old.remove(row)
     Object.assign(row, moved)
     group.rows[group.rows.indexOf(moved)] = row
-    this.#dropEmpty(old)
+    this.#dropUnused()
     return true
   }
 
@@ -98,11 +98,14 @@ export class KvPool {
     for (const group of fitting) {
       if (group.rows.length < group.allocated || this.#grow(group)) return group
     }
-    for (const group of [...this.groups]) this.#dropEmpty(group)
     const group = this.#kernels
       ? new DeviceKvGroup(this.#kernels, capacity)
       : new HostKvGroup(this.#shape, capacity)
-    if (!this.#grow(group)) return undefined
+    this.#dropUnused()
+    if (!this.#grow(group)) {
+      for (const each of [...this.groups]) this.#dropEmpty(each)
+      if (!this.#grow(group)) return undefined
+    }
     this.groups.push(group)
     return group
   }
@@ -122,6 +125,11 @@ export class KvPool {
       return true
     }
     return false
+  }
+
+  /** What earlier sequences began with goes only where memory is needed. */
+  #dropUnused(): void {
+    for (const group of [...this.groups]) if (!group.holdsPrefixes) this.#dropEmpty(group)
   }
 
   #dropEmpty(group: KvGroup): void {

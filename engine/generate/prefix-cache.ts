@@ -4,6 +4,16 @@ import type { KvPool } from './kv-pool.ts'
 /** Tokens of one block: prefixes are shared in whole blocks. */
 export const BLOCK_TOKENS = 32
 
+/** What is known of the beginnings of sequences. */
+export interface Prefixes {
+  /** Memory that it takes beside the pool's. */
+  readonly byteLength: number
+  /** Copies what is known of the beginning of `tokens` into the empty row; returns how many tokens that were. */
+  restore(row: KvRow, adapter: string, tokens: Int32Array): number
+  /** Keeps what a row that holds `tokens` begins with. */
+  store(row: KvRow, adapter: string, tokens: Int32Array): void
+}
+
 interface Block {
   readonly id: number
   /** [2·layers, kvHeads, BLOCK_TOKENS, headDim] */
@@ -14,7 +24,7 @@ interface Block {
  * Keys and values of prompts and answers that were computed before, in blocks. A block's key is its adapter, the block
  * before it and its own tokens, so equal keys mean equal beginnings, whole and exact. The longest unused go first.
  */
-export class PrefixCache {
+export class PrefixCache implements Prefixes {
   readonly #pool: KvPool
   readonly #budget: number
   /** Least recently used first. A block is always used later than the ones that follow it. */
@@ -30,7 +40,6 @@ export class PrefixCache {
     return this.#blocks.size * this.#pool.blockSize(BLOCK_TOKENS) * 4
   }
 
-  /** Copies what is known of the beginning of `tokens` into the empty row; returns how many tokens that were. */
   restore(row: KvRow, adapter: string, tokens: Int32Array): number {
     const found: string[] = []
     let parent = adapter
@@ -47,7 +56,7 @@ export class PrefixCache {
     return row.length
   }
 
-  /** Keeps the whole blocks of a row that holds `tokens`. */
+  /** Keeps its whole blocks. */
   store(row: KvRow, adapter: string, tokens: Int32Array): void {
     const size = this.#pool.blockSize(BLOCK_TOKENS)
     const keys: string[] = []

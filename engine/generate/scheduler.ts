@@ -7,8 +7,9 @@ import { cancelledError } from './generation.ts'
 import type { KvGroup } from './kv-group.ts'
 import { KvPool } from './kv-pool.ts'
 import { PrefillPace } from './prefill-pace.ts'
-import { BLOCK_TOKENS, PrefixCache } from './prefix-cache.ts'
+import { BLOCK_TOKENS, PrefixCache, type Prefixes } from './prefix-cache.ts'
 import { type GenerationEvent, type GenerationRequest, Sequence } from './sequence.ts'
+import { SlotPrefixes } from './slot-prefixes.ts'
 
 /** Requests that share the batch. */
 export const DEFAULT_MAX_RUNNING = 8
@@ -26,7 +27,7 @@ export interface SchedulerLimits {
   maxQueue?: number
   /** Memory for the keys and values of running requests. */
   kvBytes?: number
-  /** Memory for those of earlier prompts and answers; 0 keeps none. */
+  /** Memory for those of earlier prompts and answers; 0 keeps none. On a device they stay in `kvBytes`. */
   prefixBytes?: number
 }
 
@@ -54,7 +55,7 @@ export class Scheduler {
   readonly #decoder: BatchDecoder
   readonly #kvBytes: number
   readonly #pool: KvPool
-  readonly #prefixes: PrefixCache
+  readonly #prefixes: Prefixes
   readonly #maxRunning: number
   readonly #maxQueue: number
   readonly #pace = new PrefillPace()
@@ -69,9 +70,9 @@ export class Scheduler {
     this.#kvBytes = limits.kvBytes ?? DEFAULT_KV_BYTES
     const { cacheKernels } = decoder
     this.#pool = new KvPool(decoder.cacheShape, this.#kvBytes, cacheKernels)
-    // keys and values in a device's memory are not read back, so beginnings are not kept
-    const prefixBytes = cacheKernels ? 0 : (limits.prefixBytes ?? DEFAULT_PREFIX_BYTES)
-    this.#prefixes = new PrefixCache(this.#pool, prefixBytes)
+    const prefixBytes = limits.prefixBytes ?? DEFAULT_PREFIX_BYTES
+    const staysInSlots = cacheKernels !== undefined && prefixBytes > 0
+    this.#prefixes = staysInSlots ? new SlotPrefixes(this.#pool) : new PrefixCache(this.#pool, prefixBytes)
     this.#maxRunning = limits.maxRunning ?? DEFAULT_MAX_RUNNING
     this.#maxQueue = limits.maxQueue ?? DEFAULT_MAX_QUEUE
     this.maxPositions = Math.min(decoder.maxPositions, this.#pool.maxTokens)

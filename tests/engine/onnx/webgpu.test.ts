@@ -138,7 +138,7 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
     first.resize(3, 16)
     const second = new DeviceCache(kernels)
     second.resize(1, 16)
-    second.copySlot(0, first, 1)
+    second.copySlot(0, first, 1, 8)
     first.dispose() // what was asked for before still happens
     const content = Array.from(await contentOf(second), Number)
     for (const head of [0, 1]) {
@@ -177,6 +177,42 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
       await session.release()
     },
   )
+
+  it('what an earlier request began with stays in its slot, for whoever begins alike, and is no one else’s', async () => {
+    const folder = tinyLlama()
+    const adapterFolder = tinyAdapter(folder, 41)
+    const prompt = (length: number, shift = 0) =>
+      Int32Array.from({ length }, (_, i) => 97 + ((i * 7 + (i > 39 ? shift : 0)) % 26))
+    const answers: unknown[][] = []
+    const spared: number[][] = []
+    for (const device of devices) {
+      const decoder = await Decoder.load(folder, { device, adapters: 'plain' })
+      const adapter = await decoder.loadAdapter(adapterFolder)
+      const scheduler = new Scheduler(decoder, { maxRunning: 3 })
+      const cached: number[] = []
+      const ask = async (tokens: Int32Array, more: { adapter?: typeof adapter } = {}) => {
+        const text = createDetokenizer({ decode: (ids) => Buffer.from(Array.from(ids)).toString('latin1') })
+        const sampling = { ...DEFAULT_SAMPLING, temperature: 0 }
+        const rest = { seed: 3, maxTokens: 5, stop: [], eosTokenIds: [], text, ...more }
+        const events = await collect(scheduler.submit({ prompt: tokens, sampling, ...rest }))
+        for (const event of events) if (event.type === 'finish') cached.push(event.cachedTokens)
+        return textOf(events)
+      }
+      const texts = [await ask(prompt(50))] // nothing is known yet
+      texts.push(await ask(prompt(58))) // goes on in the very slot
+      texts.push(await ask(prompt(58, 5))) // parts from it at token 40
+      texts.push(await ask(prompt(140))) // a longer row, in a wider group: copied
+      texts.push(await ask(prompt(58), { adapter })) // another adapter's
+      texts.push(...(await Promise.all([0, 1, 2].map((shift) => ask(prompt(60, shift)))))) // at once
+      answers.push(texts)
+      spared.push(cached)
+      await decoder.release()
+    }
+    expect(answers[1]).toEqual(answers[0])
+    const [, onDevice] = spared as [number[], number[]]
+    expect(onDevice.slice(0, 5)).toEqual([0, 50, 40, 40, 0])
+    for (const count of onDevice.slice(5)) expect(count).toBeGreaterThanOrEqual(40)
+  })
 
   it("an adapter's weights go to the device once, and again only when other adapters join", async () => {
     const folder = tinyLlama()
