@@ -10,19 +10,6 @@ export interface Tensor {
   readonly data: Float32Array | Uint16Array | BigInt64Array | Int32Array | Uint8Array | Int8Array
 }
 
-/** Bytes of one element. */
-export const BYTES_PER_ELEMENT: Record<DType, number> = {
-  float32: 4,
-  float16: 2,
-  bfloat16: 2,
-  int64: 8,
-  int32: 4,
-  uint8: 1,
-  int8: 1,
-  bool: 1,
-  uint4: 0.5,
-}
-
 /** Number of elements of a shape; the empty shape is a scalar and has one. */
 export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, dim) => product * dim, 1)

@@ -247,7 +247,7 @@ function checkExposure({ server }: Pick<Settings, 'server'>): void {
   )
 }
 
-export function isLoopback(host: string): boolean {
+function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)
 }
 

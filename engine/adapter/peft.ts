@@ -9,7 +9,7 @@ import { loraSize, type PeftConfig, readPeftConfig } from './peft-config.ts'
 export { loraSize, type PeftConfig, type PeftConfigFields, peftConfig } from './peft-config.ts'
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json'
-export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors'
+const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors'
 
 /** One adapted linear layer: y = x·Wᵀ + scale · (x·Aᵀ)·Bᵀ, before DoRA's magnitude. */
 export interface LoraModule {
@@ -44,7 +44,7 @@ const PREFIX = 'base_model.model.'
 const TIED_HEAD = 'lm_head.weight'
 
 /** PEFT's name of a LoRA weight, or of DoRA's magnitude vector. */
-export function loraTensorName(modulePath: string, part: LoraPart): string {
+function loraTensorName(modulePath: string, part: LoraPart): string {
   return `${PREFIX}${modulePath}.${part === 'magnitude' ? 'lora_magnitude_vector' : `lora_${part}.weight`}`
 }
 

@@ -7,7 +7,7 @@ import { withTimeLimit } from '../time-limit.ts'
  */
 export type TargetModules = string | readonly string[]
 
-export const ALL_LINEAR = 'all'
+const ALL_LINEAR = 'all'
 
 /** Narrows a list of names to some layers, as PEFT's layers_to_transform and layers_pattern do. */
 export interface LayerChoice {

@@ -18,7 +18,7 @@ import { type TokenLogprob, tokenLogprob } from './logprobs.ts'
 import { openServedBase } from './served-base.ts'
 
 /** Scores of a whole sequence against itself grow with its square, so longer inputs are refused. */
-export const MAX_ENCODED_TOKENS = 2048
+const MAX_ENCODED_TOKENS = 2048
 /** Rows of logits that are computed at once: a row has as many numbers as the vocabulary. */
 const HEAD_ROWS = 64
 

@@ -8,7 +8,7 @@ const UNIT = 128
 const RESERVED_ROWS = [8, 4]
 
 /** The smallest of 1, 2, 3, 4, 6, 8, 12, 16, … units that holds `tokens`: a row wastes at most a third. */
-export function capacityFor(tokens: number): number {
+function capacityFor(tokens: number): number {
   const units = Math.max(1, Math.ceil(tokens / UNIT))
   const power = 2 ** Math.floor(Math.log2(units))
   if (units === power) return power * UNIT

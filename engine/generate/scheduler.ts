@@ -15,10 +15,10 @@ import { SlotPrefixes } from './slot-prefixes.ts'
 export const DEFAULT_MAX_RUNNING = 8
 /** Requests that wait for a place in it. */
 export const DEFAULT_MAX_QUEUE = 64
-export const DEFAULT_KV_BYTES = 1024 ** 3
+const DEFAULT_KV_BYTES = 1024 ** 3
 /** Prompts of so many tokens are kept for later ones part by part: all at the end would keep running streams waiting. */
 const LONG_PROMPT = 512
-export const DEFAULT_PREFIX_BYTES = 256 * 1024 ** 2
+const DEFAULT_PREFIX_BYTES = 256 * 1024 ** 2
 /** Answer tokens that a request gets cache places for when it joins; for more its row moves to a wider group. */
 const EXPECTED_ANSWER = 256
 

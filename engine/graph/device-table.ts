@@ -121,7 +121,7 @@ const cuda: Kernels = {
   FusedMatMul: FLOAT,
 }
 
-export const kernels: Readonly<Record<Accelerator, Kernels>> = { webgpu, cuda }
+const kernels: Readonly<Record<Accelerator, Kernels>> = { webgpu, cuda }
 
 /** Whether the provider has a kernel for the node. */
 export function hasKernel(device: Accelerator, node: Node): boolean {

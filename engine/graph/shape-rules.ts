@@ -2,7 +2,7 @@ import { EngineError } from '../errors.ts'
 import { type Dim, formatShape, type ResultType, type Shape, type Value } from './values.ts'
 
 /** NumPy's broadcasting; two different symbols, or a symbol and a number above 1, do not broadcast. */
-export function broadcastShapes(left: Shape, right: Shape): Shape {
+function broadcastShapes(left: Shape, right: Shape): Shape {
   const rank = Math.max(left.length, right.length)
   return Array.from({ length: rank }, (_, index) => {
     const a = left[left.length - rank + index] ?? 1

@@ -103,7 +103,7 @@ export function orthonormalize(a: Matrix): Matrix {
   return transpose(basis)
 }
 
-export function dot(a: Float64Array, b: Float64Array): number {
+function dot(a: Float64Array, b: Float64Array): number {
   let sum = 0
   for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!
   return sum

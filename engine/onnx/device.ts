@@ -1,7 +1,7 @@
 import { EngineError } from '../errors.ts'
 
 /** What a graph runs on, by onnxruntime's execution provider. */
-export const DEVICE_KINDS = ['cpu', 'webgpu', 'cuda'] as const
+const DEVICE_KINDS = ['cpu', 'webgpu', 'cuda'] as const
 export type DeviceKind = (typeof DEVICE_KINDS)[number]
 
 export interface Device {

@@ -24,7 +24,7 @@ export interface RenderOptions {
 }
 
 /** The variables that a caller may set in a template, by the names that published templates use. */
-export const TEMPLATE_VARIABLES = [
+const TEMPLATE_VARIABLES = [
   'enable_thinking',
   'thinking',
   'preserve_thinking',
@@ -35,7 +35,7 @@ export const TEMPLATE_VARIABLES = [
 ] as const
 
 /** The names that the config field `template` takes besides null. */
-export const TEMPLATE_NAMES: readonly string[] = [
+const TEMPLATE_NAMES: readonly string[] = [
   'default',
   'auto',
   'tokenizer',

@@ -55,7 +55,7 @@ export function requireJsonObject(folder: string, name: string): JsonObject {
 }
 
 /** Reads `folder/name` as UTF-8, without a byte order mark; undefined when it does not exist. */
-export function readTextFile(folder: string, name: string): string | undefined {
+function readTextFile(folder: string, name: string): string | undefined {
   const path = join(folder, name)
   try {
     return readFileSync(path, 'utf8').replace(/^\uFEFF/, '')

@@ -80,7 +80,7 @@ function groupByLength(order: Uint32Array, examples: readonly TrainExample[], st
 }
 
 /** Cuts a list into pieces of `size`; the last one may be shorter. */
-export function cut<T>(values: readonly T[], size: number): T[][] {
+function cut<T>(values: readonly T[], size: number): T[][] {
   return Array.from({ length: Math.ceil(values.length / size) }, (_, i) =>
     values.slice(i * size, (i + 1) * size),
   )

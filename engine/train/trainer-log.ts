@@ -4,7 +4,7 @@ import { writeFileDurably } from '../weights/atomic-folder.ts'
 import type { Progress, TrainEvent } from './events.ts'
 import type { Curve } from './plot.ts'
 
-export const TRAINER_LOG_FILE = 'trainer_log.jsonl'
+const TRAINER_LOG_FILE = 'trainer_log.jsonl'
 
 /** One line of trainer_log.jsonl, with LLaMA-Factory's fields; what does not apply is left out. */
 export interface TrainerLogLine {

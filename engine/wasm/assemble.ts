@@ -38,7 +38,7 @@ export const i32Const = (value: number): Code => [0x41, signedLeb(value)]
 export const f32Const = (value: number): Code => [0x43, ...new Uint8Array(Float32Array.of(value).buffer)]
 export const f64Const = (value: number): Code => [0x44, ...new Uint8Array(Float64Array.of(value).buffer)]
 export const i32Add: Code = [0x6a]
-export const i32LessThan: Code = [0x49]
+const i32LessThan: Code = [0x49]
 /** How many zeros there are below the lowest one. */
 export const i32TrailingZeros: Code = [0x68]
 export const i32Or: Code = [0x72]
@@ -121,7 +121,6 @@ export const f64x2Sub = simd(241)
 export const f64x2Mul = simd(242)
 export const f64x2Div = simd(243)
 export const f64x2Min = simd(244)
-export const f64x2Max = simd(245)
 /** Whole numbers as float32. */
 export const f32x4Convert = simd(250)
 /** Two float64 to whole numbers without the fraction, in the first two places of four; NaN to 0. */

@@ -110,7 +110,7 @@ const keyNames = (known: object) =>
   })
 
 /** An entry as it stands in dataset_info.json. Keys that are not listed are kept and ignored, as LLaMA-Factory does. */
-export const rawEntry = z.looseObject({
+const rawEntry = z.looseObject({
   file_name: z.string().min(1).optional(),
   formatting: z.enum(['alpaca', 'sharegpt', 'openai']).default('alpaca'),
   ranking: z.boolean().default(false),

@@ -57,7 +57,7 @@ export async function loadDataset(
 }
 
 /** The dataset names of a config's `dataset`. @throws EngineError `dataset_required` when there is none. */
-export function datasetNames(names: string | readonly string[]): string[] {
+function datasetNames(names: string | readonly string[]): string[] {
   const list = (typeof names === 'string' ? names.split(',') : names).map((name) => name.trim())
   const given = list.filter((name) => name !== '')
   if (given.length === 0) {

@@ -9,7 +9,7 @@ import { countRows } from './readers/index.ts'
 
 const INFO_FILE = 'dataset_info.json'
 /** A name that can stand in a URL and in front of a file extension. */
-export const DATASET_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/
+const DATASET_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/
 
 /** A dataset that can be read. */
 export interface DatasetSource {

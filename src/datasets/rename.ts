@@ -6,7 +6,7 @@ import { stageFile } from './staging.ts'
 import { registerUpload, type UploadEntry } from './upload.ts'
 
 /** Question-and-answer keys to Alpaca's. */
-export const ALPACA_NAMES: Readonly<Record<string, string>> = { query: 'instruction', response: 'output' }
+const ALPACA_NAMES: Readonly<Record<string, string>> = { query: 'instruction', response: 'output' }
 
 /**
  * Writes a copy of a dataset whose rows have some keys renamed, and registers it as a new one. The rows stream from file to

@@ -13,7 +13,7 @@ export interface Prediction {
 }
 
 /** Lets a model answer one question. */
-export async function predict(
+async function predict(
   hosts: EngineHosts,
   { baseFolder, adapterFolder }: EvaluatedModel,
   { prompt, promptTokens, label }: Question,
@@ -37,7 +37,7 @@ export async function predict(
 }
 
 /** predict_bleu-4, predict_rouge-1, predict_rouge-2 and predict_rouge-l, in percent. */
-export function predictionMetrics(rows: readonly Prediction[]): Record<string, number> {
+function predictionMetrics(rows: readonly Prediction[]): Record<string, number> {
   return meanScores(rows.map(({ predict: text, label }) => scoreText(text, label)))
 }
 

@@ -4,7 +4,7 @@ import type { Settings } from '../settings.ts'
 import type { TrackedRun, TrackedValues, Tracker } from './tracker.ts'
 
 /** Remembers a run's id at the server, so that a resumed run goes on there. */
-export const MLFLOW_FILE = 'mlflow_run.json'
+const MLFLOW_FILE = 'mlflow_run.json'
 const TIMEOUT_MS = 5000
 /** After a failure nothing is sent for this long; what was measured meanwhile is kept and sent later. */
 const PAUSE_MS = 60_000

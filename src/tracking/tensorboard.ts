@@ -4,7 +4,7 @@ import { encodeFileVersion, encodeScalars, encodeSessionStart } from './event-fi
 import type { Tracker } from './tracker.ts'
 
 /** Folder inside the run's, for `tensorboard --logdir`. */
-export const TENSORBOARD_FOLDER = 'runs'
+const TENSORBOARD_FOLDER = 'runs'
 
 /** Writes TensorBoard's event files, one for each start of a run, with transformers' tags (train/loss, eval/loss). */
 export function tensorboardTracker(now: () => number = Date.now): Tracker {

@@ -23,7 +23,7 @@ import { adapterConfig, plannedAdapter } from './adapter-config.ts'
 import { adapterRoles, type MethodTask, type TrainTask } from './task.ts'
 
 /** Where PiSSA's adapter begins, for its conversion. */
-export const PISSA_INIT = 'pissa_init'
+const PISSA_INIT = 'pissa_init'
 const PISSA_CONVERTED = 'pissa_converted'
 const LOFTQ_INIT = 'loftq_init'
 const DERIVATION_FILE = 'derivation.json'

@@ -11,7 +11,7 @@ import { writeSafetensors } from '../../engine/weights/safetensors.ts'
 import { adapterConfig } from './adapter-config.ts'
 import type { MethodTask } from './task.ts'
 
-export const VALUE_HEAD_FILE = 'value_head.safetensors'
+const VALUE_HEAD_FILE = 'value_head.safetensors'
 /** Files of a base folder that describe its weights; an adapter has its own. */
 const OF_THE_WEIGHTS = ['config.json', 'generation_config.json']
 

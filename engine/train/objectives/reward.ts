@@ -9,7 +9,7 @@ import type { PairBatch } from './pairs.ts'
 
 const PAIRS = 'pairs'
 /** TRL's names of the value head's tensors. */
-export const VALUE_HEAD = { weight: 'v_head.summary.weight', bias: 'v_head.summary.bias' } as const
+const VALUE_HEAD = { weight: 'v_head.summary.weight', bias: 'v_head.summary.bias' } as const
 /** Apart from the streams of LoRA's matrices, which count from 1, and of dropout. */
 const VALUE_HEAD_STREAM = 0xfffffffe
 

@@ -51,7 +51,7 @@ export function decays({ name, shape }: Parameter): boolean {
 }
 
 /** Copies one array of a saved state into `target`. @throws EngineError `invalid` when it is missing or of another size. */
-export function restoreTensor(state: OptimizerState, name: string, target: Float32Array): void {
+function restoreTensor(state: OptimizerState, name: string, target: Float32Array): void {
   const saved = state.tensors.get(name)
   if (saved?.length === target.length) {
     target.set(saved)
