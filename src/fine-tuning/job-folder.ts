@@ -3,10 +3,9 @@ import { mkdir, open, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import type { FineTuningRequest } from '../../routes/schemas/fine-tuning.ts'
-import { OPENAI_TAGS } from '../datasets/entry.ts'
 import type { Job } from '../jobs/types.ts'
 import { removeFolder } from '../models/remove.ts'
-import { type FineTuningMethod, readTrainingFile } from './rows.ts'
+import { entryOf, type FineTuningMethod, readTrainingFile } from './rows.ts'
 
 /** What a fine-tuning job was asked for and what became of `auto`. */
 export interface JobRecord {
@@ -37,15 +36,7 @@ export async function writeDatasets(
       { param: 'validation_file' },
     )
   }
-  const pairs = train.method === 'dpo' && { ranking: true }
-  const answers = train.method === 'dpo' && { chosen: 'chosen', rejected: 'rejected' }
-  const entry = (name: string) => ({
-    file_name: name,
-    formatting: 'openai',
-    ...pairs,
-    columns: { messages: 'messages', tools: 'tools', ...answers },
-    tags: OPENAI_TAGS,
-  })
+  const entry = (name: string) => entryOf(train.method, name)
   const info = { train: entry('train.jsonl'), ...(validation && { validation: entry('validation.jsonl') }) }
   await writeFile(join(folder, 'dataset_info.json'), JSON.stringify(info, null, 2))
   return train

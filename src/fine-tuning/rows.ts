@@ -1,5 +1,8 @@
 import { z } from 'zod'
 import { EngineError } from '../../engine/errors.ts'
+import { convertRow } from '../datasets/convert/index.ts'
+import { RowError } from '../datasets/convert/row-error.ts'
+import { OPENAI_TAGS, type RawEntry, readEntry } from '../datasets/entry.ts'
 import { readLines } from '../datasets/readers/decode.ts'
 
 /** Longest line of a training file, in bytes of UTF-16 as it is held. */
@@ -31,11 +34,29 @@ export type FineTuningMethod = 'supervised' | 'dpo'
 /** A row of the dataset that a training file becomes, in the form that dataset_info.json calls openai. */
 export type DatasetRow = Record<string, unknown>
 
+/** The entry of dataset_info.json under which such rows are read. */
+export function entryOf(method: FineTuningMethod, fileName: string): RawEntry {
+  const answers = { chosen: 'chosen', rejected: 'rejected' }
+  return {
+    file_name: fileName,
+    formatting: 'openai',
+    columns: { messages: 'messages', tools: 'tools', ...(method === 'dpo' && answers) },
+    tags: { ...OPENAI_TAGS },
+    ...(method === 'dpo' && { ranking: true }),
+  }
+}
+
+const ATTRIBUTES = {
+  supervised: readEntry('file', entryOf('supervised', 'file')),
+  dpo: readEntry('file', entryOf('dpo', 'file')),
+}
+
 /**
  * Reads a training file of OpenAI's form, line by line: chats (`messages`, with `weight` 0 on answers that are not to be
  * learned) or preferences (`input`, `preferred_output`, `non_preferred_output`; `…_completion` is understood too).
  *
- * @throws EngineError `invalid_training_file` with the first line that is something else, or mixes the two forms.
+ * @throws EngineError `invalid_training_file` with the first line that is something else, that a run would have to leave out, or that
+ * mixes the two forms.
  */
 export async function* readTrainingFile(
   path: string,
@@ -50,7 +71,7 @@ export async function* readTrainingFile(
     if (read.method !== first) throw invalid(number, `it is a ${read.method} example among ${first} ones`)
     yield read
   }
-  if (first === undefined) throw invalid(number, 'the file has no examples')
+  if (first === undefined) throw noTrainingFile('it has no examples')
 }
 
 /** The lines of the file, in the words of this API where it is not UTF-8. */
@@ -59,15 +80,7 @@ async function* linesOf(path: string): ReturnType<typeof readLines> {
     yield* readLines(path)
   } catch (error) {
     if (!(error instanceof EngineError) || error.code !== 'malformed_row') throw error
-    throw new EngineError(
-      'invalid',
-      'invalid_training_file',
-      'The file is no training file: it is not UTF-8.',
-      {
-        param: 'file',
-        cause: error,
-      },
-    )
+    throw noTrainingFile('it is not UTF-8', error)
   }
 }
 
@@ -81,9 +94,24 @@ function readLine(line: string, number: number): { method: FineTuningMethod; row
     throw invalid(number, 'it is not JSON')
   }
   const isPreference = typeof value === 'object' && value !== null && 'input' in value
-  return isPreference
-    ? { method: 'dpo', row: preferenceRow(check(preference, value, number)) }
-    : { method: 'supervised', row: chatRow(check(chat, value, number)) }
+  const read = isPreference
+    ? { method: 'dpo' as const, row: preferenceRow(check(preference, value, number)) }
+    : { method: 'supervised' as const, row: chatRow(check(chat, value, number)) }
+  checkConversion(read, number)
+  return read
+}
+
+/** Runs pass rows over that they cannot use; here each line is to count. */
+function checkConversion(
+  { method, row }: { method: FineTuningMethod; row: DatasetRow },
+  number: number,
+): void {
+  try {
+    convertRow(row, ATTRIBUTES[method], method === 'dpo' ? 'dpo' : 'sft')
+  } catch (error) {
+    if (error instanceof RowError) throw invalid(number, error.message)
+    throw error
+  }
 }
 
 function chatRow({ messages: list, tools }: z.infer<typeof chat>): DatasetRow {
@@ -123,6 +151,11 @@ function check<T extends z.ZodType>(schema: T, value: unknown, number: number): 
   const [issue] = parsed.error.issues
   const place = issue?.path.join('.')
   throw invalid(number, `${place ? `${place}: ` : ''}${issue?.message ?? 'it has another form'}`)
+}
+
+function noTrainingFile(reason: string, cause?: unknown): EngineError {
+  const message = `The file is no training file: ${reason}.`
+  return new EngineError('invalid', 'invalid_training_file', message, { param: 'file', cause })
 }
 
 function invalid(line: number, reason: string): EngineError {

@@ -37,6 +37,30 @@ interface Found {
 
 const ALL_EVENTS = 1_000_000
 
+/** Fields of a training run, and what this API calls them. */
+const OWN_NAMES: ReadonlyMap<string, string> = new Map([
+  ['model_name_or_path', 'model'],
+  ['dataset', 'training_file'],
+  ['eval_dataset', 'validation_file'],
+])
+
+function named({ kind, code, message, cause }: EngineError, param: string): EngineError {
+  return new EngineError(kind, code, message, { param, cause })
+}
+
+/** A field of the run that the request does not have itself was made of one that it has. */
+function inOwnWords(error: unknown, request: object): unknown {
+  if (!(error instanceof EngineError) || error.param === undefined) return error
+  const param = Object.hasOwn(request, error.param) ? undefined : OWN_NAMES.get(error.param)
+  return param === undefined ? error : named(error, param)
+}
+
+function naming(param: string): (error: unknown) => never {
+  return (error) => {
+    throw error instanceof EngineError ? named(error, param) : error
+  }
+}
+
 /** OpenAI's fine-tuning jobs: training runs on uploaded files, under OpenAI's names. */
 export function fineTuningService(context: ServiceContext, training: Training): FineTuningService {
   const { queue, files, settings } = context
@@ -75,11 +99,12 @@ export function fineTuningService(context: ServiceContext, training: Training): 
     async create(request) {
       const folder = join(root, randomBytes(8).toString('hex'))
       const { training_file: train, validation_file: validation } = request
-      const paths = {
-        train: await files.pathOf(train),
-        validation: validation == null ? undefined : await files.pathOf(validation),
-      }
       try {
+        const paths = {
+          train: await files.pathOf(train).catch(naming('training_file')),
+          validation:
+            validation == null ? undefined : await files.pathOf(validation).catch(naming('validation_file')),
+        }
         const { method, rows } = await writeDatasets(folder, paths)
         checkRequest(request, method)
         const hyperparameters = resolveHyperparameters(request, method, rows)
@@ -89,7 +114,7 @@ export function fineTuningService(context: ServiceContext, training: Training): 
         return toWire(await find(jobIdOf(run.id)))
       } catch (error) {
         await rm(folder, { recursive: true, force: true })
-        throw error
+        throw inOwnWords(error, request)
       }
     },
     async list({ after, limit, metadata }) {

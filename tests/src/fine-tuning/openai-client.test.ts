@@ -194,8 +194,9 @@ describe('openai fine-tuning', () => {
   })
 
   it.each([
-    [{ model: 'absent' }, 404, 'model_name_or_path'],
-    [{ training_file: 'file-0123456789abcdef' }, 404, 'file_id'],
+    [{ model: 'absent' }, 404, 'model'],
+    [{ training_file: 'file-0123456789abcdef' }, 404, 'training_file'],
+    [{ validation_file: 'file-0123456789abcdef' }, 404, 'validation_file'],
     [{ suffix: 'a:b' }, 400, 'suffix'],
     [{ integrations: [{ type: 'wandb' }] }, 400, 'integrations'],
     [{ method: { type: 'reinforcement' } }, 400, 'method.type'],
