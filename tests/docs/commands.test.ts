@@ -10,6 +10,9 @@ const root = join(import.meta.dirname, '../..')
 const pages = [
   'README.md',
   'README.zh.md',
+  'bench/README.md',
+  'data/README.md',
+  'data/make/README.md',
   ...readdirSync(join(root, 'docs')).flatMap((name) => (name.endsWith('.md') ? [`docs/${name}`] : [])),
 ]
 const texts = pages.map((page) => ({ page, text: readFileSync(join(root, page), 'utf8') }))
