@@ -1,3 +1,6 @@
+import { execFileSync } from 'node:child_process'
+import { release, type } from 'node:os'
+import { basename } from 'node:path'
 import { Devices, type Placement } from '../src/device/devices.ts'
 import { listGpus } from '../src/device/gpus.ts'
 import { installedBinding } from '../src/device/install/binding.ts'
@@ -22,7 +25,32 @@ export async function benchDevice(name: string): Promise<BenchDevice> {
     Object.assign(facts, { gpu: gpu?.name, driver: gpu?.driver, gpuBytes: gpu?.totalBytes })
     Object.assign(facts, { cudaLibrary: manifest?.source ?? 'unknown' })
   }
+  if (placement.device.kind === 'webgpu') Object.assign(facts, webgpuFacts())
   return { placement, facts }
+}
+
+/** The binding does not name the adapter. Linux's Vulkan does (vulkan-tools); Metal and Direct3D come with the system. */
+function webgpuFacts(): Record<string, string> {
+  const system = { system: `${type()} ${release()}` }
+  if (type() !== 'Linux') return system
+  const { VK_ICD_FILENAMES: named } = process.env
+  const driver = { driver: named ? basename(named) : 'unknown (vulkan-tools are not installed)' }
+  try {
+    const summary = execFileSync('vulkaninfo', ['--summary'], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    const all = (field: string) =>
+      [...summary.matchAll(new RegExp(`^\\s*${field}\\s*= (.+)$`, 'gm'))].map(([, value]) => value).join('; ')
+    return {
+      ...system,
+      ...driver,
+      gpu: all('deviceName'),
+      driver: `${all('driverName')} ${all('driverInfo')}`,
+    }
+  } catch {
+    return { ...system, ...driver }
+  }
 }
 
 /** A device's own results, so that those of the CPU stay. */

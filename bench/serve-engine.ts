@@ -49,13 +49,13 @@ async function decodeSpeed(context: number): Promise<number> {
 
 async function prefillSpeed(seed: number): Promise<number> {
   const start = performance.now()
-  await decoder.forward(Int32Array.from(promptTokens(read, seed)), decoder.createCache(read))
+  await decoder.forward(Int32Array.from(promptTokens(read, seed, sizes.distinct)), decoder.createCache(read))
   return (1000 * read) / (performance.now() - start)
 }
 
 function request(prompt: number, maxTokens: number, seed: number) {
   return {
-    prompt: Int32Array.from(promptTokens(prompt, seed)),
+    prompt: Int32Array.from(promptTokens(prompt, seed, sizes.distinct)),
     sampling: { ...DEFAULT_SAMPLING, temperature: 0 },
     maxTokens,
     stop: [],

@@ -3,11 +3,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 export const PROMPT_TOKENS = 145
 export const ANSWER_TOKENS = 128
+const DISTINCT = 20_000
 
 /** How much is asked for. */
 export interface Sizes {
   promptTokens: number
   answerTokens: number
+  /** Different tokens in prompts; small vocabularies have few. */
+  distinct: number
   /** Contexts after which the engine alone decodes, over so many tokens twice, and the prompt that it alone reads. */
   contexts: readonly number[]
   stretch: number
@@ -22,6 +25,7 @@ export interface Sizes {
 export const FULL: Sizes = {
   promptTokens: PROMPT_TOKENS,
   answerTokens: ANSWER_TOKENS,
+  distinct: DISTINCT,
   contexts: [128, 512, 2048],
   stretch: 32,
   prefill: 512,
@@ -34,6 +38,7 @@ export const FULL: Sizes = {
 export const QUICK: Sizes = {
   promptTokens: 8,
   answerTokens: 4,
+  distinct: 1000,
   contexts: [8],
   stretch: 2,
   prefill: 16,
@@ -60,8 +65,8 @@ export interface LoadOptions {
 }
 
 /** A prompt that shares no beginning with another of a different seed. */
-export function promptTokens(length: number, seed: number): number[] {
-  return Array.from({ length }, (_, index) => 1000 + ((index * 37 + seed * 7919) % 20_000))
+export function promptTokens(length: number, seed: number, distinct = DISTINCT): number[] {
+  return Array.from({ length }, (_, index) => 1000 + ((index * 37 + seed * 7919) % distinct))
 }
 
 /** `concurrent` greedy completions, at once unless they arrive otherwise. */
@@ -70,7 +75,7 @@ export async function load(
   model: string,
   concurrent: number,
   seed: number,
-  { promptTokens: promptLength, answerTokens }: Pick<Sizes, 'promptTokens' | 'answerTokens'>,
+  { promptTokens: promptLength, answerTokens, distinct }: Sizes,
   { extra = {}, everyMs = 0 }: LoadOptions = {},
 ): Promise<LoadResult> {
   const start = performance.now()
@@ -79,7 +84,7 @@ export async function load(
       await sleep(index * everyMs)
       return stream(url, {
         model,
-        prompt: promptTokens(promptLength, seed * 100 + index),
+        prompt: promptTokens(promptLength, seed * 100 + index, distinct),
         max_tokens: answerTokens,
         temperature: 0,
         ignore_eos: true,

@@ -287,6 +287,19 @@ describe('Devices', () => {
     expect(await freeThere()).toBe(7)
   })
 
+  it('tell what a run finds on them, also where auto chose', async () => {
+    const half = machine(NO_CUDA, { webgpu: { ...PASSED, hasHalf: true } }).devices
+    expect(await half.traits('auto')).toEqual({ kind: 'webgpu', hasHalf: true })
+    const { devices } = machine(NO_CUDA, { webgpu: PASSED })
+    expect(await devices.traits('auto')).toEqual({ kind: 'webgpu', hasHalf: false })
+    expect(await devices.traits('cpu')).toEqual({ kind: 'cpu', hasHalf: true })
+    expect(await machine(NO_CUDA, {}).devices.traits('auto')).toMatchObject({ kind: 'cpu' })
+    const cuda = machine(facts(), { 'GPU-1': { ...PASSED, hasHalf: true } }).devices
+    expect(await cuda.traits('auto')).toEqual({ kind: 'cuda', hasHalf: true })
+    // it was asked, and nothing was promised
+    expect((await cuda.place('cuda:1')).gpu?.freeBytes).toBe(20 * GB)
+  })
+
   it('place elsewhere when a GPU fails its self-test, also one that worked before', async () => {
     const results: Record<string, SelfTestResult> = { 'GPU-0': PASSED, 'GPU-1': PASSED, webgpu: PASSED }
     const { devices, tried } = machine(facts(), results)
