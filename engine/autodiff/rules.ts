@@ -101,6 +101,7 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   },
   // its inputs are frozen
   DequantizeLinear: NO_GRAD,
+  QuantizeLinear: NO_GRAD,
   Cast: ({ g, dy, inputs: [x] }) => [g.Cast(dy, x!.dtype)],
   Reshape: ({ g, dy, inputs: [x] }) => [g.Reshape(dy, x!.shape), null],
   // the walker sums over the expanded axes
@@ -127,6 +128,7 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   ],
   ArgMax: NO_GRAD,
   MatMulNBits: NOT_DIFFERENTIABLE,
+  MatMulInteger: NO_GRAD,
   SkipSimplifiedLayerNormalization: NOT_DIFFERENTIABLE,
   Shape: NO_GRAD,
   ConstantOfShape: NO_GRAD,

@@ -10,7 +10,7 @@ import type { LinearModule } from '../nn/linear-module.ts'
 import { ModelBuilder, TOKENS } from '../nn/model-builder.ts'
 import { encodeModel } from '../onnx/encode.ts'
 import type { IntBlocks } from '../quant/int-blocks.ts'
-import { nbitsShapes, packNBits } from '../quant/nbits-packing.ts'
+import { nbitsProduct, nbitsShapes, packNBits } from '../quant/nbits-packing.ts'
 import type { QuantizedLayers } from '../quant/quantized-layers.ts'
 import { QuantizedSource } from '../quant/quantized-source.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
@@ -144,19 +144,10 @@ function partsOf(module: string, size: Place['size']): PlannedTensor[] {
 /** x·Wᵀ of a matrix in blocks. */
 function blockProduct(m: ModelBuilder, x: Value, { path }: LinearModule, { size }: Place): Value {
   const { codes, scales, zeros } = nbitsShapes(size)
-  const inputs = [
-    x,
-    m.stored(part(path, 'codes'), 'uint8', codes),
-    m.stored(part(path, 'scales'), 'float32', scales),
-    m.stored(part(path, 'zeros'), 'uint8', zeros),
-  ]
-  const { bits, rows, columns, blockSize } = size
-  return m.g.emit('MatMulNBits', inputs, {
-    K: columns,
-    N: rows,
-    bits,
-    block_size: blockSize,
-    accuracy_level: ACCURACY_LEVEL,
+  return nbitsProduct(m.g, x, size, ACCURACY_LEVEL, {
+    codes: m.stored(part(path, 'codes'), 'uint8', codes),
+    scales: m.stored(part(path, 'scales'), 'float32', scales),
+    zeros: m.stored(part(path, 'zeros'), 'uint8', zeros),
   })
 }
 

@@ -37,6 +37,8 @@ export class GraphBuilder extends GraphWriter {
       axis: 1,
       block_size: blockSize,
     })
+  /** round(x / scale) + zero in the type of the zero point; both are scalars. */
+  QuantizeLinear = (x: Value, scale: Value, zero: Value) => this.emit('QuantizeLinear', [x, scale, zero], {})
   Transpose = (x: Value, perm: readonly number[]) => this.emit('Transpose', [x], { perm })
   /** The joined size is the sum of the parts', unless `total` names what it is known to be. */
   Concat = (values: readonly Value[], axis: number, total: Dim | null = null) =>
@@ -58,6 +60,8 @@ export class GraphBuilder extends GraphWriter {
   /** alpha · op(a) · op(b) over leading batch dimensions. */
   FusedMatMul = (a: Value, b: Value, { transA = 0, transB = 0, alpha = 1 }: Transposition = {}) =>
     this.emit('FusedMatMul', [a, b], { transA, transB, alpha })
+  /** (a − zero) · b for matrices of 8-bit integers, in int32. */
+  MatMulInteger = (a: Value, b: Value, zero: Value) => this.emit('MatMulInteger', [a, b, zero], {})
   /** alpha · op(a) · op(b) + c for matrices. */
   Gemm = (a: Value, b: Value, { transA = 0, transB = 0, alpha = 1 }: Transposition = {}, c?: Value) =>
     this.emit('Gemm', c ? [a, b, c] : [a, b], { transA, transB, alpha })

@@ -46,6 +46,8 @@ export interface OpAttributes {
    * with one scale for all.
    */
   DequantizeLinear: { axis: number; block_size: number }
+  /** round(x / scale) + zero, clamped to the range of the zero point's type; half goes to even. */
+  QuantizeLinear: None
   /** allowzero 1: a 0 in the fed shape is an empty axis; 0: it copies the input's axis. */
   Reshape: { shape: Shape; allowzero: 0 | 1 }
   Expand: { shape: Shape }
@@ -76,6 +78,8 @@ export interface OpAttributes {
   Gemm: { transA: 0 | 1; transB: 0 | 1; alpha: number }
   MatMul: None
   FusedMatMul: { transA: 0 | 1; transB: 0 | 1; alpha: number }
+  /** (A − zero of A)·(B − zero of B) of 8-bit integers in int32. */
+  MatMulInteger: None
   /** x [rows, K] · Wᵀ of W [N, K] in blocks of unsigned integers. Level 4 rounds x to 8 bits. */
   MatMulNBits: { K: number; N: number; bits: 4 | 8; block_size: number; accuracy_level: 0 | 4 }
   SimplifiedLayerNormalization: { axis: number; epsilon: number }
@@ -127,6 +131,7 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   LogSoftmax: { domain: '', infer: like },
   Cast: { domain: '', infer: ([x], { to }) => [{ dtype: to, shape: x!.shape }] },
   DequantizeLinear: { domain: '', infer: ([codes]) => [{ dtype: 'float32', shape: codes!.shape }] },
+  QuantizeLinear: { domain: '', infer: ([x, , zero]) => [{ dtype: zero!.dtype, shape: x!.shape }] },
   Reshape: { domain: '', infer: shaped, internal: ['shape'] },
   Expand: { domain: '', infer: shaped, internal: ['shape'] },
   Transpose: { domain: '', infer: inferTranspose },
@@ -177,6 +182,10 @@ export const opSpecs: { readonly [K in Op]: OpSpec<K> } = {
   Gemm: { domain: '', infer: inferGemm },
   MatMul: { domain: '', infer: (inputs) => inferMatMul(inputs, { transA: 0, transB: 0 }) },
   FusedMatMul: { domain: 'com.microsoft', infer: inferMatMul },
+  MatMulInteger: {
+    domain: '',
+    infer: ([a, b]) => [{ dtype: 'int32', shape: [a!.shape[0]!, b!.shape[1]!] }],
+  },
   MatMulNBits: {
     domain: 'com.microsoft',
     infer: ([x], { N }) => [{ dtype: 'float32', shape: [...x!.shape.slice(0, -1), N] }],

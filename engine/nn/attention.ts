@@ -1,4 +1,4 @@
-import { multiplyDims, type Value } from '../graph/values.ts'
+import { type Dim, multiplyDims, type Value } from '../graph/values.ts'
 import type { DecoderConfig, RopeConfig } from '../models/config.ts'
 import { MASKED } from './masks.ts'
 import type { ModelBuilder } from './model-builder.ts'
@@ -45,19 +45,26 @@ function scoreScale({ attentionScale, scoreSoftCap }: DecoderConfig): number {
 /** Heads that share keys as the rows of one product, [batch, kvHeads, group·seq, headDim]. */
 export function foldGroup(m: ModelBuilder, config: DecoderConfig, query: Value): Value {
   const { heads, keyValueHeads, headDim } = config
-  return m.g.Reshape(query, ['batch', keyValueHeads, multiplyDims(heads / keyValueHeads, 'seq'), headDim])
+  const rows = multiplyDims(heads / keyValueHeads, query.shape[2]!)
+  return m.g.Reshape(query, ['batch', keyValueHeads, rows, headDim])
 }
 
-/** Undoes foldGroup: [batch, kvHeads, group, seq, headDim]. */
-export function unfoldGroup(m: ModelBuilder, config: DecoderConfig, folded: Value): Value {
+/** Undoes foldGroup of `rows` queries: [batch, kvHeads, group, seq, headDim]. */
+export function unfoldGroup(m: ModelBuilder, config: DecoderConfig, folded: Value, rows: Dim = 'seq'): Value {
   const { heads, keyValueHeads, headDim } = config
-  return m.g.Reshape(folded, ['batch', keyValueHeads, heads / keyValueHeads, 'seq', headDim])
+  return m.g.Reshape(folded, ['batch', keyValueHeads, heads / keyValueHeads, rows, headDim])
 }
 
-/** Adds a mask [1|batch, 1, 1, 1|seq, keys] to scores. */
-export function masked(m: ModelBuilder, config: DecoderConfig, raw: Value, mask: Value): Value {
+/** Adds a mask [1|batch, 1, 1, 1|seq, keys] to scores of `rows` queries. */
+export function masked(
+  m: ModelBuilder,
+  config: DecoderConfig,
+  raw: Value,
+  mask: Value,
+  rows: Dim = 'seq',
+): Value {
   const { keyValueHeads, heads } = config
-  const byHead = ['batch', keyValueHeads, heads / keyValueHeads, 'seq', raw.shape[3]!]
+  const byHead = ['batch', keyValueHeads, heads / keyValueHeads, rows, raw.shape[3]!]
   return m.g.Reshape(m.g.Add(m.g.Reshape(raw, byHead), mask), raw.shape)
 }
 
@@ -123,6 +130,35 @@ export function sequenceAttention(m: ModelBuilder, form?: MaskForm): AttentionFo
       const raw = scores(builder, config, foldGroup(builder, config, query), key)
       const weights = builder.g.Softmax(masked(builder, config, raw, maskFor(window)))
       return unfoldGroup(builder, config, builder.g.FusedMatMul(weights, value))
+    },
+  }
+}
+
+/** Queries of a part: fewer make smaller products, more let them meet more keys that they may not see. */
+const PART = 128
+
+/**
+ * sequenceAttention for sequences of `length` tokens, whose queries go in parts: none meets keys behind its part's end, so of n
+ * parts' products (n + 1) / 2n are computed.
+ */
+export function partedAttention(m: ModelBuilder, length: number): AttentionForm {
+  const maskFor = newTokenMasks(m)
+  return {
+    attend(builder, config, { query, key, value, window }) {
+      const { g } = builder
+      const mask = maskFor(window)
+      const parts: Value[] = []
+      for (let from = 0; from < length; from += PART) {
+        const end = Math.min(from + PART, length)
+        const rows = end - from
+        const queries = foldGroup(builder, config, g.Slice(query, 2, from, rows))
+        const raw = scores(builder, config, queries, g.Slice(key, 2, 0, end))
+        const seen = g.Slice(g.Slice(mask, 3, from, rows), 4, 0, end)
+        const weights = g.Softmax(masked(builder, config, raw, seen, rows))
+        const attended = g.FusedMatMul(weights, g.Slice(value, 2, 0, end))
+        parts.push(unfoldGroup(builder, config, attended, rows))
+      }
+      return g.Concat(parts, 3, 'seq')
     },
   }
 }

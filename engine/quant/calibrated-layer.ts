@@ -5,15 +5,13 @@ import { dequantize } from '../gguf/dequantize.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
 import { float16Bits, float16Value } from '../weights/dtypes.ts'
-import { awq, effectiveValues } from './awq.ts'
+import { awq } from './awq.ts'
 import type { PackedBlocks } from './gguf-codes-k.ts'
 import { gptq, gptqForGguf, type Matrix } from './gptq.ts'
-import type { OrderedBlocks } from './gptq-reader.ts'
 import type { HiddenStates } from './hidden-file.ts'
-import type { IntBlocks } from './int-blocks.ts'
 import { HIDDEN, type LinearGroup } from './layer-graph.ts'
 import type { LayerStage } from './layer-stage.ts'
-import { orderedValues } from './ordered-values.ts'
+import type { PackedMatrix } from './packed-products.ts'
 import type { QuantizeOptions, QuantizeWalk } from './quantize-walk.ts'
 import type { QuantizedLayer } from './quantized-layers.ts'
 import { type Allowance, SequenceStore } from './sequence-store.ts'
@@ -39,7 +37,7 @@ export class CalibratedLayer {
   readonly #passed = new Map<string, SequenceStore>()
   readonly #allowance: Allowance = { left: IN_MEMORY }
   #weights = new Map<string, Tensor>()
-  readonly #matrices = new Map<string, OrderedBlocks>()
+  readonly #matrices = new Map<string, PackedMatrix>()
   readonly #packed = new Map<string, PackedBlocks>()
   readonly #changed = new Map<string, { shape: readonly number[]; values: Float32Array }>()
 
@@ -78,15 +76,13 @@ export class CalibratedLayer {
     if (options.blockTypes) return this.#packForGguf(matrices, inFeatures, hessian, options.blockTypes)
     if (options.method === 'gptq') {
       for (const [path, matrix] of await gptq(matrices, inFeatures, hessian, options, product)) {
-        this.#matrices.set(path, matrix)
-        this.#replace(path, matrix.blocks, orderedValues(matrix))
+        this.#matrices.set(path, { ...matrix, inputScales: undefined })
       }
       return
     }
     const scaled = await awq(matrices, inFeatures, hessian, options, product, before !== undefined)
     for (const [path, blocks] of scaled.blocks) {
-      this.#matrices.set(path, { blocks, order: undefined })
-      this.#replace(path, blocks, effectiveValues(blocks, scaled.scales))
+      this.#matrices.set(path, { blocks, order: undefined, inputScales: scaled.scales })
     }
     if (scaled.scales) this.#divideBefore(before!, scaled.scales)
   }
@@ -111,8 +107,8 @@ export class CalibratedLayer {
   }
 
   /**
-   * Takes the scales off a group's input. The text goes on with unscaled inputs and effective values, so this shows in what is
-   * written alone.
+   * Takes the scales off a group's input. The text goes on as it is, and its products divide by the scales themselves, so this
+   * shows in what is written alone.
    */
   #divideBefore(before: NonNullable<LinearGroup['before']>, scales: Float32Array): void {
     if ('norm' in before) {
@@ -149,14 +145,19 @@ export class CalibratedLayer {
     const { graphs } = this.#walk
     const batch = Math.max(1, Math.floor((await this.#runTokens()) / this.#length))
     const { hiddenSize } = this.#walk.model.config
-    for (let from = 0; from < sequences; from += batch) {
-      const count = Math.min(batch, sequences - from)
-      const feeds = await graphs.feeds(this.#layer, this.#weights, count, count * this.#length * hiddenSize)
-      for (const { name } of stage.reads) feeds[name] = this.#read(name, from, count, stage)
-      const results = await stage.run(feeds, hessian)
-      for (const { name } of stage.passes) this.#storeOf(name).write(from, count, results[name]!)
-      yield results
-      await setImmediate() // lets a cancellation in
+    const opened = await graphs.openStage(this.#layer, stage, this.#matrices)
+    try {
+      for (let from = 0; from < sequences; from += batch) {
+        const count = Math.min(batch, sequences - from)
+        const feeds = await graphs.feeds(this.#layer, this.#weights, count, count * this.#length * hiddenSize)
+        for (const { name } of stage.reads) feeds[name] = this.#read(name, from, count, stage)
+        const results = await opened.run(feeds, hessian)
+        for (const { name } of stage.passes) this.#storeOf(name).write(from, count, results[name]!)
+        yield results
+        await setImmediate() // lets a cancellation in
+      }
+    } finally {
+      await opened.release()
     }
   }
 
@@ -184,10 +185,6 @@ export class CalibratedLayer {
     return modules.map(({ path, outFeatures: rows }) => {
       return { path, rows, values: this.#weights.get(`${path}.weight`)!.data as Float32Array }
     })
-  }
-
-  #replace(path: string, { rows, columns }: IntBlocks, values: Float32Array): void {
-    this.#weights.set(`${path}.weight`, floatTensor(values, [rows, columns]))
   }
 }
 

@@ -37,53 +37,63 @@ export async function factorHessian(
 }
 
 /**
- * Lᵀ of H = L·Lᵀ, block row by block row: what earlier rows contribute is one product on the runtime, the rest is solved
- * here, in the Hessian's place. Rows hold garbage left of their block, which nothing reads.
+ * R = Lᵀ of H = L·Lᵀ, block row by block row, in the Hessian's place: what earlier rows contribute is one product on the
+ * runtime, and with R₀ᵀ·R₀ the block on the diagonal, the rest of its rows is another, R₀⁻ᵀ·H. Rows hold garbage left of their
+ * diagonal, which nothing reads.
  */
 async function transposedCholesky(
   hessian: Float32Array,
   size: number,
   product: MatrixProduct,
 ): Promise<Float32Array> {
-  const rows = hessian
   for (let start = 0; start < size; start += BLOCK) {
-    const end = Math.min(start + BLOCK, size)
+    const count = Math.min(BLOCK, size - start)
+    const rows = hessian.subarray(start * size, (start + count) * size)
     if (start > 0) {
-      const above = columnsOf(rows, size, start, start, end)
-      const earlier = await product.run(above, rows.subarray(0, start * size), start)
-      for (let i = 0; i < earlier.length; i++) hessian[start * size + i]! -= earlier[i]!
+      const above = columnsOf(hessian, size, start, start, start + count)
+      subtract(rows, await product.run(above, hessian.subarray(0, start * size), start))
     }
-    solveBlock(hessian, rows, size, start, end)
+    rows.set(await product.run(inverseOfRoot(rows, size, start, count), rows, count))
   }
-  return rows
+  return hessian
 }
 
-function solveBlock(
-  hessian: Float32Array,
-  rows: Float32Array,
-  size: number,
-  start: number,
-  end: number,
-): void {
-  for (let k = start; k < end; k++) {
-    const row = hessian.subarray(k * size, (k + 1) * size)
-    for (let j = start; j < k; j++) {
-      const known = rows.subarray(j * size, (j + 1) * size)
-      const factor = known[k]!
-      for (let column = k; column < size; column++) row[column]! -= factor * known[column]!
+/** A loop of its own: V8 is slow at those of async functions. */
+function subtract(values: Float32Array, others: Float32Array): void {
+  for (let i = 0; i < values.length; i++) values[i]! -= others[i]!
+}
+
+/** R⁻¹ [count, count] of RᵀR, the block at column `start` of rows [count, size]; upper triangles alone are read. */
+function inverseOfRoot(rows: Float32Array, size: number, start: number, count: number): Float32Array {
+  const root = new Float64Array(count * count)
+  for (let i = 0; i < count; i++) {
+    for (let j = i; j < count; j++) {
+      let rest = rows[i * size + start + j]!
+      for (let k = 0; k < i; k++) rest -= root[k * count + i]! * root[k * count + j]!
+      if (j === i && !(rest > 0)) throw notPositive()
+      root[i * count + j] = j === i ? Math.sqrt(rest) : rest / root[i * count + i]!
     }
-    const pivot = row[k]!
-    if (!(pivot > 0)) {
-      throw new EngineError(
-        'invalid',
-        'hessian_not_positive',
-        'the calibration data gives no positive definite Hessian; raise the damping or give more samples',
-        { param: 'damp_percent' },
-      )
-    }
-    const inverse = 1 / Math.sqrt(pivot)
-    for (let column = k; column < size; column++) rows[k * size + column] = row[column]! * inverse
   }
+  // R·S = I, column by column from the diagonal up: S_ij = −Σ_{i<k≤j} R_ik·S_kj / R_ii
+  const inverse = new Float64Array(count * count)
+  for (let j = 0; j < count; j++) {
+    inverse[j * count + j] = 1 / root[j * count + j]!
+    for (let i = j - 1; i >= 0; i--) {
+      let sum = 0
+      for (let k = i + 1; k <= j; k++) sum += root[i * count + k]! * inverse[k * count + j]!
+      inverse[i * count + j] = -sum / root[i * count + i]!
+    }
+  }
+  return Float32Array.from(inverse)
+}
+
+function notPositive(): EngineError {
+  return new EngineError(
+    'invalid',
+    'hessian_not_positive',
+    'the calibration data gives no positive definite Hessian; raise the damping or give more samples',
+    { param: 'damp_percent' },
+  )
 }
 
 /** Columns [from, to) of the first `count` rows, as a matrix of its own. */

@@ -11,6 +11,8 @@ export class HiddenStates {
   /** Float32 values of one sequence. */
   private readonly width: number
   readonly sequences: number
+  /** What reads fill: the system clears fresh memory page by page, which costs more than reading it. */
+  private buffer = new Float32Array(0)
 
   constructor(folder: string, sequences: number, width: number) {
     this.folder = folder
@@ -22,9 +24,10 @@ export class HiddenStates {
     return existsSync(this.pathOf(layer))
   }
 
-  /** The states of `count` sequences from `first` on. */
+  /** The states of `count` sequences from `first` on; the next read overwrites them. */
   read(layer: number, first: number, count: number): Float32Array {
-    const values = new Float32Array(count * this.width)
+    if (this.buffer.length < count * this.width) this.buffer = new Float32Array(count * this.width)
+    const values = this.buffer.subarray(0, count * this.width)
     const descriptor = openSync(this.pathOf(layer), 'r')
     try {
       readValues(descriptor, values, first * this.width)
@@ -38,16 +41,18 @@ export class HiddenStates {
   async write(layer: number, batches: AsyncIterable<Float32Array> | Iterable<Float32Array>): Promise<void> {
     const part = `${this.pathOf(layer)}.part`
     const descriptor = openSync(part, 'w')
+    let [written, writing] = [0, Promise.resolve()]
     try {
-      let [written, writing] = [0, Promise.resolve()]
       for await (const values of batches) {
         await writing
         writing = writeValuesAsync(descriptor, values, written) // while the next batch is computed
+        writing.catch(() => {}) // which may fail before anyone waits for it
         written += values.length
       }
       await writing
       fsyncSync(descriptor)
     } finally {
+      await Promise.allSettled([writing])
       closeSync(descriptor)
     }
     renameSync(part, this.pathOf(layer))

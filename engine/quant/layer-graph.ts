@@ -2,7 +2,7 @@ import type { Op } from '../graph/ops.ts'
 import { cutIntoStages } from '../graph/stages.ts'
 import type { Value } from '../graph/values.ts'
 import type { OpenModel } from '../models/index.ts'
-import { sequenceAttention } from '../nn/attention.ts'
+import { partedAttention } from '../nn/attention.ts'
 import { decoderLayer } from '../nn/decoder-layer.ts'
 import type { LinearModule } from '../nn/linear-module.ts'
 import { causalMask, consecutivePositions } from '../nn/masks.ts'
@@ -10,7 +10,8 @@ import { ModelBuilder, TOKENS } from '../nn/model-builder.ts'
 import { rotaryTables } from '../nn/rope.ts'
 import { Session } from '../onnx/session.ts'
 import { floatTensor, intTensor, type Tensor } from '../tensor.ts'
-import { LayerStage } from './layer-stage.ts'
+import { LayerStage, type OpenStage } from './layer-stage.ts'
+import type { PackedMatrix } from './packed-products.ts'
 import type { WeightSource } from './weight-source.ts'
 
 /** Name of the input that a layer's hidden states are fed to. */
@@ -48,7 +49,7 @@ export class LayerGraphs {
   private readonly threads: number
   private readonly compiled = new Map<string, Compiled>()
 
-  /** @param positions longest sequence. */
+  /** @param positions length of all sequences. */
   constructor(model: OpenModel, positions: number, threads = 0) {
     this.model = model
     this.positions = positions
@@ -100,6 +101,22 @@ export class LayerGraphs {
     return (await this.graphOf(layer)).stages
   }
 
+  /** Makes a stage of a layer ready to run with what is quantized of the layer already, by module path. */
+  async openStage(
+    layer: number,
+    stage: LayerStage,
+    quantized: ReadonlyMap<string, PackedMatrix>,
+  ): Promise<OpenStage> {
+    const { groups } = await this.graphOf(layer)
+    const here = this.renamer(layer)
+    const matrices = new Map<string, PackedMatrix>()
+    for (const { path } of groups.flatMap(({ modules }) => modules)) {
+      const matrix = quantized.get(here(path))
+      if (matrix) matrices.set(`${path}.weight`, matrix)
+    }
+    return stage.open(matrices, this.threads)
+  }
+
   /** What every session of a layer may ask for beside its hidden states, which hold `values` numbers. */
   async feeds(
     layer: number,
@@ -120,10 +137,7 @@ export class LayerGraphs {
   }
 
   async release(): Promise<void> {
-    for (const { session, stages } of this.compiled.values()) {
-      await session.release()
-      for (const stage of stages) await stage.release()
-    }
+    for (const { session } of this.compiled.values()) await session.release()
     this.compiled.clear()
   }
 
@@ -173,7 +187,7 @@ async function compileLayer(
     layer,
     tables: rotaryTables(builder, rope, positions),
     window: window !== null && window < positions ? window : null,
-    form: sequenceAttention(builder),
+    form: partedAttention(builder, positions),
   }
   const output = decoderLayer(builder, config, place, hidden)
   const groups = linearGroups(builder)
@@ -182,7 +196,7 @@ async function compileLayer(
   return {
     session: await Session.create(g.finish([output]), { threads }),
     output: output.name,
-    stages: parts.map((part, index) => new LayerStage(g, part, ends[index]!, index < groups.length, threads)),
+    stages: parts.map((part, index) => new LayerStage(g, part, ends[index]!, index < groups.length)),
     parameters: builder.trainables,
     groups,
   }

@@ -1,3 +1,5 @@
+import type { GraphBuilder } from '../graph/builder.ts'
+import type { Value } from '../graph/values.ts'
 import { codeAt, type IntBlocks, packedBytes, put } from './int-blocks.ts'
 
 /** A matrix as onnxruntime's MatMulNBits reads it. */
@@ -23,6 +25,22 @@ export function nbitsShapes({
     scales: [rows, blocks],
     zeros: [rows, packedBytes(blocks, bits)],
   } as const
+}
+
+/**
+ * x·Wᵀ of a matrix in that form.
+ *
+ * @param level 4 rounds x to 8 bits, block by block of each row; 0 leaves it as it is.
+ */
+export function nbitsProduct(
+  g: GraphBuilder,
+  x: Value,
+  { bits, rows, columns, blockSize }: Omit<IntBlocks, keyof NBitsMatrix>,
+  level: 0 | 4,
+  { codes, scales, zeros }: Record<keyof NBitsMatrix, Value>,
+): Value {
+  const attributes = { K: columns, N: rows, bits, block_size: blockSize, accuracy_level: level }
+  return g.MatMulNBits(x, codes, scales, zeros, attributes)
 }
 
 /** Lays blocks out for MatMulNBits (onnxruntime, ContribOperators.md). */

@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
-import { checkCancelled, checkFreeSpace } from '../weights/atomic-folder.ts'
+import { checkCancelled, checkFreeSpace, diskError } from '../weights/atomic-folder.ts'
 import { CalibratedLayer } from './calibrated-layer.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import { HiddenStates } from './hidden-file.ts'
@@ -68,26 +68,38 @@ async function quantizeWithoutData({ model, layers, options, graphs }: QuantizeW
   }
 }
 
+/** @throws EngineError `too_large` with the bytes needed and free when the disk is full, before starting or later. */
 async function quantizeWithData(walk: QuantizeWalk, length: number): Promise<void> {
   const { model, layers, options } = walk
   const { hiddenSize, intermediateSize, layers: count } = model.config
   // The text's states before and behind a layer, and what its stages pass on.
-  const values = options.calibration.length * length * (3 * hiddenSize + intermediateSize)
-  checkFreeSpace(layers.folder, 4 * values)
+  const neededBytes = 4 * options.calibration.length * length * (3 * hiddenSize + intermediateSize)
+  checkFreeSpace(layers.folder, neededBytes)
   const states = new HiddenStates(layers.folder, options.calibration.length, length * hiddenSize)
-  const first = await firstLayer(walk, states)
-  for (let layer = first; layer < count; layer++) {
-    const isLast = layer + 1 === count
-    if (!(isLast && layers.has(layer))) {
-      const calibration = new CalibratedLayer(walk, states, layer, length)
-      try {
-        layers.write(layer, await calibration.quantize())
-        if (!isLast) await states.write(layer + 1, calibration.outputs())
-      } finally {
-        calibration.close()
-      }
+  try {
+    const first = await firstLayer(walk, states)
+    for (let layer = first; layer < count; layer++) {
+      const isLast = layer + 1 === count
+      if (!(isLast && layers.has(layer))) await quantizeLayer(walk, states, layer, length)
+      options.onProgress?.(layer + 1, count, 0)
     }
-    options.onProgress?.(layer + 1, count, 0)
+  } catch (error) {
+    throw diskError(error, layers.folder, neededBytes)
+  }
+}
+
+async function quantizeLayer(
+  walk: QuantizeWalk,
+  states: HiddenStates,
+  layer: number,
+  length: number,
+): Promise<void> {
+  const calibration = new CalibratedLayer(walk, states, layer, length)
+  try {
+    walk.layers.write(layer, await calibration.quantize())
+    if (layer + 1 < walk.model.config.layers) await states.write(layer + 1, calibration.outputs())
+  } finally {
+    calibration.close()
   }
 }
 

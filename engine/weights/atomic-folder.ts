@@ -185,6 +185,7 @@ function freeBytes(folder: string): number {
  */
 export function diskError(error: unknown, folder: string, neededBytes?: number): unknown {
   const code = errorCode(error)
+  if (code === 'disk_full' && neededBytes === undefined) return error // it says more than could be said here
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'disk_full') {
     const needed = neededBytes === undefined ? '' : `: ${neededBytes} bytes are needed in all`
     const message = `the disk of ${folder} is full${needed}, and ${freeBytes(folder)} are free now`

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -105,6 +105,20 @@ describe('exportModel', () => {
     const weights = (name: string) => readFileSync(join(folder, name, 'model.safetensors'))
     expect(weights('out').equals(weights('whole'))).toBe(true)
   })
+
+  it.skipIf(!existsSync('/dev/full')).each([0, 1])(
+    'says what it needs and what is free when the disk is full at the states in front of layer %i',
+    async (layer) => {
+      mkdirSync(join(folder, '.work'))
+      symlinkSync('/dev/full', join(folder, `.work/hidden-${layer}.f32.part`))
+      await expect(exportModel(options({}))).rejects.toMatchObject({
+        kind: 'too_large',
+        code: 'disk_full',
+        message: expect.stringMatching(/full: \d+ bytes are needed in all, and \d+ are free now/),
+      })
+      expect(existsSync(join(folder, 'out'))).toBe(false)
+    },
+  )
 
   it('loses less with AWQ scaling than rounding to nearest, and divides norms by the scales', async () => {
     await exportModel(options({ method: 'rtn', outputFolder: join(folder, 'rtn') }))

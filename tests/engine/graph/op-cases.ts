@@ -125,6 +125,12 @@ const builds: { readonly [K in Op]: Readonly<Record<string, Build>> } = {
         32,
       ),
   },
+  QuantizeLinear: {
+    'to uint8': (c) =>
+      c.g.QuantizeLinear(c.float([4, 8]), c.g.scalar(0.1), c.g.constant('uint8', [], Uint8Array.of(90))),
+    'to int8': (c) =>
+      c.g.QuantizeLinear(c.float([4, 8]), c.g.scalar(0.1), c.g.constant('int8', [], new Int8Array(1))),
+  },
   Reshape: {
     'of float32': (c) => c.g.Neg(c.g.Reshape(c.float([3, 8]), [2, 12])),
     'of int64': (c) => c.g.Gather(c.float([6, 4]), c.g.Reshape(c.int([2, 3], 6), [6])),
@@ -169,6 +175,18 @@ const builds: { readonly [K in Op]: Readonly<Record<string, Build>> } = {
     'of int64, smallest first': (c) => c.g.TopK(c.int([20], 4), 20, 0, 0),
   },
   ArgMax: { 'of a matrix': (c) => c.g.ArgMax(c.float([4, 320]), 1) },
+  MatMulInteger: {
+    'of uint8 and int8': (c) => {
+      const zero = c.g.constant('uint8', [], Uint8Array.of(90))
+      const left = c.g.constant('uint8', [4, 64], bytes(256))
+      const right = c.g.QuantizeLinear(
+        c.float([64, 8]),
+        c.g.scalar(0.1),
+        c.g.constant('int8', [], new Int8Array(1)),
+      )
+      return c.g.MatMulInteger(left, right, zero)
+    },
+  },
   MatMulNBits: Object.fromEntries(
     ([4, 8] as const).flatMap((bits) =>
       (
