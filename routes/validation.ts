@@ -4,8 +4,9 @@ export interface Issue {
   path: PropertyKey[]
   message: string
   keys?: string[]
-  /** The type that was wanted, of an issue about types. */
+  /** The type that was wanted, of an issue about types, or the values, of one about values. */
   expected?: string
+  values?: unknown[]
   errors?: Issue[][]
   params?: Record<string, unknown> | undefined
 }
@@ -44,8 +45,10 @@ function meantBranch(branches: Issue[][]): Issue[] {
 
 /** What a value that is of no branch's type could have been. */
 function messageOf({ message, errors = [] }: Issue): string {
-  const types = errors.flat().flatMap(({ expected }) => expected ?? [])
-  return types.length === 0 ? message : `must be one of: ${[...new Set(types)].join(', ')}`
+  const wanted = errors.flat().flatMap(({ expected, values }) => {
+    return values?.map((value) => JSON.stringify(value)) ?? expected ?? []
+  })
+  return wanted.length === 0 ? message : `must be one of: ${[...new Set(wanted)].join(', ')}`
 }
 
 function faultsOf(issue: Issue, prefix: PropertyKey[]): Fault[] {

@@ -97,6 +97,10 @@ describe('describeIssues', () => {
       message: 'stop: must be one of: string, array',
     })
     expect(issuesOf(schema, {})).toMatchObject({ param: 'stop', code: 'missing_field' })
+    const choice = z.object({ tool_choice: z.union([z.enum(['none', 'auto']), z.strictObject({})]) })
+    expect(issuesOf(choice, { tool_choice: 'foo' }).message).toBe(
+      'tool_choice: must be one of: "none", "auto", object',
+    )
     const short = z.object({
       stop: z.union([z.string(), z.array(z.string()).max(1, 'one at most'), z.array(z.int())]),
     })
