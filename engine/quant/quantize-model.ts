@@ -25,14 +25,7 @@ export async function quantizeModel(
   layers: QuantizedLayers,
   options: QuantizeOptions,
 ): Promise<void> {
-  if (model.config.experts) {
-    throw new EngineError(
-      'unsupported',
-      'experts_not_quantized',
-      `models with routed experts (${model.config.modelType}) are not quantized here; export them at 16 bits`,
-      { param: 'bits' },
-    )
-  }
+  checkQuantizable(model)
   const length = options.calibration[0]?.length ?? 1
   const graphs = new LayerGraphs(model, length, options.threads)
   const product = await MatrixProduct.create(options.threads)
@@ -44,6 +37,17 @@ export async function quantizeModel(
     await graphs.release()
     await product.release()
   }
+}
+
+/** @throws EngineError `unsupported` for routed experts. */
+export function checkQuantizable({ config }: Pick<OpenModel, 'config'>): void {
+  if (!config.experts) return
+  throw new EngineError(
+    'unsupported',
+    'experts_not_quantized',
+    `models with routed experts (${config.modelType}) are not quantized here; export them at 16 bits, or as gguf with method rtn`,
+    { param: 'bits' },
+  )
 }
 
 async function quantizeWithoutData({ model, layers, options, graphs }: QuantizeWalk): Promise<void> {

@@ -65,11 +65,15 @@ const quantizationFields = {
     }),
   group_size: z
     .union([z.literal(32), z.literal(64), z.literal(128)])
-    .default(128)
-    .openapi({ description: 'Inputs that share a scale (formats gptq and onnx).' }),
-  sym: z.boolean().default(true).openapi({ description: 'Zero stays in the middle of the codes.' }),
+    .optional()
+    .openapi({ description: 'Inputs that share a scale, below 16 bits in gptq and onnx; 128 by default.' }),
+  sym: z.boolean().optional().openapi({
+    description: 'Zero stays in the middle of the codes, below 16 bits in gptq and onnx; true by default.',
+  }),
   desc_act: z.boolean().default(false).openapi({ description: 'GPTQ: the largest activations first.' }),
-  damp_percent: z.number().positive().max(1).default(0.05).openapi({ description: 'GPTQ: damping.' }),
+  damp_percent: z.number().positive().max(1).optional().openapi({
+    description: 'Method gptq: damping; 0.05 by default.',
+  }),
   gguf_type: z.enum(['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q4_K_M']).optional().openapi({
     description:
       'Formats gguf and ollama: the file type; Q8_0 and Q4_K_M by default, Q4_0 at 4 bits with AWQ.',

@@ -9,7 +9,8 @@ import {
   methodOf,
 } from '../../engine/export/formats.ts'
 import { checkRoundable, planGguf } from '../../engine/export/gguf.ts'
-import { openModel } from '../../engine/models/index.ts'
+import { type OpenModel, openModel } from '../../engine/models/index.ts'
+import { checkQuantizable } from '../../engine/quant/quantize-model.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
 import type { ExportRequest } from '../../routes/services.ts'
 import type { DatasetRegistry } from '../datasets/registry.ts'
@@ -47,10 +48,10 @@ export async function planExport(
     shardBytes: Math.floor(request.export_size * 1e9),
     ggufType: ggufTypeOf(format, bits, dtype, method, request.gguf_type),
     method,
-    groupSize: request.group_size,
-    symmetric: request.sym,
+    groupSize: request.group_size ?? 128,
+    symmetric: request.sym ?? true,
     actOrder: request.desc_act,
-    damping: request.damp_percent,
+    damping: request.damp_percent ?? 0.05,
     seed: request.seed,
     calibration: calibrationOf(request, method),
     report:
@@ -63,8 +64,13 @@ export async function planExport(
   checkGate(request)
   checkOnnxDType(format, dtype)
   checkActOrder(request, method)
-  for (const name of [task.calibration?.dataset, task.report?.dataset]) if (name) await datasets.get(name)
-  if (isGguf(format)) checkGgufModel(entry.baseFolder, task)
+  checkSettings(request, method)
+  await checkDataset(datasets, task.calibration?.dataset, 'export_quantization_dataset')
+  const ofReport = request.report_dataset === undefined ? 'export_quantization_dataset' : 'report_dataset'
+  await checkDataset(datasets, task.report?.dataset, ofReport)
+  if (method !== undefined && !(isGguf(format) && method === 'rtn'))
+    checkModel(entry.baseFolder, checkQuantizable)
+  if (isGguf(format)) checkModel(entry.baseFolder, checkGgufModel(task))
   return task
 }
 
@@ -125,11 +131,45 @@ function checkActOrder({ format, desc_act }: ExportRequest, method: ExportMethod
   )
 }
 
-function checkGgufModel(folder: string, { ggufType, method }: ExportTask): void {
-  const model = openModel(folder)
-  try {
+/** Settings that would change nothing are refused: whoever gives them expects something of them. */
+function checkSettings({ format, ...request }: ExportRequest, method: ExportMethod | undefined): void {
+  const inGroups = method !== undefined && !isGguf(format)
+  const needed: [field: 'group_size' | 'sym' | 'damp_percent', applies: boolean, where: string][] = [
+    ['group_size', inGroups, 'the formats gptq and onnx below 16 bits'],
+    ['sym', inGroups, 'the formats gptq and onnx below 16 bits'],
+    ['damp_percent', method === 'gptq', 'the method gptq'],
+  ]
+  const idle = needed.find(([field, applies]) => request[field] !== undefined && !applies)
+  if (!idle) return
+  const [field, , where] = idle
+  const message = `${field} belongs to ${where}, not to ${method ?? 'full width'} in ${format}; leave it out.`
+  throw invalid('export_mismatch', message, field)
+}
+
+/** @throws EngineError `not_found` naming the field that names the dataset. */
+async function checkDataset(
+  datasets: DatasetRegistry,
+  name: string | undefined,
+  param: 'export_quantization_dataset' | 'report_dataset',
+): Promise<void> {
+  if (name === undefined) return
+  await datasets.get(name).catch((error: unknown) => {
+    if (!(error instanceof EngineError)) throw error
+    throw new EngineError(error.kind, error.code, error.message, { param, cause: error })
+  })
+}
+
+function checkGgufModel({ ggufType, method }: ExportTask): (model: OpenModel) => void {
+  return (model) => {
     const plan = planGguf({ model, type: ggufType! })
     if (method !== undefined && method !== 'rtn') checkRoundable(plan, ggufType!)
+  }
+}
+
+function checkModel(folder: string, check: (model: OpenModel) => void): void {
+  const model = openModel(folder)
+  try {
+    check(model)
   } finally {
     model.weights.close()
   }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -79,6 +79,9 @@ describe('exports', () => {
     ['gguf_type', { format: 'gptq', bits: 4, method: 'rtn', gguf_type: 'Q4_0' }],
     ['desc_act', { format: 'gptq', bits: 4, method: 'rtn', report_dataset: 'rows', desc_act: true }],
     ['max_kld', { format: 'gguf', bits: 16, max_kld: 0.1 }],
+    ['group_size', { format: 'gguf', bits: 4, report_dataset: 'rows', group_size: 32 }],
+    ['sym', { format: 'onnx', bits: 16, dtype: 'float32', sym: false }],
+    ['damp_percent', { format: 'gptq', bits: 4, method: 'rtn', report_dataset: 'rows', damp_percent: 0.1 }],
     ['export_quantization_dataset', { format: 'gptq', bits: 4, method: 'gptq' }],
     ['report_dataset', { format: 'gptq', bits: 4, method: 'rtn' }],
     ['model', { format: 'adapter' }],
@@ -88,10 +91,31 @@ describe('exports', () => {
     await expect(services.exports.create(request)).rejects.toMatchObject({ kind: 'invalid', param })
   })
 
+  it('refuse to quantize routed experts before anything is queued', async () => {
+    const { services, settings } = open({ minQuantizeParameters: 0 })
+    const file = join(settings.directories.models[0]!, 'tiny/config.json')
+    const config = JSON.parse(readFileSync(file, 'utf8'))
+    writeFileSync(file, JSON.stringify({ ...config, model_type: 'mixtral', sliding_window: null }))
+    for (const format of ['gptq', 'onnx']) {
+      const request = exportRequest.parse({
+        model: 'tiny',
+        bits: 4,
+        format,
+        method: 'rtn',
+        report_dataset: 'rows',
+      })
+      const refused = { kind: 'unsupported', code: 'experts_not_quantized' }
+      await expect(services.exports.create(request)).rejects.toMatchObject(refused)
+    }
+  })
+
   it('know only datasets that exist', async () => {
     const { services } = open({ minQuantizeParameters: 0 })
-    const request = { ...REQUEST, export_quantization_dataset: 'nowhere' }
-    await expect(services.exports.create(request)).rejects.toMatchObject({ code: 'unknown_dataset' })
+    for (const param of ['export_quantization_dataset', 'report_dataset']) {
+      const request = { ...REQUEST, export_quantization_dataset: 'rows', [param]: 'nowhere' }
+      const refused = { code: 'unknown_dataset', param }
+      await expect(services.exports.create(request)).rejects.toMatchObject(refused)
+    }
   })
 
   it('hand out no file before they have succeeded', async () => {
