@@ -51,6 +51,8 @@ export interface ModelExport {
   readonly text: TextWindows | undefined
   readonly maxKld: number | undefined
   readonly threads?: number
+  /** What is written at most, for the message when the disk is full. */
+  readonly neededBytes?: number
   readonly onProgress?: (progress: { fraction: number; message: string }) => void
   readonly signal?: AbortSignal
 }
@@ -103,6 +105,7 @@ export async function exportModel(options: ModelExport): Promise<Manifest> {
         }
       },
       signal,
+      options.neededBytes,
     )
     rmSync(options.workFolder, { recursive: true, force: true })
     if (report && !report.passed) throw gateError(report)

@@ -36,6 +36,8 @@ export interface ExportTask {
   report: { dataset: string; tokens: number } | undefined
   maxKld: number | undefined
   datasetDir: string
+  /** What it writes at most; jobs of older versions do not say. */
+  neededBytes?: number
 }
 
 /** What an import reads and makes. */

@@ -31,8 +31,9 @@ export function exportService(context: ServiceContext): Exports {
       if (FORMAT_RULES[request.format].adapter) checkAdapterExport(subject)
       else checkExport(subject, request.bits, settings.policy)
       const { datasets } = settings.directories
-      const resolved = await planExport(request, model, facts, context.datasets, datasets)
-      checkFreeSpace(settings.directories.saves, spaceFor(resolved, facts))
+      const plan = await planExport(request, model, facts, context.datasets, datasets)
+      const resolved = { ...plan, neededBytes: spaceFor(plan, facts) }
+      checkFreeSpace(settings.directories.saves, resolved.neededBytes)
       return toWire(await submitArtifact(context, 'export', { request, resolved, owner }))
     },
     async files(id) {

@@ -9,6 +9,7 @@ import { importGguf } from '../../../engine/gguf/import.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { WeightFolder } from '../../../engine/weights/safetensors.ts'
+import { DoomedDisk } from '../weights/doomed-disk.ts'
 
 const MODEL = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
 const TEXT = readFileSync(new URL('../../../data/small_world.jsonl', import.meta.url), 'utf8')
@@ -56,6 +57,29 @@ function options(changes: Partial<ModelExport>): ModelExport {
 const report = () => JSON.parse(readFileSync(join(folder, 'out/report.json'), 'utf8')) as ExportReport
 
 describe('exportModel', () => {
+  it('says how much it needs where the disk fills up meanwhile, and leaves nothing', async () => {
+    const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' })
+    const plain = {
+      format: 'gguf',
+      bits: 16,
+      ggufType: 'BF16',
+      method: undefined,
+      neededBytes: 7_936_000,
+    } as const
+    let error: unknown
+    await new DoomedDisk(folder, 4, full).run(() =>
+      exportModel(options(plain)).catch((reason) => {
+        error = reason
+        throw reason
+      }),
+    )
+    expect(error).toMatchObject({
+      code: 'disk_full',
+      message: expect.stringMatching(/is full: 7936000 bytes are needed in all, and \d+ are free now/),
+    })
+    expect(readdirSync(folder)).toEqual([])
+  })
+
   it('writes GPTQ that this engine opens, with a report', async () => {
     const manifest = await exportModel(options({}))
     const paths = manifest.files.map(({ path }) => path)
