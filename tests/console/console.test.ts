@@ -194,8 +194,19 @@ describe.skipIf(!browserPath)('the console', () => {
     await open('train')
     await page.getByRole('button', { name: '中文' }).click()
     await page.getByRole('heading', { name: '训练' }).waitFor()
-    const overflow = await page.evaluate('document.documentElement.scrollWidth - innerWidth')
-    expect(overflow).toBeLessThanOrEqual(0)
+    await page.route('**/v1/datasets', async (route) => {
+      const response = await route.fetch()
+      const { data, ...list } = await response.json()
+      const long = { ...data[0], name: 'greetings_of_everybody_who_lives_on_the_coast' }
+      await route.fulfill({ response, json: { ...list, data: [...data, long] } })
+    })
+    for (const place of ['runs', 'chat', 'export', 'datasets', 'train']) {
+      await open(place)
+      await page.waitForLoadState('networkidle')
+      const overflow = await page.evaluate('document.documentElement.scrollWidth - innerWidth')
+      expect(overflow, place).toBeLessThanOrEqual(0)
+    }
+    await page.unroute('**/v1/datasets')
     await page.getByRole('button', { name: '明暗' }).click()
     expect(await page.evaluate('document.documentElement.dataset.theme')).toBe('dark')
     expect(await seriousFindings()).toEqual([])
