@@ -23,6 +23,11 @@ function graphsOf(folder: string) {
   const options = { maxLength: 64, lossChunks: 2, checkpointing: true, initialize }
   return {
     'a LoRA step': buildStepGraph(model, { ...options, method: lora }, 'training').graph,
+    'a LoRA step with fp16': buildStepGraph(
+      model,
+      { ...options, method: lora, checkpointing: false, halfActivations: true },
+      'training',
+    ).graph,
     'a full step': buildStepGraph(model, { ...options, method: { kind: 'full' } }, 'training').graph,
     evaluation: buildStepGraph(model, { ...options, method: lora }, 'evaluation').graph,
     decoding: buildDecoderGraph(model, { maxPositions: 64, adapters: 'none', residentCache: true }).graph,
