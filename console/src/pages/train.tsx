@@ -2,10 +2,11 @@ import { useEffect, useState } from 'preact/hooks'
 import { postRaw } from '../api.ts'
 import { bytes, count } from '../format.ts'
 import { t } from '../i18n.ts'
-import { Copyable, Field, NumberField, Problem, SelectField } from '../parts/form.tsx'
+import { Copyable, Field, Problem, SelectField } from '../parts/form.tsx'
 import { PreviewRows } from '../parts/preview-rows.tsx'
 import { useResource } from '../parts/use-resource.ts'
 import type { Dataset, List, Model, Run, TrainingPreview } from '../types.ts'
+import { AdvancedFields, type Form, MainFields } from './train-fields.tsx'
 
 /** Main fields with their defaults, by LLaMA-Factory's names. */
 const DEFAULTS: Record<string, string> = {
@@ -22,42 +23,9 @@ const DEFAULTS: Record<string, string> = {
   save_steps: '100',
 }
 
-/** Folded fields: left out of the request while they are empty. */
-const ADVANCED: readonly { name: string; options?: readonly string[] }[] = [
-  { name: 'gradient_accumulation_steps' },
-  { name: 'max_steps' },
-  { name: 'lora_alpha' },
-  { name: 'lora_dropout' },
-  { name: 'lora_target' },
-  { name: 'lr_scheduler_type', options: ['', 'linear', 'cosine', 'constant', 'constant_with_warmup'] },
-  { name: 'warmup_ratio' },
-  { name: 'weight_decay' },
-  { name: 'max_grad_norm' },
-  { name: 'val_size' },
-  { name: 'eval_steps' },
-  { name: 'logging_steps' },
-  { name: 'save_steps' },
-  { name: 'save_total_limit' },
-  { name: 'max_samples' },
-  { name: 'seed' },
-  { name: 'packing', options: ['', 'true', 'false'] },
-  { name: 'train_on_prompt', options: ['', 'true', 'false'] },
-  { name: 'mask_history', options: ['', 'true', 'false'] },
-  { name: 'use_rslora', options: ['', 'true', 'false'] },
-  { name: 'use_dora', options: ['', 'true', 'false'] },
-  { name: 'quantization_bit', options: ['', '4', '8'] },
-  { name: 'template' },
-  { name: 'output_dir' },
-]
-
 const KEPT = 'anneal-train-form'
 /** Pause in typing after which the estimate is asked for. */
 const TYPING_MS = 500
-
-interface Form {
-  fields: Record<string, string>
-  more: string
-}
 
 function keptForm(): Form {
   try {
@@ -74,11 +42,37 @@ function yamlOf({ fields, more }: Form): string {
   return `${lines.map(([name, value]) => `${name}: ${JSON.stringify(value)}`).join('\n')}\n${more}\n`
 }
 
+/** What a run of the form would do, asked for once typing pauses; or why it cannot be. */
+function usePreview(form: Form) {
+  const [preview, setPreview] = useState<TrainingPreview>()
+  const [error, setError] = useState<Error>()
+  useEffect(() => {
+    const { model_name_or_path: model, dataset } = form.fields
+    if (model === '' || dataset === '') return
+    let stale = false
+    const timer = window.setTimeout(async () => {
+      const found = await postRaw<TrainingPreview>(
+        '/v1/training/preview',
+        yamlOf(form),
+        'application/yaml',
+      ).catch((problem: Error) => problem)
+      if (stale) return
+      const failed = found instanceof Error
+      setPreview(failed ? undefined : found)
+      setError(failed ? found : undefined)
+    }, TYPING_MS)
+    return () => {
+      stale = true
+      window.clearTimeout(timer)
+    }
+  }, [form])
+  return { preview, error, setError }
+}
+
 /** Pick, look, start. The form is kept in this browser; a started run goes on whatever happens to the page. */
 export function TrainPage() {
   const [form, setForm] = useState(keptForm)
-  const [preview, setPreview] = useState<TrainingPreview>()
-  const [error, setError] = useState<Error>()
+  const { preview, error, setError } = usePreview(form)
   const [starting, setStarting] = useState(false)
   const models = useResource<List<Model>>('/v1/models')
   const datasets = useResource<List<Dataset>>('/v1/datasets')
@@ -93,29 +87,7 @@ export function TrainPage() {
       set('model_name_or_path')(first.id)
   }, [models.value])
 
-  useEffect(() => {
-    localStorage.setItem(KEPT, JSON.stringify(form))
-    if (fields.model_name_or_path === '' || fields.dataset === '') return
-    let stale = false
-    const timer = window.setTimeout(async () => {
-      try {
-        const found = await postRaw<TrainingPreview>('/v1/training/preview', yamlOf(form), 'application/yaml')
-        if (!stale) {
-          setPreview(found)
-          setError(undefined)
-        }
-      } catch (problem) {
-        if (!stale) {
-          setPreview(undefined)
-          setError(problem as Error)
-        }
-      }
-    }, TYPING_MS)
-    return () => {
-      stale = true
-      window.clearTimeout(timer)
-    }
-  }, [form])
+  useEffect(() => localStorage.setItem(KEPT, JSON.stringify(form)), [form])
 
   const start = async (event: Event) => {
     event.preventDefault()
@@ -146,76 +118,8 @@ export function TrainPage() {
             value={fields.dataset ?? ''}
             onChange={set('dataset')}
           />
-          <div class="pair">
-            <SelectField
-              label={t('stage')}
-              value={fields.stage ?? 'sft'}
-              options={['sft', 'pt', 'dpo', 'kto', 'rm']}
-              onChange={set('stage')}
-            />
-            <SelectField
-              label={t('method')}
-              value={fields.finetuning_type ?? 'lora'}
-              options={['lora', 'full', 'freeze']}
-              onChange={set('finetuning_type')}
-            />
-            <NumberField
-              label={t('epochs')}
-              value={fields.num_train_epochs ?? ''}
-              onChange={set('num_train_epochs')}
-            />
-            <NumberField
-              label={t('learningRate')}
-              value={fields.learning_rate ?? ''}
-              onChange={set('learning_rate')}
-            />
-            <NumberField
-              label={t('batchSize')}
-              value={fields.per_device_train_batch_size ?? ''}
-              onChange={set('per_device_train_batch_size')}
-            />
-            <NumberField label={t('cutoff')} value={fields.cutoff_len ?? ''} onChange={set('cutoff_len')} />
-            {fields.finetuning_type === 'lora' && (
-              <NumberField label={t('rank')} value={fields.lora_rank ?? ''} onChange={set('lora_rank')} />
-            )}
-          </div>
-          <details>
-            <summary>{t('advanced')}</summary>
-            <div class="pair">
-              {ADVANCED.map(({ name, options }) =>
-                options ? (
-                  <SelectField
-                    key={name}
-                    label={name}
-                    value={fields[name] ?? ''}
-                    options={options}
-                    onChange={set(name)}
-                  />
-                ) : (
-                  <Field key={name} label={name}>
-                    {(id) => (
-                      <input
-                        id={id}
-                        value={fields[name] ?? ''}
-                        onInput={(e) => set(name)(e.currentTarget.value)}
-                      />
-                    )}
-                  </Field>
-                ),
-              )}
-            </div>
-            <Field label={t('moreFields')} hint={t('moreHint')}>
-              {(id) => (
-                <textarea
-                  id={id}
-                  rows={3}
-                  spellcheck={false}
-                  value={form.more}
-                  onInput={(e) => setForm({ ...form, more: e.currentTarget.value })}
-                />
-              )}
-            </Field>
-          </details>
+          <MainFields fields={fields} set={set} />
+          <AdvancedFields form={form} set={set} onMore={(more) => setForm({ ...form, more })} />
           <Problem error={error ?? models.error ?? datasets.error} />
           <button type="submit" disabled={starting || preview === undefined}>
             {starting ? t('starting') : t('start')}
