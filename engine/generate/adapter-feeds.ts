@@ -6,18 +6,27 @@ import type { Tensor } from '../tensor.ts'
 import { AdapterStack } from './adapter-stack.ts'
 import type { DecoderAdapter } from './decoder-adapter.ts'
 
+/** Prompts and answers take turns, and may have other adapters each. */
+const KEPT_STACKS = 2
+
+interface Kept {
+  readonly stack: AdapterStack
+  /** Its weights where a device keeps them. */
+  onDevice?: Record<string, DeviceTensor>
+}
+
 /**
- * The adapters that a compiled graph is fed with. The last stack is kept, as batches change slowly; where a device keeps
- * tensors in its memory, its weights go there once and not with every run.
+ * The adapters that a compiled graph is fed with. The last stacks are kept, as batches change slowly; where a device keeps
+ * tensors in its memory, their weights go there once and not with every run.
  */
 export class AdapterFeeds {
   readonly #linears: readonly LinearModule[]
   readonly #scaled: boolean
   /** The device that keeps them, if one does. */
   readonly #keeper: Device | undefined
-  #stack: AdapterStack | undefined
+  /** The last used one first. */
+  #kept: Kept[] = []
   #upload: Session | undefined
-  #onDevice: Record<string, DeviceTensor> | undefined
 
   constructor(linears: readonly LinearModule[], options: { scaled: boolean; keeper: Device | undefined }) {
     this.#linears = linears
@@ -30,26 +39,28 @@ export class AdapterFeeds {
     perToken: readonly (DecoderAdapter | undefined)[],
   ): Promise<Record<string, Tensor | DeviceTensor>> {
     const wanted = new Set(perToken.filter((adapter) => adapter !== undefined))
-    if (!this.#stack?.holds(wanted)) {
-      this.#forget()
-      this.#stack = new AdapterStack(this.#linears, [...wanted], { scaled: this.#scaled })
-    }
-    const stack = this.#stack
+    const used = this.#use(wanted)
+    const { stack } = used
     // no device takes a buffer of no bytes
-    if (this.#keeper && stack.ranks > 0) this.#onDevice ??= await this.#sent(stack.feeds, this.#keeper)
-    return { ...(this.#onDevice ?? stack.feeds), ...stack.rowFeeds(perToken) }
+    if (this.#keeper && stack.ranks > 0) used.onDevice ??= await this.#sent(stack.feeds, this.#keeper)
+    return { ...(used.onDevice ?? stack.feeds), ...stack.rowFeeds(perToken) }
   }
 
   async release(): Promise<void> {
-    this.#forget()
+    for (const kept of this.#kept) forget(kept)
+    this.#kept = []
     await this.#upload?.release()
     this.#upload = undefined
   }
 
-  #forget(): void {
-    for (const tensor of Object.values(this.#onDevice ?? {})) tensor.dispose()
-    this.#onDevice = undefined
-    this.#stack = undefined
+  #use(adapters: ReadonlySet<DecoderAdapter>): Kept {
+    const used = this.#kept.find(({ stack }) => stack.holds(adapters)) ?? {
+      stack: new AdapterStack(this.#linears, [...adapters], { scaled: this.#scaled }),
+    }
+    const others = this.#kept.filter((kept) => kept !== used)
+    this.#kept = [used, ...others.slice(0, KEPT_STACKS - 1)]
+    for (const kept of others.slice(KEPT_STACKS - 1)) forget(kept)
+    return used
   }
 
   /** A graph that passes on what it is fed: its outputs stay on the device. */
@@ -72,4 +83,8 @@ export class AdapterFeeds {
     const { kept } = await this.#upload.runKeeping(feeds)
     return Object.fromEntries(Object.keys(feeds).map((name, index) => [name, kept[keepOnDevice[index]!]!]))
   }
+}
+
+function forget({ onDevice = {} }: Kept): void {
+  for (const tensor of Object.values(onDevice)) tensor.dispose()
 }

@@ -234,8 +234,8 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
     expect(upload).toBe(0)
     expect(runs).toHaveLength(3)
     for (const count of runs) expect(count).toBeGreaterThan(10) // both matrices of each module, and the caches
-    const again = await steps(first, second)
-    expect(again.map((count) => count > 0)).toEqual([true, false, true])
+    const again = await steps(first, second, first, second)
+    expect(again.map((count) => count > 0)).toEqual([true, false, true, true, true])
     expect((await steps(undefined)).length).toBeGreaterThan(0) // none at all: nothing to send, and nothing breaks
     sent.mockRestore()
     await decoder.release()
