@@ -20,9 +20,33 @@ export function rouge(predicted: readonly string[], label: readonly string[]): R
   }
 }
 
-/** The words that are left when they are joined with spaces and split again: white space is none. */
+const WHITE_SPACE = /\p{White_Space}+/u
+const TRAILING_SPACE = /\p{White_Space}+$/u
+
+/** Where a sentence ends, by rouge_chinese's cut_sent: behind the first group, in this order. */
+const SENTENCE_ENDS = [
+  /([。！？?])([^”’])/gu,
+  /(\.{6})([^”’])/gu,
+  /(…{2})([^”’])/gu,
+  /([。！？?][”’])([^，。！？?])/gu,
+]
+
+/**
+ * The words of the segments, as rouge_chinese parts them: segments are joined with spaces and cut into sentences, at line
+ * breaks too, and each sentence into words. A sentence of white space alone, such as a blank line, is one empty word.
+ */
 function words(segments: readonly string[]): string[] {
-  return segments.join(' ').split(/\s+/).filter(Boolean)
+  const text = segments.join(' ')
+  const isBlank = text.split(WHITE_SPACE).every((word) => word === '')
+  if (isBlank) return []
+  const cut = SENTENCE_ENDS.reduce((sofar, end) => sofar.replace(end, '$1\n$2'), text)
+  const sentences = cut.replace(TRAILING_SPACE, '').split('\n')
+  return sentences
+    .filter((sentence) => sentence !== '')
+    .flatMap((sentence) => {
+      const found = sentence.split(WHITE_SPACE).filter(Boolean)
+      return found.length > 0 ? found : ['']
+    })
 }
 
 function ngramOverlap(prediction: readonly string[], reference: readonly string[], order: number): number {

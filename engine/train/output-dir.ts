@@ -92,7 +92,8 @@ export function prepareOutput(outputDir: string, plan: OutputPlan): void {
 /** A checkpoint by path, or by its name inside the output folder. */
 function namedCheckpoint(outputDir: string, from: string): string {
   const inside = join(outputDir, from)
-  const folder = !isAbsolute(from) && existsSync(inside) ? inside : resolve(from)
+  const isName = /^checkpoint-\d+$/.test(from)
+  const folder = isName || (!isAbsolute(from) && existsSync(inside)) ? inside : resolve(from)
   requireResumable(folder)
   return folder
 }

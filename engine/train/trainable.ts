@@ -4,6 +4,7 @@ import { matchesPattern, noSuchTarget, targetedPaths, unmatchedTargets } from '.
 import { EngineError } from '../errors.ts'
 import type { LinearModule } from '../nn/linear-module.ts'
 import { elementCount } from '../tensor.ts'
+import type { LoraMethod } from './training-method.ts'
 
 /** A tensor of the base by its header alone. */
 export interface BaseTensor {
@@ -24,6 +25,7 @@ export function countAdapter(
   tensors: Iterable<BaseTensor>,
 ): number {
   const method = loraMethod(config)
+  checkLayers(config, method, linears)
   const missing = unmatchedTargets(linears, method.targets, method.layers)
   if (missing.length > 0) throw noSuchTarget(missing, linears)
   const targeted = targetedPaths(linears, method.targets, method.layers)
@@ -53,6 +55,18 @@ function checkExpertAdapter({ lora_dropout, use_dora }: PeftConfig): void {
       'leave it out, or leave the experts out of lora_target',
     { param: field },
   )
+}
+
+/** @throws EngineError `invalid` for layers in which the targets, that are somewhere, have no module. */
+function checkLayers(config: PeftConfig, { targets }: LoraMethod, linears: readonly LinearModule[]): void {
+  if (targetedPaths(linears, targets).size === 0) return
+  const wanted = [config.layers_to_transform ?? []].flat()
+  const empty = wanted.filter((layer) => {
+    return targetedPaths(linears, targets, { ...config, layers_to_transform: [layer] }).size === 0
+  })
+  if (empty.length === 0) return
+  const message = `layers_to_transform: ${empty.join(', ')} has no module that gets an adapter; layers count from 0`
+  throw new EngineError('invalid', 'layers_unknown', message, { param: 'layers_to_transform' })
 }
 
 /** @throws EngineError `invalid` for keys of rank_pattern and alpha_pattern that mean no adapted module. */

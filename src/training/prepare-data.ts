@@ -83,12 +83,19 @@ async function prepareEvaluation(
   }
   const sets: EvaluationSet[] = []
   for (const group of eachAlone ? names.map((name) => [name]) : [names]) {
-    const { conversations } = await load(options, group, warnings)
+    const { conversations } = await load(options, group, warnings).catch(ofEvaluation)
     const { examples, learnedFrom } = await encode(options, conversations, [])
     requireTrainable(options.config, conversations, learnedFrom)
     sets.push(eachAlone ? { name: group[0], examples } : { examples })
   }
   return sets
+}
+
+/** Errors of the evaluation's sets name its field. */
+function ofEvaluation(error: unknown): never {
+  if (!(error instanceof EngineError) || error.param !== 'dataset') throw error
+  const { kind, code, message, cause } = error
+  throw new EngineError(kind, code, message, { param: 'eval_dataset', cause })
 }
 
 /** @throws EngineError `no_valid_samples` naming each dataset that has no token to learn at all. */

@@ -32,6 +32,13 @@ describe('scoreText', () => {
     },
   )
 
+  it('equals them in texts of several sentences and paragraphs, whose blank lines are a word', () => {
+    const file = new URL('./paragraphs.json', import.meta.url)
+    for (const { predict, label, ...scores } of JSON.parse(readFileSync(file, 'utf8')) as Case[]) {
+      expect(scoreText(predict, label), `${predict} and ${label}`).toEqual(scores)
+    }
+  })
+
   it('gives 100 to a text that equals its label', () => {
     const text = 'The library opens at nine.'
     expect(scoreText(text, text)).toEqual({ 'bleu-4': 100, 'rouge-1': 100, 'rouge-2': 100, 'rouge-l': 100 })

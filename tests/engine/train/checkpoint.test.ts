@@ -182,7 +182,12 @@ describe("a run's output folder", () => {
     }
     expect(readdirSync(outputDir).sort()).toEqual(['checkpoint-1', 'checkpoint-2'])
     const missing = { ...plain, resume_from_checkpoint: 'checkpoint-9' }
-    expect(() => planOutput(outputDir, missing)).toThrow(expect.objectContaining({ kind: 'not_found' }))
+    expect(() => planOutput(outputDir, missing)).toThrow(
+      expect.objectContaining({
+        kind: 'not_found',
+        message: expect.stringContaining(join(outputDir, 'checkpoint-9')),
+      }),
+    )
   })
 
   it("loses a run's files, and no others, to overwrite_output_dir", async () => {

@@ -50,6 +50,19 @@ describe('countAdapter', () => {
     )
   })
 
+  it('refuses layers that the model does not have, also beside others that it has', () => {
+    for (const layers_to_transform of [[99], [0, 99], 99]) {
+      expect(() => count({ layers_to_transform, target_modules: ['q_proj'] })).toThrow(
+        expect.objectContaining({
+          param: 'layers_to_transform',
+          message: expect.stringContaining('layers_to_transform: 99 has no module'),
+        }),
+      )
+    }
+    expect(count({ layers_to_transform: [0], target_modules: ['q_proj'] })).toBe(4 * 32)
+    expect(() => count({ layers_to_transform: [0], target_modules: ['wq'] })).toThrow(/lora_target wq/)
+  })
+
   it('refuses dropout and DoRA on experts, which PEFT would not load', () => {
     const onExperts = { target_modules: ['q_proj', 'up_proj'] }
     expect(() => count({ ...onExperts, lora_dropout: 0.1 })).toThrow(/lora_dropout does not work .* experts/)

@@ -87,6 +87,13 @@ describe('prepareData', () => {
     })
   })
 
+  it('names eval_dataset where that is unknown', async () => {
+    await expect(prepare([5], { eval_dataset: 'absent' })).rejects.toMatchObject({
+      code: 'unknown_dataset',
+      param: 'eval_dataset',
+    })
+  })
+
   it('refuses an unknown template where texts are packed, too', async () => {
     await expect(prepare([5], { stage: 'pt', template: 'llama9', cutoff_len: 3 })).rejects.toMatchObject({
       code: 'unknown_template',
