@@ -3,7 +3,7 @@ import { describeTools, type ToolDefinition } from './tools.ts'
 
 /**
  * A conversation in OpenAI's form as its template can show it. A template that knows no role `tool` gets results as
- * user messages, one that knows no tool calls gets them as JSON, and tools that it cannot list stand in the system
+ * user messages, those of tools that were called together as one; one that knows no tool calls gets them as JSON, and tools that it cannot list stand in the system
  * message: the forms that training uses.
  */
 export function adaptConversation(
@@ -11,10 +11,22 @@ export function adaptConversation(
   tools: readonly ToolDefinition[],
   template: Pick<ChatTemplate, 'knows'>,
 ): { messages: TemplateMessage[]; options: Pick<RenderOptions, 'tools'> } {
-  const adapted = messages.map((message) => adaptMessage(message, template))
+  const asked = template.knows.toolRole ? messages : joinResults(messages)
+  const adapted = asked.map((message) => adaptMessage(message, template))
   if (tools.length === 0) return { messages: adapted, options: {} }
   if (template.knows.tools) return { messages: adapted, options: { tools } }
   return { messages: withSystemText(adapted, describeTools(tools)), options: {} }
+}
+
+/** Results that follow each other as one message. */
+function joinResults(messages: readonly TemplateMessage[]): TemplateMessage[] {
+  const joined: TemplateMessage[] = []
+  for (const message of messages) {
+    const last = joined.at(-1)
+    if (message.role !== 'tool' || last?.role !== 'tool') joined.push(message)
+    else joined[joined.length - 1] = { ...last, content: `${last.content ?? ''}\n${message.content ?? ''}` }
+  }
+  return joined
 }
 
 function adaptMessage(message: TemplateMessage, { knows }: Pick<ChatTemplate, 'knows'>): TemplateMessage {

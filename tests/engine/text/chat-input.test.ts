@@ -37,6 +37,13 @@ describe('adaptConversation', () => {
     const [system] = adaptConversation(MESSAGES.slice(1, 2), [TOOL], knowing(false)).messages
     expect(system!.role).toBe('system')
   })
+
+  it('writes the results of tools that were called together as one question, as training does', () => {
+    const more = { role: 'tool', content: 'more', tool_call_id: 'c2' }
+    const { messages } = adaptConversation([...MESSAGES, more], [], knowing(false))
+    expect(messages.slice(3)).toEqual([{ role: 'user', content: 'found\nmore' }])
+    expect(adaptConversation([...MESSAGES, more], [], knowing(true)).messages).toHaveLength(5)
+  })
 })
 
 describe('encodePrompt', () => {
