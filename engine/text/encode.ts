@@ -124,17 +124,21 @@ function joinTurns(turns: readonly EncodedTurn[], options: EncodeOptions, end: I
       },
     ])
   }
-  const inOrder = (maskHistory ? parts.toReversed() : parts).flat()
-  const inputIds = new Int32Array(total)
-  const labels = new Int32Array(total).fill(IGNORE_INDEX)
+  return layOut((maskHistory ? parts.toReversed() : parts).flat(), end)
+}
+
+/** Questions and answers in turn, with `end` behind the last; where an answer is learned, so is its end, on what follows. */
+function layOut(parts: readonly { ids: Int32Array; learned: boolean }[], end: Int32Array): EncodedExample {
+  const whole = [...parts, { ids: end, learned: false }]
+  const inputIds = new Int32Array(whole.reduce((sum, { ids }) => sum + ids.length, 0))
+  const labels = new Int32Array(inputIds.length).fill(IGNORE_INDEX)
   let offset = 0
-  let ended = false
-  for (const [index, { ids, learned }] of [...inOrder, { ids: end, learned: false }].entries()) {
-    const isAnswer = index % 2 === 1
+  let endsAnswer = false
+  for (const [index, { ids, learned }] of whole.entries()) {
     inputIds.set(ids, offset)
     if (learned) labels.set(ids, offset)
-    else if (ended && ids.length > 0) labels.set(end, offset)
-    ended = isAnswer && learned && end.length > 0
+    else if (endsAnswer && ids.length > 0) labels.set(end, offset)
+    endsAnswer = index % 2 === 1 && learned
     offset += ids.length
   }
   return { inputIds, labels }
