@@ -22,6 +22,7 @@ interface Case {
   checkpointing: boolean
   scheme?: WeightScheme
   method?: 'full'
+  fp16?: boolean
 }
 
 const SMALL = 'SmolLM2-135M'
@@ -39,6 +40,7 @@ const CASES: Case[] = [
   { model: SMALL, rows: 1, length: 2048, checkpointing: true },
   { model: SMALL, rows: 2, length: 256, checkpointing: false, method: 'full' },
   { model: SMALL, rows: 2, length: 256, checkpointing: false, scheme: 'nf4' },
+  { model: SMALL, rows: 2, length: 256, checkpointing: false, fp16: true },
   ...both({ model: HALF, rows: 1, length: 512 }),
   ...both({ model: TINY, rows: 1, length: 512 }),
   { model: TINY, rows: 1, length: 1024, checkpointing: true },
@@ -61,7 +63,10 @@ const others = known.filter(({ model }) => !results.some((row) => row.model === 
 writeFileSync(file, `${JSON.stringify([...others, ...results], null, 1)}\n`)
 
 /** LoRA of rank 8 on all linear layers, or all weights; every token trained. */
-function estimate(folder: string, { rows, length, checkpointing, scheme, method }: Case): number {
+function estimate(
+  folder: string,
+  { rows, length, checkpointing, scheme, method, fp16 = false }: Case,
+): number {
   const base = openBase(folder)
   const linears = baseLinearModules(base)
   const parameters = baseParameterCount(base)
@@ -84,16 +89,17 @@ function estimate(folder: string, { rows, length, checkpointing, scheme, method 
   }
   base.weights.close()
   const batch = { rows, length, trained: rows * (length - 1) }
-  const config = { gradient_accumulation_steps: 1, stage: 'sft' } as const
+  const config = { gradient_accumulation_steps: 1, stage: 'sft', fp16 } as const
   return estimateMemory(size, config, batch, checkpointing).total
 }
 
-function measure(folder: string, { rows, length, checkpointing, scheme, method }: Case): number {
+function measure(folder: string, { rows, length, checkpointing, scheme, method, fp16 }: Case): number {
   const worker = join(import.meta.dirname, 'train-worker.ts')
   const args = ['--rows', String(rows), '--length', String(length), '--trained-from', '0', '--steps', '1']
   if (checkpointing) args.push('--checkpointing')
   if (scheme) args.push('--scheme', scheme)
   if (method) args.push('--method', method)
+  if (fp16) args.push('--fp16')
   const output = execFileSync(process.execPath, ['--import', 'tsx', worker, folder, ...args], {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'ignore'],
