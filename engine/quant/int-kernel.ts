@@ -52,7 +52,7 @@ const [EVEN, ODD] = [0, 1].map((first) => i8x16Shuffle(upTo(16).map((i) => 2 * i
 
 /**
  * Rounds blocks of `blockBytes` bytes of float32 at `values` up to `end` to packed `codes`, `scales` and a byte for each zero point,
- * as int-blocks.ts says; in float64, two weights at a time.
+ * as round-int-blocks.ts says; in float64, two weights at a time.
  */
 const roundBlocks = (bits: 4 | 8, symmetric: boolean): WasmFunction => ({
   name: nameOf(bits, symmetric),

@@ -1,6 +1,7 @@
 import { FeedbackRounding } from './feedback-rounding.ts'
 import { shrinksOf } from './gptq.ts'
-import { type IntBlockOptions, type IntBlocks, quantizeIntBlocks } from './int-blocks.ts'
+import type { IntBlockOptions, IntBlocks } from './int-blocks.ts'
+import { quantizeIntBlocks } from './round-int-blocks.ts'
 
 /**
  * Rounds a matrix to nearest without data, for a file. Symmetric blocks get the one of a few trial scales that leaves the least

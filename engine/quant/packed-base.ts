@@ -8,9 +8,10 @@ import { type PlannedTensor, SafetensorsWriter } from '../weights/safetensors-wr
 import { WEIGHTS_FILE, WeightFolder } from '../weights/weight-folder.ts'
 import { unpackAwq } from './awq-reader.ts'
 import { unpackGptq } from './gptq-reader.ts'
-import { packedBytes, quantizeIntBlocks } from './int-blocks.ts'
+import { packedBytes } from './int-blocks.ts'
 import { quantizeByCodebook } from './nf4.ts'
 import { BLOCK_SIZE, CODEBOOKS, type PackedLayout, type WeightScheme } from './packed-layout.ts'
+import { quantizeIntBlocks } from './round-int-blocks.ts'
 import { codebookBlock } from './round-trip.ts'
 import { type BaseModel, baseLinearModules } from './source.ts'
 

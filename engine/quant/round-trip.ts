@@ -1,6 +1,7 @@
-import { dequantizeIntBlocks, quantizeIntBlocks } from './int-blocks.ts'
+import { dequantizeIntBlocks } from './int-blocks.ts'
 import { dequantizeByCodebook, quantizeByCodebook } from './nf4.ts'
 import { BLOCK_SIZE, CODEBOOKS, type WeightScheme } from './packed-layout.ts'
+import { quantizeIntBlocks } from './round-int-blocks.ts'
 
 /** What a weight [rows, columns] becomes when `packBase` packs it: quantized and read back. */
 export function roundTrip(

@@ -1,7 +1,7 @@
 import { EngineError } from '../../errors.ts'
 import { isJsonObject } from '../../text/tokenizer-files.ts'
-import type { Schema } from './check-schema.ts'
 import { typesOf } from './check-together.ts'
+import type { Schema } from './schema.ts'
 
 /** What a schema says beside which a type of its parent can be put. */
 const NO_TYPE_BESIDE = ['$ref', 'anyOf', 'oneOf', 'allOf', 'enum', 'const']

@@ -3,8 +3,7 @@ import { isJsonObject } from '../../text/tokenizer-files.ts'
 import { checkChoices } from './check-choices.ts'
 import { checkTogether } from './check-together.ts'
 import { checkNamePattern, patternGrammar } from './pattern.ts'
-
-export type Schema = Readonly<Record<string, unknown>>
+import type { Schema } from './schema.ts'
 
 /** What one schema may hold. A grammar grows with all of these, some of them multiplied. */
 const LIMITS = {

@@ -1,7 +1,7 @@
 import { EngineError } from '../../errors.ts'
 import { isJsonObject } from '../../text/tokenizer-files.ts'
-import type { Schema } from './check-schema.ts'
 import { type NumberBounds, numberRange } from './number-range.ts'
+import type { Schema } from './schema.ts'
 
 const BOUNDS = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'] as const
 const LENGTHS = ['minLength', 'maxLength']

@@ -1,5 +1,6 @@
 import type { ToolChoice, ToolDefinition, ToolFormat } from '../../text/tools.ts'
-import { checkSchema, type Schema } from './check-schema.ts'
+import { checkSchema } from './check-schema.ts'
+import type { Schema } from './schema.ts'
 
 /** What an answer must look like, in the form of xgrammar's structural tags. */
 export type GrammarFormat =

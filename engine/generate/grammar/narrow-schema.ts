@@ -1,8 +1,8 @@
 import { isJsonObject } from '../../text/tokenizer-files.ts'
-import type { Schema } from './check-schema.ts'
 import { boundsOf, hasFreeNames, typesOf } from './check-together.ts'
 import { numberRange } from './number-range.ts'
 import { patternGrammar } from './pattern.ts'
+import type { Schema } from './schema.ts'
 
 /** A schema that the library keeps to, and what is to be put into its grammar. */
 export interface NarrowedSchema {

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { unpackAwq } from '../../../engine/quant/awq-reader.ts'
 import { unpackGptq } from '../../../engine/quant/gptq-reader.ts'
-import { codeAt, dequantizeIntBlocks, quantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
+import { codeAt, dequantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
 import { byteTable, dequantizeByCodebook, FP4, NF4, quantizeByCodebook } from '../../../engine/quant/nf4.ts'
+import { quantizeIntBlocks } from '../../../engine/quant/round-int-blocks.ts'
 import { createRandom } from '../../../engine/random.ts'
 import { gaussian } from '../weights/tiny-model.ts'
 

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { Session } from '../../../engine/onnx/session.ts'
-import { quantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
 import { orderedValues } from '../../../engine/quant/ordered-values.ts'
 import { type PackedMatrix, withPackedProducts } from '../../../engine/quant/packed-products.ts'
+import { quantizeIntBlocks } from '../../../engine/quant/round-int-blocks.ts'
 import { floatTensor } from '../../../engine/tensor.ts'
 import { gaussian } from '../weights/tiny-model.ts'
 
