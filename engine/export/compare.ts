@@ -4,8 +4,8 @@ import type { OpenModel } from '../models/index.ts'
 import { HeadGraph } from '../quant/head-graph.ts'
 import { embed, LayerGraphs } from '../quant/layer-graph.ts'
 import type { WeightSource } from '../quant/weight-source.ts'
-import type { Tensor } from '../tensor.ts'
 import { checkCancelled } from '../weights/atomic-folder.ts'
+import { type MatrixError, matrixErrors, relativeError, scaledInputs } from './matrix-errors.ts'
 
 export interface CompareOptions {
   model: OpenModel
@@ -15,6 +15,8 @@ export interface CompareOptions {
   windows: readonly Int32Array[]
   /** Position in each window from which on predictions count; 0 by default. */
   from?: number
+  /** Whether matrices hold scales of their inputs (AWQ), which are taken out before they are compared. */
+  hasScaledInputs?: boolean
   threads?: number
   onProgress?: (fraction: number) => void
   signal?: AbortSignal
@@ -30,7 +32,7 @@ export interface Comparison {
   /** Part of the positions with the same most likely token. */
   sameTop: number
   /** |W − Ŵ| / |W| of each matrix that changed, the worst first. */
-  matrices: { name: string; error: number }[]
+  matrices: MatrixError[]
   /** |h − ĥ| / |h| of the hidden states after each layer. */
   layers: { layer: number; error: number }[]
 }
@@ -45,7 +47,7 @@ const VOCABULARY_PART = 8192
  * @throws EngineError `cancelled`.
  */
 export async function compareModels(options: CompareOptions): Promise<Comparison> {
-  const { model, exported, windows, threads, onProgress, signal } = options
+  const { model, exported, windows, hasScaledInputs, threads, onProgress, signal } = options
   const { weights, config } = model
   const length = windows[0]!.length
   const graphs = new LayerGraphs(model, length, threads)
@@ -57,7 +59,9 @@ export async function compareModels(options: CompareOptions): Promise<Comparison
     for (let layer = 0; layer < config.layers; layer++) {
       const original = await graphs.load(layer, weights)
       const changed = await graphs.load(layer, exported)
-      matrices.push(...matrixErrors(original, changed))
+      const { groups } = await graphs.describe(layer)
+      const factors = hasScaledInputs ? scaledInputs(groups, config.normOffset, original, changed) : undefined
+      matrices.push(...matrixErrors(original, changed, factors))
       for (let i = 0; i < windows.length; i++) {
         checkCancelled(signal)
         before[i] = await graphs.forward(layer, original, before[i]!, 1)
@@ -115,25 +119,4 @@ async function compareHeads(
     await head.release()
   }
   return divergence.sums()
-}
-
-function matrixErrors(original: ReadonlyMap<string, Tensor>, changed: ReadonlyMap<string, Tensor>) {
-  return [...original]
-    .filter(([, { dims }]) => dims.length === 2)
-    .map(([name, { data }]) => ({
-      name,
-      error: relativeError(data as Float32Array, changed.get(name)!.data as Float32Array),
-    }))
-    .filter(({ error }) => error > 0)
-}
-
-/** |a − b| / |a| in the Frobenius norm. */
-export function relativeError(a: Float32Array, b: Float32Array): number {
-  let error = 0
-  let size = 0
-  for (let i = 0; i < a.length; i++) {
-    error += (a[i]! - b[i]!) ** 2
-    size += a[i]! ** 2
-  }
-  return size === 0 ? 0 : Math.sqrt(error / size)
 }

@@ -215,6 +215,7 @@ async function measure(
     model,
     exported,
     windows: text!.windows,
+    hasScaledInputs: method === 'awq',
     threads,
     signal,
     onProgress: (fraction) => progress(fraction, `comparing on ${text!.dataset}`),
