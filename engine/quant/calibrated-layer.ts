@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { dequantize } from '../gguf/dequantize.ts'
@@ -46,7 +46,7 @@ export class CalibratedLayer {
     this.#states = states
     this.#layer = layer
     this.#length = length
-    this.#folder = join(walk.layers.folder, 'passed')
+    this.#folder = passedFolder(walk)
     mkdirSync(this.#folder, { recursive: true })
   }
 
@@ -135,8 +135,7 @@ export class CalibratedLayer {
   }
 
   close(): void {
-    for (const file of this.#passed.values()) file.close()
-    rmSync(this.#folder, { recursive: true, force: true })
+    for (const store of this.#passed.values()) store.close()
   }
 
   /** Runs a stage over all sequences, reading what earlier stages passed on and keeping what this one passes on. */
@@ -186,6 +185,11 @@ export class CalibratedLayer {
       return { path, rows, values: this.#weights.get(`${path}.weight`)!.data as Float32Array }
     })
   }
+}
+
+/** Where the stages of one layer after the other keep what does not stay in memory. */
+export function passedFolder({ layers }: QuantizeWalk): string {
+  return join(layers.folder, 'passed')
 }
 
 /** Copies the upper triangle of a square matrix into the lower one. */

@@ -1,6 +1,6 @@
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
-import { readValues, writeValuesAsync } from './sequence-store.ts'
+import { openKept, readValues, writeValuesAsync } from './sequence-store.ts'
 
 /**
  * Hidden states of all calibration sequences in front of a layer, on disk, so that memory does not grow with their
@@ -37,10 +37,10 @@ export class HiddenStates {
     return values
   }
 
-  /** Writes a layer's input, batch after batch; it appears whole, and then the one before it goes. */
+  /** Writes a layer's input, batch after batch; it appears whole, and the one before it is written over next. */
   async write(layer: number, batches: AsyncIterable<Float32Array> | Iterable<Float32Array>): Promise<void> {
-    const part = `${this.pathOf(layer)}.part`
-    const descriptor = openSync(part, 'w')
+    const part = this.partOf(layer)
+    const descriptor = openKept(part)
     let [written, writing] = [0, Promise.resolve()]
     try {
       for await (const values of batches) {
@@ -56,7 +56,11 @@ export class HiddenStates {
       closeSync(descriptor)
     }
     renameSync(part, this.pathOf(layer))
-    rmSync(this.pathOf(layer - 1), { force: true })
+    if (this.has(layer - 1)) renameSync(this.pathOf(layer - 1), this.partOf(layer + 1))
+  }
+
+  private partOf(layer: number): string {
+    return `${this.pathOf(layer)}.part`
   }
 
   private pathOf(layer: number): string {

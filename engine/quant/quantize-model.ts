@@ -1,8 +1,9 @@
+import { rmSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
 import { checkCancelled, checkFreeSpace, diskError } from '../weights/atomic-folder.ts'
-import { CalibratedLayer } from './calibrated-layer.ts'
+import { CalibratedLayer, passedFolder } from './calibrated-layer.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import { HiddenStates } from './hidden-file.ts'
 import { embed, LayerGraphs } from './layer-graph.ts'
@@ -89,6 +90,8 @@ async function quantizeWithData(walk: QuantizeWalk, length: number): Promise<voi
     }
   } catch (error) {
     throw diskError(error, layers.folder, neededBytes)
+  } finally {
+    rmSync(passedFolder(walk), { recursive: true, force: true })
   }
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync, write, writeSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, write, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { elementCount, floatTensor, type Tensor } from '../tensor.ts'
 
@@ -11,7 +11,7 @@ export interface Allowance {
 
 /**
  * A float32 value of every sequence, batch after batch: in memory as far as the allowance goes, else in a file, so that
- * memory does not grow with the number of sequences.
+ * memory does not grow with the number of sequences. The file stays, for another store to write over.
  */
 export class SequenceStore {
   readonly #path: string
@@ -34,7 +34,7 @@ export class SequenceStore {
       this.#kept.set(first, tensor)
       return
     }
-    this.#descriptor ??= openSync(this.#path, 'w+')
+    this.#descriptor ??= openKept(this.#path)
     this.#dims.set(first, dims)
     writeValues(this.#descriptor, data as Float32Array, first * (data.length / count))
   }
@@ -62,6 +62,14 @@ export class SequenceStore {
     this.#kept.delete(first)
     this.#allowance.left += data.byteLength
   }
+}
+
+/**
+ * Opens a file for reading and writing, with what it holds: to write over pages that the system has in memory costs a fraction
+ * of what new ones do, which it clears first.
+ */
+export function openKept(path: string): number {
+  return openSync(path, constants.O_RDWR | constants.O_CREAT)
 }
 
 /** Fills `values` from an open file, from its float32 number `start` on. */
