@@ -47,10 +47,7 @@ export function scaledInputs(
   for (const { before, modules } of groups) {
     if (!before) continue
     const name = 'norm' in before ? before.norm : `${before.rows}.weight`
-    const [a, b] = [original, exported].map((weights) => weights.get(name)!.data as Float32Array) as [
-      Float32Array,
-      Float32Array,
-    ]
+    const [a, b] = [valuesOf(original, name), valuesOf(exported, name)]
     const scales =
       'norm' in before
         ? a.map((value, i) => (value + normOffset) / (b[i]! + normOffset))
@@ -60,6 +57,8 @@ export function scaledInputs(
   }
   return factors
 }
+
+const valuesOf = (weights: LayerWeights, name: string) => weights.get(name)!.data as Float32Array
 
 function rowScales(original: Float32Array, exported: Float32Array, rows: number): Float32Array {
   const columns = original.length / rows

@@ -50,12 +50,12 @@ import {
   splatDouble,
   spread,
   truncateDoubles,
+  upTo,
 } from '../wasm/vectors.ts'
 
 /** Below it a block counts as all zero. */
 export const SMALLEST = 1e-15
 
-const upTo = (count: number) => Array.from({ length: count }, (_, i) => i)
 const bits = (value: number): Code => [i32Const(value), i32x4Splat]
 const [FIRST_TWICE, LAST_TWICE] = [
   i8x16Shuffle([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7]),

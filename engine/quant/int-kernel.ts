@@ -41,13 +41,13 @@ import {
   splatDouble,
   spread,
   truncateDoubles,
+  upTo,
 } from '../wasm/vectors.ts'
 import type { IntBlockOptions, IntBlocks } from './int-blocks.ts'
 
 /** Weights that are rounded in one step; blocks are whole steps. */
 export const STEP = 32
 
-const upTo = (count: number) => Array.from({ length: count }, (_, i) => i)
 const [EVEN, ODD] = [0, 1].map((first) => i8x16Shuffle(upTo(16).map((i) => 2 * i + first)))
 
 /**

@@ -18,7 +18,7 @@ export function quantizeIntBlocks(values: Float32Array, options: IntBlockOptions
     if (bits === 4) for (const [block, zero] of zeroBytes.entries()) put(zeros, block, zero, bits)
     return { bits, rows, columns, blockSize, codes, scales, zeros }
   }
-  const write = bits === 8 ? writeBytes : writeNibbles
+  const largest = 2 ** bits - 1
   for (let block = 0; block < rows * blocks; block++) {
     const row = Math.floor(block / blocks)
     const start = row * columns + (block % blocks) * blockSize
@@ -27,38 +27,13 @@ export function quantizeIntBlocks(values: Float32Array, options: IntBlockOptions
     scales[block] = scale
     put(zeros, block, zero, bits)
     const inverse = scale > 0 ? 1 / scale : 0
-    write(values, start, end, inverse, zero + 0.5, codes)
+    for (let i = start; i < end; i++) {
+      // round(w / scale) + zero, as the whole part of w / scale + zero + 1/2, within the range
+      const code = (values[i]! * inverse + (zero + 0.5)) | 0
+      put(codes, i, code < 0 ? 0 : Math.min(code, largest), bits)
+    }
   }
   return { bits, rows, columns, blockSize, codes, scales, zeros }
-}
-
-/** Codes of a block: round(w / scale) + zero, as the whole part of w / scale + zero + 1/2, within the range. */
-function writeBytes(
-  values: Float32Array,
-  start: number,
-  end: number,
-  inverse: number,
-  offset: number,
-  codes: Uint8Array,
-): void {
-  for (let i = start; i < end; i++) {
-    const code = (values[i]! * inverse + offset) | 0
-    codes[i] = code < 0 ? 0 : Math.min(code, 255)
-  }
-}
-
-function writeNibbles(
-  values: Float32Array,
-  start: number,
-  end: number,
-  inverse: number,
-  offset: number,
-  codes: Uint8Array,
-): void {
-  for (let i = start; i < end; i++) {
-    const code = (values[i]! * inverse + offset) | 0
-    codes[i >> 1]! |= (code < 0 ? 0 : Math.min(code, 15)) << (4 * (i & 1))
-  }
 }
 
 function gridOf(values: Float32Array, start: number, end: number, bits: 4 | 8, symmetric: boolean) {

@@ -80,3 +80,6 @@ export const firstOfMagnitude = (values: number, largest: number, count: number)
   ]),
   [i32TrailingZeros, i32Const(2), i32ShiftLeft, i32Add, v128LoadSplat()],
 ]
+
+/** 0, 1, … below `count`: the lanes of a shuffle. */
+export const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
