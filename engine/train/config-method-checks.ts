@@ -8,34 +8,41 @@ type Parsed = z.output<typeof trainConfigSchema>
 
 /** What a method or an optimizer is asked for that it cannot do together: the field, and why. */
 export function methodContradictions(config: Parsed): { field: string; message: string }[] {
-  return [...methodProblems(config), ...optimizerProblems(config)].flatMap(([field, applies, message]) =>
-    applies ? [{ field, message }] : [],
+  const rules = [loraProblems, initializationProblems, layerProblems, optimizerProblems].flatMap((problems) =>
+    problems(config),
   )
+  return rules.flatMap(([field, applies, message]) => (applies ? [{ field, message }] : []))
 }
 
 type Rule = [field: string, applies: boolean, message: string]
 
-function methodProblems(config: Parsed): Rule[] {
-  const { finetuning_type: type } = config
-  const forLora = [
-    'use_rslora',
-    'use_dora',
-    'loraplus_lr_ratio',
-    'pissa_init',
-    'loftq_init',
-    'additional_target',
-  ] as const
+/** Fields that only LoRA has. */
+const OF_LORA = [
+  'use_rslora',
+  'use_dora',
+  'loraplus_lr_ratio',
+  'pissa_init',
+  'loftq_init',
+  'additional_target',
+] as const
+
+function loraProblems(config: Parsed): Rule[] {
+  const isLora = config.finetuning_type === 'lora'
+  return OF_LORA.map((field) => {
+    const isAsked = config[field] !== false && config[field] !== undefined
+    return [field, isAsked && !isLora, `\`${field}\` is only valid for LoRA training.`]
+  })
+}
+
+/** What begins where: with given adapters, or with weights that come of the base. */
+function initializationProblems(config: Parsed): Rule[] {
   const adapters = config.adapter_name_or_path ?? []
   const goesOn = adapters.length > 0 && !config.create_new_adapter
   const isQuantized = config.quantization_bit !== undefined
   return [
-    ...forLora.map((field): Rule => {
-      const asked = config[field] !== false && config[field] !== undefined
-      return [field, asked && type !== 'lora', `\`${field}\` is only valid for LoRA training.`]
-    }),
     [
       'adapter_name_or_path',
-      adapters.length > 0 && type !== 'lora',
+      adapters.length > 0 && config.finetuning_type !== 'lora',
       'Adapter is only valid for the LoRA method.',
     ],
     [
@@ -74,19 +81,20 @@ function methodProblems(config: Parsed): Rule[] {
       config.pissa_convert && config.use_dora,
       '`pissa_convert` cannot be used with `use_dora`: the magnitudes belong to the base without its principal part.',
     ],
+  ]
+}
+
+/** Which layers are trained, and how they attend. */
+function layerProblems(config: Parsed): Rule[] {
+  return [
     [
       'layers_to_transform',
       config.use_llama_pro && config.layers_to_transform !== undefined,
       '`use_llama_pro` chooses the layers itself: leave `layers_to_transform` out.',
     ],
     [
-      'shift_attn',
-      config.shift_attn && config.neat_packing,
-      'Cannot use `shift_attn` and `neat_packing` together: both say who sees whom.',
-    ],
-    [
       'use_llama_pro',
-      config.use_llama_pro && type === 'full',
+      config.use_llama_pro && config.finetuning_type === 'full',
       '`use_llama_pro` is only valid for Freeze or LoRA training.',
     ],
     [
@@ -103,6 +111,11 @@ function methodProblems(config: Parsed): Rule[] {
       'layers_pattern',
       config.layers_pattern !== undefined && config.layers_to_transform === undefined,
       '`layers_pattern` says where the numbers of `layers_to_transform` stand, which is not given.',
+    ],
+    [
+      'shift_attn',
+      config.shift_attn && config.neat_packing,
+      'Cannot use `shift_attn` and `neat_packing` together: both say who sees whom.',
     ],
   ]
 }
