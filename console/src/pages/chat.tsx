@@ -1,3 +1,4 @@
+import type { ComponentChildren } from 'preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { type ChatToken, streamChat } from '../api.ts'
 import { t } from '../i18n.ts'
@@ -44,57 +45,20 @@ export function ChatPage({ model }: { model: string }) {
     seed: '',
     logprobs: false,
   })
-  const [draft, setDraft] = useState('')
   const [question, setQuestion] = useState<Question>()
   const [stops, setStops] = useState(0)
   const [clears, setClears] = useState(0)
-  const change =
-    <K extends keyof Settings>(name: K) =>
-    (value: Settings[K]) =>
-      setSettings({ ...settings, [name]: value })
   const sides = double ? [0, 1] : [0]
   const ask = (text: string, again: boolean) =>
     setQuestion((last) => ({ text, again, number: (last?.number ?? 0) + 1 }))
-  const send = (event: Event) => {
-    event.preventDefault()
-    if (draft.trim() === '') return
-    ask(draft, false)
-    setDraft('')
+  const clear = () => {
+    setQuestion(undefined)
+    setClears(clears + 1)
   }
   return (
     <>
       <h1>{t('chat')}</h1>
-      <details class="card">
-        <summary>{t('advanced')}</summary>
-        <Field label={t('system')}>
-          {(id) => (
-            <textarea
-              id={id}
-              rows={2}
-              value={settings.system}
-              onInput={(e) => change('system')(e.currentTarget.value)}
-            />
-          )}
-        </Field>
-        <div class="pair">
-          <NumberField
-            label={t('temperature')}
-            value={settings.temperature}
-            onChange={change('temperature')}
-            min={0}
-            max={2}
-          />
-          <NumberField label={t('topP')} value={settings.topP} onChange={change('topP')} min={0} max={1} />
-          <NumberField
-            label={t('maxTokens')}
-            value={settings.maxTokens}
-            onChange={change('maxTokens')}
-            min={1}
-          />
-          <NumberField label={t('seed')} value={settings.seed} onChange={change('seed')} />
-        </div>
-        <Check label={t('showLogprobs')} value={settings.logprobs} onChange={change('logprobs')} />
-      </details>
+      <SettingsCard settings={settings} onChange={setSettings} />
       <Check label={t('sideBySide')} value={double} onChange={setDouble} />
       <div class={double ? 'columns' : ''}>
         {sides.map((side) => (
@@ -115,43 +79,104 @@ export function ChatPage({ model }: { model: string }) {
           </section>
         ))}
       </div>
-      <form class="ask" onSubmit={send}>
-        <Field label={t('message')}>
-          {(id) => (
-            <textarea
-              id={id}
-              rows={2}
-              value={draft}
-              onInput={(e) => setDraft(e.currentTarget.value)}
-              onKeyDown={(e) => {
-                if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) send(e)
-              }}
-            />
-          )}
-        </Field>
-        <p class="actions">
-          <button type="submit" disabled={draft.trim() === '' || ids.length === 0}>
-            {t('send')}
-          </button>
-          <button type="button" class="quiet" onClick={() => setStops(stops + 1)}>
-            {t('stop')}
-          </button>
-          <button type="button" class="quiet" disabled={!question} onClick={() => ask(question!.text, true)}>
-            {t('regenerate')}
-          </button>
-          <button
-            type="button"
-            class="quiet"
-            onClick={() => {
-              setQuestion(undefined)
-              setClears(clears + 1)
-            }}
-          >
-            {t('clear')}
-          </button>
-        </p>
-      </form>
+      <AskForm disabled={ids.length === 0} onAsk={(text) => ask(text, false)}>
+        <button type="button" class="quiet" onClick={() => setStops(stops + 1)}>
+          {t('stop')}
+        </button>
+        <button type="button" class="quiet" disabled={!question} onClick={() => ask(question!.text, true)}>
+          {t('regenerate')}
+        </button>
+        <button type="button" class="quiet" onClick={clear}>
+          {t('clear')}
+        </button>
+      </AskForm>
     </>
+  )
+}
+
+interface SettingsCardProps {
+  settings: Settings
+  onChange(settings: Settings): void
+}
+
+function SettingsCard({ settings, onChange }: SettingsCardProps) {
+  const change =
+    <K extends keyof Settings>(name: K) =>
+    (value: Settings[K]) =>
+      onChange({ ...settings, [name]: value })
+  return (
+    <details class="card">
+      <summary>{t('advanced')}</summary>
+      <Field label={t('system')}>
+        {(id) => (
+          <textarea
+            id={id}
+            rows={2}
+            value={settings.system}
+            onInput={(e) => change('system')(e.currentTarget.value)}
+          />
+        )}
+      </Field>
+      <div class="pair">
+        <NumberField
+          label={t('temperature')}
+          value={settings.temperature}
+          onChange={change('temperature')}
+          min={0}
+          max={2}
+        />
+        <NumberField label={t('topP')} value={settings.topP} onChange={change('topP')} min={0} max={1} />
+        <NumberField
+          label={t('maxTokens')}
+          value={settings.maxTokens}
+          onChange={change('maxTokens')}
+          min={1}
+        />
+        <NumberField label={t('seed')} value={settings.seed} onChange={change('seed')} />
+      </div>
+      <Check label={t('showLogprobs')} value={settings.logprobs} onChange={change('logprobs')} />
+    </details>
+  )
+}
+
+interface AskFormProps {
+  disabled: boolean
+  onAsk(text: string): void
+  /** More buttons. */
+  children: ComponentChildren
+}
+
+/** Where the next question is written; Enter sends it. */
+function AskForm({ disabled, onAsk, children }: AskFormProps) {
+  const [draft, setDraft] = useState('')
+  const send = (event: Event) => {
+    event.preventDefault()
+    if (draft.trim() === '') return
+    onAsk(draft)
+    setDraft('')
+  }
+  return (
+    <form class="ask" onSubmit={send}>
+      <Field label={t('message')}>
+        {(id) => (
+          <textarea
+            id={id}
+            rows={2}
+            value={draft}
+            onInput={(e) => setDraft(e.currentTarget.value)}
+            onKeyDown={(e) => {
+              if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) send(e)
+            }}
+          />
+        )}
+      </Field>
+      <p class="actions">
+        <button type="submit" disabled={draft.trim() === '' || disabled}>
+          {t('send')}
+        </button>
+        {children}
+      </p>
+    </form>
   )
 }
 

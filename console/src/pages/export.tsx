@@ -13,18 +13,21 @@ const FORMATS = ['safetensors', 'gguf', 'gptq', 'onnx', 'ollama']
 const BITS = ['16', '8', '4', '3', '2']
 const REFRESH_MS = 4_000
 
+/** An export's request, but for the model. */
+interface ExportChoice {
+  format: string
+  bits: number
+  method?: string
+  export_quantization_dataset?: string
+  max_kld?: number
+}
+
 /** Merge first where it must be, then format and bits; then everything for downloading. */
 export function ExportPage({ model }: { model: string }) {
   const models = useResource<List<Model>>('/v1/models', REFRESH_MS)
   const exports = useResource<List<ExportJob>>('/v1/exports?limit=50', REFRESH_MS)
   const all = models.value?.data.filter(({ kind }) => kind !== 'export') ?? []
   const [chosen, setChosen] = useState(model)
-  const [format, setFormat] = useState('safetensors')
-  const [bits, setBits] = useState('16')
-  const [method, setMethod] = useState('')
-  const [calibration, setCalibration] = useState('')
-  const [maxKld, setMaxKld] = useState('')
-  const datasets = useResource<List<Dataset>>('/v1/datasets')
   const [error, setError] = useState<Error>()
   const [merge, setMerge] = useState<string>()
   const [started, setStarted] = useState<string>()
@@ -46,17 +49,9 @@ export function ExportPage({ model }: { model: string }) {
       const { id } = await post<TaskJob>('/v1/merges', { model: current!.id })
       setMerge(`/v1/merges/${id}`)
     })
-  const startExport = () =>
+  const startExport = (choice: ExportChoice) =>
     attempt(async () => {
-      const quantized = Number(bits) < 16
-      const { id } = await post<ExportJob>('/v1/exports', {
-        model: current!.id,
-        format,
-        bits: Number(bits),
-        ...(quantized && method !== '' && { method }),
-        ...(quantized && calibration !== '' && { export_quantization_dataset: calibration }),
-        ...(quantized && maxKld !== '' && { max_kld: Number(maxKld) }),
-      })
+      const { id } = await post<ExportJob>('/v1/exports', { model: current!.id, ...choice })
       setStarted(`/v1/exports/${id}`)
       exports.refresh()
     })
@@ -86,32 +81,7 @@ export function ExportPage({ model }: { model: string }) {
             </button>
           </>
         ) : (
-          <>
-            <div class="pair">
-              <SelectField label={t('format')} value={format} options={FORMATS} onChange={setFormat} />
-              <SelectField label={t('bits')} value={bits} options={BITS} onChange={setBits} />
-              {Number(bits) < 16 && (
-                <>
-                  <SelectField
-                    label={t('rounding')}
-                    value={method}
-                    options={['', 'rtn', 'gptq', 'awq']}
-                    onChange={setMethod}
-                  />
-                  <SelectField
-                    label={t('calibration')}
-                    value={calibration}
-                    options={['', ...(datasets.value?.data.map(({ name }) => name) ?? [])]}
-                    onChange={setCalibration}
-                  />
-                  <NumberField label={t('maxKld')} value={maxKld} onChange={setMaxKld} min={0} />
-                </>
-              )}
-            </div>
-            <button type="button" onClick={startExport} disabled={current === undefined}>
-              {t('exportIt')}
-            </button>
-          </>
+          <ExportForm disabled={current === undefined} onExport={startExport} />
         )}
         <Problem error={error} />
         <TaskView job={merging} label={t('merging')} />
@@ -130,6 +100,58 @@ export function ExportPage({ model }: { model: string }) {
       {exports.value?.data.map((job) => (
         <ExportCard key={job.id} job={job} />
       ))}
+    </>
+  )
+}
+
+interface ExportFormProps {
+  disabled: boolean
+  onExport(choice: ExportChoice): void
+}
+
+/** Format and bits, and how to quantize where that is asked for. */
+function ExportForm({ disabled, onExport }: ExportFormProps) {
+  const [format, setFormat] = useState('safetensors')
+  const [bits, setBits] = useState('16')
+  const [method, setMethod] = useState('')
+  const [calibration, setCalibration] = useState('')
+  const [maxKld, setMaxKld] = useState('')
+  const datasets = useResource<List<Dataset>>('/v1/datasets')
+  const quantized = Number(bits) < 16
+  const send = () =>
+    onExport({
+      format,
+      bits: Number(bits),
+      ...(quantized && method !== '' && { method }),
+      ...(quantized && calibration !== '' && { export_quantization_dataset: calibration }),
+      ...(quantized && maxKld !== '' && { max_kld: Number(maxKld) }),
+    })
+  return (
+    <>
+      <div class="pair">
+        <SelectField label={t('format')} value={format} options={FORMATS} onChange={setFormat} />
+        <SelectField label={t('bits')} value={bits} options={BITS} onChange={setBits} />
+        {quantized && (
+          <>
+            <SelectField
+              label={t('rounding')}
+              value={method}
+              options={['', 'rtn', 'gptq', 'awq']}
+              onChange={setMethod}
+            />
+            <SelectField
+              label={t('calibration')}
+              value={calibration}
+              options={['', ...(datasets.value?.data.map(({ name }) => name) ?? [])]}
+              onChange={setCalibration}
+            />
+            <NumberField label={t('maxKld')} value={maxKld} onChange={setMaxKld} min={0} />
+          </>
+        )}
+      </div>
+      <button type="button" onClick={send} disabled={disabled}>
+        {t('exportIt')}
+      </button>
     </>
   )
 }
