@@ -1,9 +1,9 @@
-import { isBelow, loraMethod } from '../adapter/method.ts'
 import { loraSize, type PeftConfig } from '../adapter/peft.ts'
 import { matchesPattern, noSuchTarget, targetedPaths, unmatchedTargets } from '../adapter/targets.ts'
 import { EngineError } from '../errors.ts'
 import type { LinearModule } from '../nn/linear-module.ts'
 import { elementCount } from '../tensor.ts'
+import { isBelow, loraMethod } from './lora-method.ts'
 import type { LoraMethod } from './training-method.ts'
 
 /** A tensor of the base by its header alone. */

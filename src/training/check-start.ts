@@ -1,11 +1,11 @@
 import { join } from 'node:path'
 import { requireFit } from '../../engine/adapter/fit.ts'
-import { loraMethod } from '../../engine/adapter/method.ts'
 import { ADAPTER_CONFIG_FILE, readAdapter } from '../../engine/adapter/peft.ts'
 import { readPeftConfig } from '../../engine/adapter/peft-config.ts'
 import { EngineError } from '../../engine/errors.ts'
 import type { LinearModule } from '../../engine/nn/linear-module.ts'
 import type { BaseModel } from '../../engine/quant/source.ts'
+import { loraMethod } from '../../engine/train/lora-method.ts'
 import { plannedAdapter } from './adapter-config.ts'
 import { adapterRoles, type TrainTask } from './task.ts'
 

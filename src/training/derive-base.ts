@@ -2,7 +2,6 @@ import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { loftqModule } from '../../engine/adapter/loftq.ts'
 import { addProduct, mergeAdapter } from '../../engine/adapter/merge.ts'
-import { collectAdapter, loraMethod } from '../../engine/adapter/method.ts'
 import {
   type LoraAdapter,
   type LoraModule,
@@ -15,6 +14,7 @@ import { convertPissa, type PissaOptions, principalModule } from '../../engine/a
 import { targetedPaths } from '../../engine/adapter/targets.ts'
 import { baseLinearModules, openBase } from '../../engine/quant/source.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
+import { collectAdapter, loraMethod } from '../../engine/train/lora-method.ts'
 import type { Parameter } from '../../engine/train/step.ts'
 import { writeFileDurably } from '../../engine/weights/atomic-folder.ts'
 import type { Adjust, ByteProgress } from '../../engine/weights/model-writer.ts'

@@ -1,7 +1,7 @@
-import type { Parameter } from '../train/step.ts'
-import type { LoraMethod } from '../train/training-method.ts'
-import { type LoraAdapter, type LoraModule, parseLoraName } from './peft.ts'
-import { loraSize, type PeftConfig } from './peft-config.ts'
+import { type LoraAdapter, type LoraModule, parseLoraName } from '../adapter/peft.ts'
+import { loraSize, type PeftConfig } from '../adapter/peft-config.ts'
+import type { Parameter } from './step.ts'
+import type { LoraMethod } from './training-method.ts'
 
 /** The training that an adapter's config describes. */
 export function loraMethod(config: PeftConfig): LoraMethod {
