@@ -36,6 +36,18 @@ const blob = createRoute({
   },
 })
 
+export const isRegistryPath = (path: string): boolean => path.startsWith('/v2/')
+
+/**
+ * To 401, Ollama answers with a signature that is no API key, and reports what went wrong with that. It shows the body of 403.
+ */
+export function ollamaHasNoKey(): RouteError {
+  const message =
+    'Ollama cannot send the API key that this server asks for. Download the export with the key ' +
+    '(GET /v1/exports/ID/archive.tar), and run `ollama create NAME -f Modelfile` in its folder.'
+  return new RouteError('forbidden', 'missing_api_key', message)
+}
+
 /** /v2: GGUF exports in the layout of Ollama's registry (https://github.com/ollama/ollama, server/images.go, download.go). */
 export function ollamaRoutes(service: OllamaService): OpenAPIHono {
   const routes = new OpenAPIHono({ defaultHook })
@@ -67,7 +79,10 @@ export function ollamaRoutes(service: OllamaService): OpenAPIHono {
         'digest',
       )
     }
-    return sendDownload(c, fileDownload(await service.blob(c.req.param('id'), digest)))
+    const response = await sendDownload(c, fileDownload(await service.blob(c.req.param('id'), digest)))
+    // Ollama asks for the whole, reads no further than to this header, and fetches ranges from where it points.
+    response.headers.set('location', `./${c.req.param('digest')}`)
+    return response
   })
   return routes
 }

@@ -3,6 +3,7 @@ import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
 import { isConsolePath } from './console.ts'
 import { RouteError } from './errors.ts'
+import { isRegistryPath, ollamaHasNoKey } from './ollama.ts'
 import type { AuthService } from './services.ts'
 
 const loopbackNames = ['localhost', '127.0.0.1', '[::1]']
@@ -95,6 +96,7 @@ export function authenticate(auth: AuthService): MiddlewareHandler {
     if (auth.required && c.req.path !== '/health' && !isConsolePath(c.req.path)) {
       const key = /^Bearer +(\S+) *$/i.exec(c.req.header('authorization') ?? '')?.[1]
       if (key === undefined) {
+        if (isRegistryPath(c.req.path)) throw ollamaHasNoKey()
         const message = 'Send an API key in the header `Authorization: Bearer <key>`.'
         throw new RouteError('unauthorized', 'missing_api_key', message)
       }

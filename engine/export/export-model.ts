@@ -31,6 +31,8 @@ export interface ModelExport {
   /** For the report and the file's own name. */
   readonly model: string
   readonly modelFolder: string
+  /** The chat template by the name that training used for it; undefined is the folder's own. */
+  readonly template?: string
   /** Must not exist, or be empty. */
   readonly outputFolder: string
   /** Keeps finished layers for a restart; removed in the end. */
@@ -161,7 +163,11 @@ async function writeGgufFiles(
     signal: options.signal,
   })
   const file = ggufFileName(type)
-  if (options.format === 'ollama') writeModelfile(folder, model.folder, file, plan.contextLength)
+  if (options.format === 'ollama') {
+    const { template } = options
+    const context = plan.contextLength
+    writeModelfile(folder, { modelFolder: model.folder, template, ggufFile: file, context })
+  }
   const exported = new GgufSourceFile(join(folder, file), plan)
   const digests = new Map([[file, plan.sha256]])
   return { exported, bytes: plan.bytes, digests, close: () => exported.close() }

@@ -198,15 +198,21 @@ function specialTokens(tokenizer: ModelTokenizer): [string, GgufMetadataValue][]
     ['unknown_token_id', idOf(tokens.unk)],
     ['padding_token_id', idOf(tokens.pad)],
   ]
-  const beginsWithBos = tokenizer.addBosToken || tokenizer.encode('a', { addSpecialTokens: true })[0] === bos
   return [
     ...ids.flatMap(([key, id]): [string, GgufMetadataValue][] =>
       id === undefined ? [] : [[`tokenizer.ggml.${key}`, { u32: id }]],
     ),
-    ['tokenizer.ggml.add_bos_token', { flag: bos !== undefined && beginsWithBos }],
+    ['tokenizer.ggml.add_bos_token', { flag: beginsWithBos(tokenizer) }],
     ['tokenizer.ggml.add_eos_token', { flag: false }],
     ...(chatTemplate === undefined ? [] : [['tokenizer.chat_template', { text: chatTemplate }] as const]),
   ] as [string, GgufMetadataValue][]
+}
+
+/** Whether plain text begins with bos: a runtime that reads the file then puts it before every prompt itself. */
+export function beginsWithBos(tokenizer: ModelTokenizer): boolean {
+  const { bosTokenId: bos, addBosToken } = tokenizer
+  if (bos === undefined) return false
+  return addBosToken || tokenizer.encode('a', { addSpecialTokens: true })[0] === bos
 }
 
 function unsupported(what: string, supported: string): EngineError {

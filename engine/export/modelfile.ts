@@ -1,57 +1,86 @@
 import { join } from 'node:path'
-import { loadTokenizer } from '../text/tokenizer.ts'
+import { readSamplingDefaults } from '../generate/generation-config.ts'
+import { type ChatTemplate, resolveChatTemplate } from '../text/chat-template.ts'
+import { reasoningStart } from '../text/reasoning.ts'
+import { loadTokenizer, type ModelTokenizer } from '../text/tokenizer.ts'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
+import { beginsWithBos } from './gguf-tokenizer.ts'
+import { goTemplate } from './go-template.ts'
+import { readTurnForm, type TurnForm } from './turn-form.ts'
 
 export const MODELFILE = 'Modelfile'
 
-/** The turns of a chat in the two forms that Ollama's Go templates need, by a mark in the model's own template. */
-const TEMPLATES: readonly { mark: string; template: string; stops: readonly string[] }[] = [
-  {
-    mark: '<|im_start|>',
-    template:
-      '{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n',
-    stops: ['<|im_end|>', '<|im_start|>'],
-  },
-  {
-    mark: '<|start_header_id|>',
-    template:
-      '{{- range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>{{ end }}' +
-      '<|start_header_id|>assistant<|end_header_id|>\n\n',
-    stops: ['<|eot_id|>', '<|start_header_id|>', '<|end_header_id|>'],
-  },
-  {
-    mark: '<start_of_turn>',
-    template:
-      '{{- range .Messages }}<start_of_turn>{{ if eq .Role "assistant" }}model{{ else }}user{{ end }}\n' +
-      '{{ .Content }}<end_of_turn>\n{{ end }}<start_of_turn>model\n',
-    stops: ['<end_of_turn>'],
-  },
-  {
-    mark: '<|assistant|>',
-    template: '{{- range .Messages }}<|{{ .Role }}|>\n{{ .Content }}<|end|>\n{{ end }}<|assistant|>\n',
-    stops: ['<|end|>', '<|user|>', '<|assistant|>'],
-  },
-  {
-    mark: '[INST]',
-    template:
-      '{{- range .Messages }}{{ if eq .Role "assistant" }} {{ .Content }}</s>{{ else }}[INST] {{ .Content }} [/INST]' +
-      '{{ end }}{{ end }}',
-    stops: ['[INST]', '[/INST]'],
-  },
-]
+/** Ollama reserves the cache of its whole context at the start: longer ones are the user's to ask for. */
+const MAX_CONTEXT = 8192
+
+/** What a Modelfile says of a model besides its weights. */
+export interface ModelfileOptions {
+  modelFolder: string
+  /** The chat template by the name that training used for it; undefined is the folder's own. */
+  template?: string
+  /** Name of the GGUF file beside it. */
+  ggufFile: string
+  /** Tokens that the model can read. */
+  context: number
+}
 
 /**
- * Writes the Modelfile with which `ollama create NAME -f Modelfile` takes over a GGUF file of the same folder: chat
- * template, stop strings and context length. Ollama's templates are Go's, so the model's Jinja template is matched by the
- * marks of its turns; one that matches none is left to the GGUF's own metadata, which Ollama reads too.
+ * Writes the Modelfile with which `ollama create NAME -f Modelfile` takes over a GGUF file of the same folder, so that it is
+ * asked and answers there as it does here: chat template, stop strings, context and sampling.
+ *
+ * @throws EngineError as checkModelfile does.
  */
-export function writeModelfile(folder: string, modelFolder: string, ggufFile: string, context: number): void {
-  const { chatTemplate, tokens } = loadTokenizer(modelFolder)
-  const known = TEMPLATES.find(({ mark }) => chatTemplate?.includes(mark))
-  const stops = new Set([...(known?.stops ?? []), ...(tokens.eos === undefined ? [] : [tokens.eos])])
-  const lines = [`FROM ./${ggufFile}`]
-  if (known) lines.push(`TEMPLATE """${known.template}"""`)
-  for (const stop of stops) lines.push(`PARAMETER stop ${JSON.stringify(stop)}`)
-  lines.push(`PARAMETER num_ctx ${context}`)
-  writeFileDurably(join(folder, MODELFILE), `${lines.join('\n')}\n`)
+export function writeModelfile(folder: string, options: ModelfileOptions): void {
+  writeFileDurably(join(folder, MODELFILE), modelfile(options))
+}
+
+/** @throws EngineError `unsupported` 'template_without_form' for a chat template that Ollama's language cannot say. */
+export function checkModelfile(modelFolder: string, template?: string): void {
+  readTurnForm(resolveChatTemplate(loadTokenizer(modelFolder), template))
+}
+
+/** The Modelfile's text; https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx. */
+export function modelfile({ modelFolder, template: name, ggufFile, context }: ModelfileOptions): string {
+  const tokenizer = loadTokenizer(modelFolder)
+  const template = resolveChatTemplate(tokenizer, name)
+  const form = readTurnForm(template)
+  const go = goTemplate(form, {
+    bos: beginsWithBos(tokenizer) ? tokenizer.tokens.bos : '',
+    reasons: reasoningStart(template.source, form.prompt) !== 'none',
+  })
+  const parameters: [name: string, value: string | number][] = [
+    ...stopsOf(tokenizer, template, form).map((stop): [string, string] => ['stop', `"${stop}"`]),
+    ['num_ctx', Math.min(context, MAX_CONTEXT)],
+    ...sampling(modelFolder),
+  ]
+  const lines = [
+    `FROM ./${ggufFile}`,
+    `TEMPLATE """${go}"""`,
+    ...(context > MAX_CONTEXT ? [`# The model reads up to ${context} tokens; each takes memory.`] : []),
+    ...parameters.map(([key, value]) => `PARAMETER ${key} ${value}`),
+  ]
+  return `${lines.join('\n')}\n`
+}
+
+/** The tokens that end an answer, as text: the model's own, the template's, and the one that it writes behind an answer. */
+function stopsOf(tokenizer: ModelTokenizer, template: ChatTemplate, { between }: TurnForm): string[] {
+  const [behind] = tokenizer.encode(between)
+  const ends = [...tokenizer.eosTokenIds, ...template.endTokenIds]
+  if (behind !== undefined && tokenizer.specialTokenIds.has(behind)) ends.push(behind)
+  return [...new Set(ends.flatMap((id) => tokenizer.tokenText(id) ?? []))]
+}
+
+/** What a request that says nothing gets here; Ollama's own values differ, and one of them punishes repetition. */
+function sampling(modelFolder: string): [string, number][] {
+  const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty } =
+    readSamplingDefaults(modelFolder)
+  return [
+    ['temperature', temperature],
+    ['top_k', Math.max(0, topK)],
+    ['top_p', topP],
+    ['min_p', minP],
+    ['repeat_penalty', repetitionPenalty],
+    ['presence_penalty', presencePenalty],
+    ['frequency_penalty', frequencyPenalty],
+  ]
 }

@@ -9,6 +9,7 @@ import {
   methodOf,
 } from '../../engine/export/formats.ts'
 import { checkRoundable, planGguf } from '../../engine/export/gguf.ts'
+import { checkModelfile } from '../../engine/export/modelfile.ts'
 import { type OpenModel, openModel } from '../../engine/models/index.ts'
 import { checkQuantizable } from '../../engine/quant/quantize-model.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
@@ -71,6 +72,7 @@ export async function planExport(
   if (method !== undefined && !(isGguf(format) && method === 'rtn'))
     checkModel(entry.baseFolder, checkQuantizable)
   if (isGguf(format)) checkModel(entry.baseFolder, checkGgufModel(task))
+  if (format === 'ollama') checkModelfile(entry.baseFolder, entry.template)
   return task
 }
 

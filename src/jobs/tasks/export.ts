@@ -35,6 +35,7 @@ async function runExport({ job, report, signal }: TaskContext, task: ExportTask)
       ...task,
       ...folders,
       model: model.id,
+      template: model.template,
       workFolder,
       format,
       bits: task.bits as ModelExport['bits'],

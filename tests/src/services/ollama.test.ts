@@ -46,17 +46,21 @@ async function manifest(): Promise<{ config: Layer; layers: Layer[]; schemaVersi
 }
 
 describe("Ollama's pull", () => {
-  it('gets each layer with HEAD, a redirect-free GET and ranges, and every digest is right', async () => {
+  it('gets each layer with HEAD, a GET that says where, and ranges from there, and every digest is right', async () => {
     const { config, layers, schemaVersion } = await manifest()
     expect(schemaVersion).toBe(2)
     for (const { digest, size } of [...layers, config]) {
       const path = `${ID}/blobs/${digest}`
       const head = await get(path, { method: 'HEAD' })
       expect([head.status, head.headers.get('content-length')]).toEqual([200, String(size)])
+      const whole = await get(path)
+      await whole.body?.cancel()
+      const place = new URL(whole.headers.get('location') ?? '', whole.url)
+      expect([whole.status, place.pathname]).toEqual([200, `/v2/anneal/${path}`])
       const middle = Math.floor(size / 2)
       const parts: Buffer[] = []
       for (const range of [`bytes=0-${middle - 1}`, `bytes=${middle}-${size - 1}`]) {
-        const part = await get(path, { headers: { range } })
+        const part = await fetch(place, { headers: { range } })
         expect(part.status).toBe(206)
         parts.push(Buffer.from(await part.arrayBuffer()))
       }
