@@ -10,6 +10,7 @@ import type { Application } from '../application.ts'
 import { probeCuda } from '../device/cuda-facts.ts'
 import { cudaFindings, type DeviceFinding } from '../device/findings.ts'
 import { servedDevice } from '../device/places.ts'
+import { misnamedFolders } from '../models/bases.ts'
 import { withApplication } from './support/application.ts'
 import { formatBytes } from './support/format.ts'
 import { print, printJson, shownPath } from './support/terminal.ts'
@@ -144,6 +145,11 @@ async function folders({ settings, services }: Application): Promise<Finding[]> 
       text: `jobs are kept in ${shownPath(settings.database)}`,
     },
     { check: 'models', ok: bases.length > 0, text: `base models: ${bases.join(', ') || 'none'}` },
+    ...misnamedFolders(settings.directories.models).map(({ folder, reason }) => ({
+      check: 'model',
+      ok: false,
+      text: `model folder ${shownPath(folder)} is not listed: ${reason}`,
+    })),
     { check: 'datasets', ok: datasets.length > 0, text: `${datasets.length} datasets in ${shownPath(data)}` },
     ...broken.map(({ name, error }) => ({ check: 'dataset', ok: false, text: `dataset ${name}: ${error}` })),
   ]

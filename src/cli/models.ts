@@ -1,7 +1,8 @@
 import { Command } from 'commander'
+import { misnamedFolders } from '../models/bases.ts'
 import { withApplication } from './support/application.ts'
 import { formatTable } from './support/format.ts'
-import { note, print, printJson } from './support/terminal.ts'
+import { note, print, printJson, shownPath } from './support/terminal.ts'
 
 /** `anneal models`: what can answer, be trained further, merged or exported. */
 export function modelsCommand(): Command {
@@ -12,6 +13,9 @@ export function modelsCommand(): Command {
     .action(({ json }: { json?: boolean }) =>
       withApplication(async ({ services, settings }) => {
         const models = await services.models.list()
+        for (const { folder, reason } of misnamedFolders(settings.directories.models)) {
+          note(`Not listed: ${shownPath(folder)}: ${reason}.`)
+        }
         if (json) return printJson(models)
         if (models.length === 0) return note(`No base model in ${settings.directories.models.join(', ')}.`)
         const rows = models.map(({ id, kind, parent, max_model_len }) => [

@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { modelIdOf } from '../fine-tuning/names.ts'
 import type { JobQueue } from '../jobs/queue.ts'
 import type { Job } from '../jobs/types.ts'
-import { findBases } from './bases.ts'
+import { findBases, misnamedFolders } from './bases.ts'
 import { ADAPTER_WEIGHTS, findCheckpoints, holdsWeights } from './checkpoints.ts'
 import { baseOfRun } from './run-base.ts'
 
@@ -83,6 +83,11 @@ export class ModelRegistry {
   }
 
   async #unknown(id: string, param: string): Promise<EngineError> {
+    const misnamed = misnamedFolders(this.#directories).find(({ folder }) => basename(folder) === id)
+    if (misnamed) {
+      const message = `The folder ${JSON.stringify(id)} cannot be used as a model: ${misnamed.reason}.`
+      return new EngineError('not_found', 'model_not_found', message, { param })
+    }
     const ids = (await this.list()).map((entry) => entry.id)
     const near = nearest(id, ids)
     const known =

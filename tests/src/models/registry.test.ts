@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
+import { misnamedFolders } from '../../../src/models/bases.ts'
 import { ModelRegistry } from '../../../src/models/registry.ts'
 import { type OpenQueue, openQueue, self } from '../jobs/support.ts'
 
@@ -49,6 +50,18 @@ describe('ModelRegistry', () => {
       baseFolder: join(models, 'tiny'),
       adapterFolder: undefined,
     })
+  })
+
+  it('says of a folder whose name cannot be an id that it is to be renamed', async () => {
+    for (const name of ['小模型', 'my model', '.hidden']) folderWith(join(models, name), 'config.json')
+    expect(misnamedFolders([models]).map(({ folder }) => folder)).toEqual([
+      join(models, 'my model'),
+      join(models, '小模型'),
+    ])
+    await expect(registry.resolve('my model')).rejects.toThrow(
+      /"my model" cannot be used as a model.* rename it: up to 100/,
+    )
+    await expect(registry.resolve('your model')).rejects.toThrow(/does not exist/)
   })
 
   it("finds a run's adapter and its checkpoints over the base, also while it runs", async () => {
