@@ -5,6 +5,7 @@ import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { writeDirectly } from './byte-body.ts'
 import { RouteError, toHttpError } from './errors.ts'
+import { readOut } from './read-out.ts'
 
 /** A large upload over a slow line is no attack. */
 const REQUEST_TIMEOUT_MS = 60 * 60 * 1000
@@ -27,9 +28,15 @@ export function createHttpServer(
       // Node would refuse it without a word; the listener below has one.
       requireHostHeader: false,
     },
-    getRequestListener(answerOf(app, onBodyError), { errorHandler: answerUnreadableRequest }),
+    getRequestListener(answerOf(app, onBodyError), {
+      errorHandler: answerUnreadableRequest,
+      // It would close the connection after 64 MiB or half a second.
+      autoCleanupIncoming: false,
+    }),
   )
-  return server.on('clientError', (error, socket) => answerBrokenRequest(error, socket as Socket))
+  return server
+    .on('request', readOut)
+    .on('clientError', (error, socket) => answerBrokenRequest(error, socket as Socket))
 }
 
 /** Answers as the application does, with the bytes of files written straight to the connection. */

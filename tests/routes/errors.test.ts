@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { connect } from 'node:net'
 import { z } from '@hono/zod-openapi'
 import { describe, expect, it } from 'vitest'
@@ -201,6 +202,26 @@ describe('requests', () => {
     expect(response.status).toBe(413)
     expect((await envelope(response)).code).toBe('payload_too_large')
   })
+
+  it.each(['content-length: 80000000', 'transfer-encoding: chunked'])(
+    'reach a client that writes all of a refused body before it reads (%s)',
+    async (framing) => {
+      const { hostname, port } = new URL(await serveApp(new FakeServices()))
+      const socket = connect(Number(port), hostname)
+      const head = `POST /v1/merges HTTP/1.1\r\nhost: ${hostname}\r\nconnection: close\r\ncontent-type: application/json\r\n${framing}`
+      socket.write(`${head}\r\n\r\n`)
+      const part = Buffer.alloc(1_000_000, 'x')
+      const isChunked = framing.startsWith('transfer')
+      for (let i = 0; i < 80; i++) {
+        const piece = isChunked ? Buffer.concat([Buffer.from('f4240\r\n'), part, Buffer.from('\r\n')]) : part
+        if (!socket.write(piece)) await once(socket, 'drain')
+      }
+      if (isChunked) socket.write('0\r\n\r\n')
+      const chunks: Buffer[] = []
+      for await (const chunk of socket) chunks.push(chunk as Buffer)
+      expect(Buffer.concat(chunks).toString()).toMatch(/^HTTP\/1\.1 413 /)
+    },
+  )
 
   it('name the unknown field of a training request', async () => {
     const { app } = setup()
