@@ -12,12 +12,15 @@ const NONE = [] as const
 
 /**
  * What a node's kernel is chosen by: the type of its first input; 'a to b' of a Cast; with ' by int32' where indices
- * aren't int64.
+ * aren't int64, with ' in blocks' where a scale holds for a part of a row.
  */
-export function kernelType({ op, inputs, outputs }: Node): string {
-  const type = inputs[0]!.dtype
-  if (op === 'Cast') return `${type} to ${outputs[0]!.dtype}`
-  return inputs[1]?.dtype === 'int32' ? `${type} by int32` : type
+export function kernelType(node: Node): string {
+  const type = node.inputs[0]!.dtype
+  if (node.op === 'Cast') return `${type} to ${node.outputs[0]!.dtype}`
+  if ('block_size' in node.attributes && node.op === 'DequantizeLinear') {
+    return node.attributes.block_size > 0 ? `${type} in blocks` : type
+  }
+  return node.inputs[1]?.dtype === 'int32' ? `${type} by int32` : type
 }
 
 /**
@@ -52,7 +55,7 @@ const webgpu: Kernels = {
     'float32 to float16',
     'float16 to float32',
   ],
-  DequantizeLinear: ['uint8', 'uint4'],
+  DequantizeLinear: ['uint8', 'uint8 in blocks', 'uint4 in blocks'],
   QuantizeLinear: NONE,
   Reshape: FLOAT,
   Expand: FLOAT,
@@ -88,8 +91,8 @@ const webgpu: Kernels = {
 const NUMBERS = ['float32', 'int64'] as const
 
 /**
- * onnxruntime's CUDA provider, as its published list of kernels has it (docs/OperatorKernels.md of the project, read in
- * November 2026). Nothing of it has been run here.
+ * onnxruntime 1.30's CUDA provider, as tests/engine/graph/device-table.test.ts finds it: the runtime assigns every case of
+ * every operation to it or refuses, which needs no GPU. What its kernels compute has not been compared on one.
  */
 const cuda: Kernels = {
   ...webgpu,
@@ -109,17 +112,24 @@ const cuda: Kernels = {
     'uint8 to int32',
     'float32 to int32',
   ],
-  Reshape: NUMBERS,
-  Concat: [...NUMBERS, 'uint8'],
+  // bytes are widened by rows, not by blocks within them
+  DequantizeLinear: ['uint8', 'uint4 in blocks'],
+  QuantizeLinear: FLOAT,
+  Reshape: [...NUMBERS, 'uint8'],
+  // int64 has a kernel, but lists of sizes stay on the CPU, where the runtime has the sizes
+  Concat: ['float32', 'uint8'],
   Range: ['int64'],
   Equal: NUMBERS,
   GreaterOrEqual: NUMBERS,
   TopK: NUMBERS,
   Shape: [...NUMBERS, 'bfloat16', 'float16'],
   ConstantOfShape: ['int64'],
-  Gather: ['float32', 'float32 by int32', 'int64', 'bfloat16', 'float16'],
+  Gather: ['float32', 'float32 by int32', 'int64', 'uint8', 'bfloat16', 'float16'],
+  SoftmaxCrossEntropyLoss: FLOAT,
   Split: NUMBERS,
   ReduceSum: NUMBERS,
+  // it asks for cuDNN, which nothing else does; no step of training or decoding has it
+  ReduceMax: FLOAT,
   FusedMatMul: FLOAT,
 }
 

@@ -118,6 +118,23 @@ export const loweringRules: { readonly [K in Op]?: LoweringRule } = {
     return undefined
   },
 
+  // a block of a row becomes a row, or part of one where blocks do not divide rows
+  DequantizeLinear: (context, node) => {
+    if (hasKernel(context.device, node)) return undefined
+    const { g } = context
+    const { block_size } = (node as Node<'DequantizeLinear'>).attributes
+    const [codes, ...perBlock] = node.inputs as readonly Value[]
+    const [rows, columns] = codes!.shape as readonly number[]
+    const part = greatestCommonDivisor(columns!, block_size)
+    const blocks = Array.from({ length: columns! / part }, (_, i) => Math.floor((i * part) / block_size))
+    const parts = rows! * blocks.length
+    const perPart = perBlock.map((x) =>
+      g.Reshape(part === block_size ? x : g.Gather(x, g.ints(blocks), 1), [parts]),
+    )
+    const byRow = [g.Reshape(codes!, [parts, part]), ...perPart]
+    return [g.Reshape(g.emit('DequantizeLinear', byRow, { axis: 0, block_size: 0 }), [rows!, columns!])]
+  },
+
   // sizes are read from inputs, where the same symbols mean the same sizes, so that the host can compute with them
   Shape: ({ g, inputs }, node) => {
     const [source] = node.inputs as readonly Value[]
@@ -161,6 +178,10 @@ function splitInTree(g: GraphBuilder, x: Value, axis: number, sizes: readonly nu
   )
   const totals = groups.map((group) => group.reduce((sum, size) => sum + size, 0))
   return g.Split(x, axis, totals).flatMap((part, index) => splitInTree(g, part, axis, groups[index]!))
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestCommonDivisor(b, a % b)
 }
 
 function lastTwoSwapped({ shape }: Value): number[] {

@@ -210,7 +210,7 @@ function runtimeOptions(
   const { foldWeights = device.kind === 'webgpu' } = options
   const keeps = device.kind === 'webgpu' && keepOnDevice.length > 0
   // a node that the device table promises a kernel for must not silently run on the CPU
-  const strict = device.kind === 'webgpu' && fallbacks.length === 0
+  const strict = device.kind !== 'cpu' && fallbacks.length === 0
   return {
     executionProviders: providersOf(device),
     intraOpNumThreads: threads,

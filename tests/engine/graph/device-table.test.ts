@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { hasKernel, kernelType } from '../../../engine/graph/device-table.ts'
+import { lower } from '../../../engine/graph/lower.ts'
 import { convertsHalf } from '../../../engine/onnx/self-test.ts'
 import { Session, type SessionOptions } from '../../../engine/onnx/session.ts'
+import { CUDA, cudaForTests } from '../../cuda.ts'
 import { WEBGPU, webgpuMissing } from '../../webgpu.ts'
 import { type OpCase, opCases } from './op-cases.ts'
 
@@ -49,6 +51,30 @@ describe('operations on the CPU', () => {
   })
 })
 
+/** What a device computes, computed on the CPU. */
+async function loweredResults({ graph, feeds }: OpCase): Promise<ArrayLike<number | bigint>[]> {
+  const parts = lower(graph, 'cuda')
+  const host = parts.host && (await Session.create(parts.host))
+  const device = await Session.create(parts.device)
+  try {
+    const fetched = await device.run({ ...feeds, ...(await host?.run(feeds)) })
+    return graph.outputs.map(({ name }) => fetched[name]!.data)
+  } finally {
+    await device.release()
+    await host?.release()
+  }
+}
+
+describe('operations, lowered for CUDA', () => {
+  const changed = all.filter(([, , { graph }]) => graph.nodes.some((node) => !hasKernel('cuda', node)))
+  it.each(changed)('%s: what stands for it is equal to it', async (_title, _op, each) => {
+    const [expected, actual] = [await results(each, {}), await loweredResults(each)]
+    for (const [index, data] of expected.entries()) {
+      expect(deviation(actual[index]!, data)).toBeLessThan(BOUND)
+    }
+  })
+})
+
 const needsHalf = ({ graph }: OpCase) => graph.nodes.some((node) => kernelType(node) === 'float32 to float16')
 
 describe.skipIf(missing !== '')(`operations on WebGPU${missing}`, () => {
@@ -80,4 +106,31 @@ describe.skipIf(missing !== '')(`operations on WebGPU${missing}`, () => {
     const options = { device: WEBGPU, lowered: false, foldWeights: false }
     await expect(results(each, options)).rejects.toThrow(/fallback to CPU|requires f16/)
   })
+})
+
+/** Their kernels call cuDNN, which need not be there. */
+const NEEDS_CUDNN = ['ReduceMax of the last axis']
+/** The runtime would take it, but not where it is sizes that are joined, as in all of our graphs. */
+const LEFT_TO_THE_CPU = ['Concat of int64']
+const cuda = await cudaForTests()
+
+describe.skipIf(cuda.missing !== '')(`operations on CUDA${cuda.missing}`, () => {
+  const possible = all.filter(([title]) => cuda.computes || !NEEDS_CUDNN.includes(title))
+  it.each(possible)('%s, lowered, runs there', async (_title, _op, each) => {
+    const [expected, actual] = [await results(each, {}), await results(each, { device: CUDA })]
+    for (const [index, data] of expected.entries()) {
+      expect(actual[index]!.length).toBe(data.length)
+      if (cuda.computes) expect(deviation(actual[index]!, data)).toBeLessThan(bound(each))
+    }
+  })
+
+  const asTheyAre = possible.filter(([title]) => !LEFT_TO_THE_CPU.includes(title))
+  it.each(asTheyAre)(
+    '%s is taken without lowering, or refused, as the table says',
+    async (_title, _op, each) => {
+      const run = results(each, { device: CUDA, lowered: false, foldWeights: false })
+      if (each.graph.nodes.every((node) => hasKernel('cuda', node))) await run
+      else await expect(run).rejects.toThrow(/fallback to CPU|Unsupported quantization type/)
+    },
+  )
 })

@@ -1,7 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { buildDecoderGraph } from '../../../engine/generate/decoder-graph.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { lower } from '../../../engine/graph/lower.ts'
 import { printGraph } from '../../../engine/graph/print.ts'
@@ -10,34 +9,11 @@ import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { buildStepGraph } from '../../../engine/train/step-graph.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
+import { graphsOf } from './device-graphs.ts'
 
 const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')
 /** Their experts are sorted and parted by what the router finds on the device: integers that it cannot compute with. */
 const EXPERTS = ['mixtral', 'qwen3_moe']
-
-function graphsOf(folder: string) {
-  const model = openModel(folder)
-  const lora = { kind: 'lora', rank: 4, scale: 2, dropout: 0.1, targets: 'all', dora: true } as const
-  const initialize = (_: string, shape: readonly number[]) =>
-    new Float32Array(shape.reduce((a, b) => a * b, 1))
-  const options = { maxLength: 64, lossChunks: 2, checkpointing: true, initialize }
-  return {
-    'a LoRA step': buildStepGraph(model, { ...options, method: lora }, 'training').graph,
-    'a LoRA step with fp16': buildStepGraph(
-      model,
-      { ...options, method: lora, checkpointing: false, halfActivations: true },
-      'training',
-    ).graph,
-    'a full step': buildStepGraph(model, { ...options, method: { kind: 'full' } }, 'training').graph,
-    evaluation: buildStepGraph(model, { ...options, method: lora }, 'evaluation').graph,
-    decoding: buildDecoderGraph(model, { maxPositions: 64, adapters: 'none', residentCache: true }).graph,
-    'decoding with adapters': buildDecoderGraph(model, {
-      maxPositions: 64,
-      adapters: 'scaled',
-      residentCache: true,
-    }).graph,
-  }
-}
 
 describe('lowering for WebGPU', () => {
   it('takes integers to the host and leaves names of inputs and outputs', () => {
@@ -64,7 +40,7 @@ describe('lowering for WebGPU', () => {
   })
 
   it('widens a bf16 weight once, however often the backward pass does', () => {
-    const graph = graphsOf(TINY)['a LoRA step']
+    const graph = graphsOf(openModel(TINY))['a LoRA step']
     const isCast = ({ op, inputs }: (typeof graph.nodes)[number]) =>
       op === 'Cast' && inputs[0]!.dtype === 'bfloat16'
     const widened = lower(graph, 'webgpu')
@@ -86,10 +62,13 @@ describe('lowering for WebGPU', () => {
     expect(fallbacks).toEqual([expect.stringMatching(/^TopK int64 \(TopK_1/)])
   })
 
-  it.each(Object.entries(graphsOf(TINY)))('%s of the demo model has a kernel for every node', (_, graph) => {
-    expect(lower(graph, 'webgpu').fallbacks, printGraph(graph).slice(0, 500)).toEqual([])
-    expect(lower(graph, 'cuda').fallbacks).toEqual([])
-  })
+  it.each(Object.entries(graphsOf(openModel(TINY))))(
+    '%s of the demo model has a kernel for every node',
+    (_, graph) => {
+      expect(lower(graph, 'webgpu').fallbacks, printGraph(graph).slice(0, 500)).toEqual([])
+      expect(lower(graph, 'cuda').fallbacks).toEqual([])
+    },
+  )
 })
 
 describe('every stage on a device', () => {
@@ -121,7 +100,7 @@ describe.skipIf(reason !== '')(`every family on WebGPU ${reason}`, () => {
   const names =
     reason === '' ? readdirSync(golden).filter((name) => existsSync(join(golden, name, 'model'))) : []
   it.each(names.filter((name) => !EXPERTS.includes(name)))('%s has a kernel for every node', (name) => {
-    for (const [what, graph] of Object.entries(graphsOf(join(golden, name, 'model')))) {
+    for (const [what, graph] of Object.entries(graphsOf(openModel(join(golden, name, 'model'))))) {
       expect({ what, fallbacks: lower(graph, 'webgpu').fallbacks }).toEqual({ what, fallbacks: [] })
     }
   })
@@ -129,7 +108,7 @@ describe.skipIf(reason !== '')(`every family on WebGPU ${reason}`, () => {
   it.each(names.filter((name) => EXPERTS.includes(name)))(
     '%s leaves the places of its experts to the CPU',
     (name) => {
-      for (const graph of Object.values(graphsOf(join(golden, name, 'model')))) {
+      for (const graph of Object.values(graphsOf(openModel(join(golden, name, 'model'))))) {
         const { fallbacks } = lower(graph, 'webgpu')
         expect(fallbacks.length).toBeGreaterThan(0)
         // integers, and cuts into parts whose sizes they are

@@ -124,6 +124,19 @@ const builds: { readonly [K in Op]: Readonly<Record<string, Build>> } = {
         c.g.constant('uint4', [4, 2], bytes(4)),
         32,
       ),
+    'of uint8 in rows': (c) => {
+      const codes = c.g.constant('uint8', [8, 32], bytes(256))
+      const zeros = c.g.constant('uint8', [8], bytes(8))
+      const byRow = { axis: 0, block_size: 0 }
+      return c.g.emit('DequantizeLinear', [codes, c.float([8], 0.1, 1), zeros], byRow)
+    },
+    'of uint8 with a shorter block at the end': (c) =>
+      c.g.DequantizeLinear(
+        c.g.constant('uint8', [4, 80], bytes(320)),
+        c.float([4, 3], 0.1, 1),
+        c.g.constant('uint8', [4, 3], bytes(12)),
+        32,
+      ),
   },
   QuantizeLinear: {
     'to uint8': (c) =>

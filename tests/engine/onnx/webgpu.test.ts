@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync } from 'node:fs'
+import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
@@ -7,78 +7,29 @@ import { CacheKernels, DeviceCache } from '../../../engine/generate/device-cache
 import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
-import { type OpenModel, openModel } from '../../../engine/models/index.ts'
+import { openModel } from '../../../engine/models/index.ts'
 import { selfTest } from '../../../engine/onnx/self-test.ts'
-import { DeviceTensor, Session, type SessionOptions } from '../../../engine/onnx/session.ts'
+import { DeviceTensor, Session } from '../../../engine/onnx/session.ts'
 import { packBase } from '../../../engine/quant/packed-base.ts'
 import { openBase } from '../../../engine/quant/source.ts'
-import { createRandom } from '../../../engine/random.ts'
 import { floatTensor, intTensor } from '../../../engine/tensor.ts'
 import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
-import { CompiledStep, type CompiledStepOptions } from '../../../engine/train/compiled-step.ts'
-import type { TokenBatch } from '../../../engine/train/step.ts'
 import { relativeToLargest } from '../../parity/reference.ts'
 import { tinyAdapter, tinyLlama } from '../../src/engine-host/tiny-llama.ts'
 import { WEBGPU, webgpuMissing } from '../../webgpu.ts'
 import { collect, textOf } from '../generate/fake-decoder.ts'
+import { nodesByProvider, runStep } from './device-steps.ts'
 
 const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')
+const tiny = openModel(TINY)
 const missing = await webgpuMissing()
 const devices = [{ kind: 'cpu' }, WEBGPU] as const
-
-/** Two rows of which every second token is trained. */
-function batch(vocabulary: number): TokenBatch {
-  const [rows, length] = [2, 16]
-  const trained = Array.from({ length: (rows * length) / 2 }, (_, i) => BigInt(2 * i))
-  return {
-    rows,
-    length,
-    inputIds: BigInt64Array.from({ length: rows * length }, (_, i) => BigInt((5 + i * 37) % vocabulary)),
-    trainedPositions: BigInt64Array.from(trained),
-    labels: BigInt64Array.from(trained, (place) => 7n + place),
-    tokens: rows * length,
-  }
-}
-
-function gaussian(seed: number): CompiledStepOptions['initialize'] {
-  const random = createRandom(seed)
-  return (_, shape) =>
-    Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => 0.02 * random.nextGaussian())
-}
-
-async function train(options: SessionOptions, model: OpenModel = openModel(TINY)) {
-  const step = await CompiledStep.create(model, {
-    method: { kind: 'lora', rank: 4, scale: 2, dropout: 0, targets: 'all' },
-    maxLength: 16,
-    checkpointing: true,
-    initialize: gaussian(3),
-    session: options,
-  })
-  try {
-    return await step.run(batch(model.config.vocabSize), 1 / 16)
-  } finally {
-    await step.release()
-  }
-}
-
-/** Nodes of a profile, by the execution provider that ran them. */
-function nodesByProvider(folder: string): Record<string, string[]> {
-  const nodes: Record<string, string[]> = {}
-  for (const file of readdirSync(folder)) {
-    for (const { cat, name, args } of JSON.parse(readFileSync(join(folder, file), 'utf8'))) {
-      if (cat !== 'Node' || !args?.provider) continue
-      nodes[args.provider] ??= []
-      nodes[args.provider]!.push(name)
-    }
-  }
-  return nodes
-}
 
 describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
   it("a training step has the CPU's loss and gradients, with bf16 weights, and no node of it runs there", async () => {
     const folder = mkdtempSync(join(tmpdir(), 'anneal-profile-'))
-    const cpu = await train({})
-    const gpu = await train({ device: WEBGPU, profilePrefix: join(folder, 'step') })
+    const cpu = await runStep({}, tiny)
+    const gpu = await runStep({ device: WEBGPU, profilePrefix: join(folder, 'step') }, tiny)
     const nodes = nodesByProvider(folder)
     expect(nodes.CPUExecutionProvider ?? []).toEqual([])
     expect(nodes.WebGpuExecutionProvider?.length).toBeGreaterThan(500)
@@ -92,7 +43,7 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
     const source = openModel(tinyLlama())
     const packed = await packBase(openBase(source.folder), { scheme: 'nf4', folder })
     const model = { ...source, folder, weights: packed.weights }
-    const [cpu, gpu] = [await train({}, model), await train({ device: WEBGPU }, model)]
+    const [cpu, gpu] = [await runStep({}, model), await runStep({ device: WEBGPU }, model)]
     expect(Math.abs(gpu.loss - cpu.loss) / cpu.loss).toBeLessThan(1e-5)
     const errors = gpu.gradients.map((gradient, index) => relativeToLargest(gradient, cpu.gradients[index]!))
     expect(Math.max(...errors)).toBeLessThan(1e-4)
