@@ -10,11 +10,11 @@ import { createHttpServer } from '../routes/http-server.ts'
 import type { ResponseEntry } from '../routes/services.ts'
 import { type Application, openApplication } from './application.ts'
 import { lockServer } from './db/lock.ts'
-import { chooseDevices } from './device/places.ts'
 import { recoverJobs } from './jobs/recover.ts'
 import { isTerminal } from './jobs/types.ts'
 import { sweepTemporaries } from './models/sweep.ts'
 import { sweepWorkFolders } from './models/work-folder.ts'
+import { chooseDevices } from './places.ts'
 import type { Settings } from './settings.ts'
 
 export interface RunningServer {

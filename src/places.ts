@@ -1,12 +1,12 @@
 import { basename } from 'node:path'
 import type { Logger } from 'pino'
-import type { ServedPlacement } from '../engine-host/client.ts'
-import type { JobPlaces } from '../jobs/job-run.ts'
-import { readModelFacts } from '../models/model-folder.ts'
-import type { Settings } from '../settings.ts'
-import { memoryAvailable } from '../training/memory.ts'
-import type { Devices } from './devices.ts'
-import { kvBudget, servedBytes } from './kv-budget.ts'
+import type { Devices } from './device/devices.ts'
+import { kvBudget, servedBytes } from './device/kv-budget.ts'
+import type { ServedPlacement } from './engine-host/client.ts'
+import type { JobPlaces } from './jobs/job-run.ts'
+import { readModelFacts } from './models/model-folder.ts'
+import type { Settings } from './settings.ts'
+import { memoryAvailable } from './training/memory.ts'
 
 /** Jobs compute on the device that is noted in their row when they are submitted; kinds that note none, on the CPU. */
 export function jobPlaces(devices: Devices): JobPlaces {
