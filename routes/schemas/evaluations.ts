@@ -52,7 +52,8 @@ export const evaluationResult = z
     metrics: z.record(z.string(), z.number()).openapi({
       description:
         'eval_loss, eval_perplexity, eval_accuracy (of tokens), eval_tokens; predict_bleu-4, predict_rouge-1, -2, -l; ' +
-        'for a task accuracy, and accuracy/GROUP for each of its groups.',
+        'for a task accuracy, and accuracy/GROUP for each of its groups. Rows that are longer than the model can read do not ' +
+        'count in the loss (eval_too_long) and have no answer (predict_too_long, too_long).',
     }),
   })
   .openapi('EvaluationResult')

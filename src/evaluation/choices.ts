@@ -12,6 +12,7 @@ import {
 } from './multiple-choice.ts'
 import { fillRows } from './row-file.ts'
 import type { EvaluatedModel, EvaluationTask, ModelEvaluation } from './task.ts'
+import { unlessTooLong } from './too-long.ts'
 
 /** Large enough that no other token can win; the letters keep their order among themselves. */
 const LETTER_BIAS = 100
@@ -33,7 +34,7 @@ export function answerChoices({ request, datasetDir }: EvaluationTask) {
     concurrency: number,
   ): Promise<Record<string, number>> => {
     const { promptOf, letterOf, logitBias } = answering(model, request.template)
-    const choose = async (question: ChoiceQuestion): Promise<ChoiceRow> => {
+    const choose = async (question: ChoiceQuestion): Promise<string> => {
       const { baseFolder, adapterFolder } = model
       const prompt = promptOf(choiceMessages(task, question, form))
       const sampling = { temperature: 0, maxTokens: 1, logitBias, logprobs: 0 }
@@ -42,10 +43,15 @@ export function answerChoices({ request, datasetDir }: EvaluationTask) {
       for await (const event of events) {
         if (event.type === 'text') predicted = letterOf(event.logprobs?.[0]?.id) ?? predicted
       }
-      return { subject: question.subject, predicted, answer: question.answer }
+      return predicted
+    }
+    const answer = async (question: ChoiceQuestion): Promise<ChoiceRow> => {
+      const { subject, answer } = question
+      const row = choose(question).then((predicted): ChoiceRow => ({ subject, predicted, answer }))
+      return unlessTooLong(row, { subject, predicted: '', answer, too_long: true })
     }
     const onRow = stages.next(`${model.id}: questions`, questions.length)
-    const rows = await fillRows(join(folder, 'choices.jsonl'), questions, choose, {
+    const rows = await fillRows(join(folder, 'choices.jsonl'), questions, answer, {
       concurrency,
       signal,
       onRow,

@@ -3,6 +3,7 @@ import { basename, join } from 'node:path'
 import { parse } from 'csv-parse/sync'
 import { z } from 'zod'
 import { EngineError } from '../../engine/errors.ts'
+import { type TooLong, tooLongMetric } from './too-long.ts'
 
 export const LETTERS = ['A', 'B', 'C', 'D'] as const
 export type Letter = (typeof LETTERS)[number]
@@ -94,13 +95,13 @@ export function choiceText(messages: ReturnType<typeof choiceMessages>): string 
   return messages.map(({ role, content }) => (role === 'assistant' ? ` ${content}\n\n` : content)).join('')
 }
 
-export interface ChoiceRow {
+export interface ChoiceRow extends TooLong {
   subject: string
   predicted: string
   answer: Letter
 }
 
-/** `accuracy` over all questions, and `accuracy/GROUP` over those of each group. */
+/** `accuracy` over all questions (one that is too long was not answered rightly), and `accuracy/GROUP` over those of each group. */
 export function choiceMetrics(rows: readonly ChoiceRow[], task: ChoiceTask): Record<string, number> {
   const shares = new Map<string, { right: number; total: number }>()
   for (const { subject, predicted, answer } of rows) {
@@ -113,7 +114,7 @@ export function choiceMetrics(rows: readonly ChoiceRow[], task: ChoiceTask): Rec
     }
   }
   const metrics = [...shares].map(([name, { right, total }]) => [name, right / total])
-  return { ...Object.fromEntries(metrics), questions: rows.length }
+  return { ...Object.fromEntries(metrics), questions: rows.length, ...tooLongMetric('too_long', rows) }
 }
 
 function csvFiles(folder: string): string[] {

@@ -4,9 +4,10 @@ import type { EngineHosts } from '../engine-host/client.ts'
 import type { Question } from './questions.ts'
 import { fillRows } from './row-file.ts'
 import type { EvaluatedModel } from './task.ts'
+import { type TooLong, tooLongMetric, unlessTooLong } from './too-long.ts'
 
 /** A line of generated_predictions.jsonl, as LLaMA-Factory writes it. */
-export interface Prediction {
+export interface Prediction extends TooLong {
   prompt: string
   predict: string
   label: string
@@ -36,9 +37,10 @@ async function predict(
   return { prompt, predict: text, label }
 }
 
-/** predict_bleu-4, predict_rouge-1, predict_rouge-2 and predict_rouge-l, in percent. */
+/** predict_bleu-4, predict_rouge-1, predict_rouge-2 and predict_rouge-l, in percent; no answer scores nothing. */
 function predictionMetrics(rows: readonly Prediction[]): Record<string, number> {
-  return meanScores(rows.map(({ predict: text, label }) => scoreText(text, label)))
+  const scores = meanScores(rows.map(({ predict: text, label }) => scoreText(text, label)))
+  return { ...scores, ...tooLongMetric('predict_too_long', rows) }
 }
 
 /** Rows in work at the same time; the engine's batches fill from these. */
@@ -52,7 +54,11 @@ export async function answerQuestions(
   options: { signal: AbortSignal; onRow(done: number): void },
 ): Promise<Record<string, number>> {
   const { questions, request, file } = work
-  const answer = (question: Question) => predict(hosts, model, question, request, options.signal)
+  const answer = (question: Question) => {
+    const { prompt, label } = question
+    const answered = predict(hosts, model, question, request, options.signal)
+    return unlessTooLong(answered, { prompt, predict: '', label, too_long: true })
+  }
   const rows = await fillRows<Question, Prediction>(file, questions, answer, {
     concurrency: CONCURRENCY,
     ...options,

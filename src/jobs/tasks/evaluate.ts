@@ -85,8 +85,16 @@ function describe(metrics: Record<string, number>): string {
     'predict_bleu-4',
     'predict_rouge-l',
     'accuracy',
+    'eval_too_long',
+    'predict_too_long',
+    'too_long',
   ]
-  return shown.flatMap((name) => (name in metrics ? [`${name} ${metrics[name]!.toFixed(4)}`] : [])).join(', ')
+  return shown
+    .flatMap((name) => {
+      const value = metrics[name]
+      return value === undefined ? [] : [`${name} ${Number.isInteger(value) ? value : value.toFixed(4)}`]
+    })
+    .join(', ')
 }
 
 async function writeJson(file: string, value: unknown): Promise<void> {

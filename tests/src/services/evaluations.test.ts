@@ -32,7 +32,13 @@ beforeAll(async () => {
   cpSync(tiny, join(root, 'models/anneal-tiny'), { recursive: true })
   cpSync(tiny, join(root, 'models/other'), { recursive: true })
   writeFileSync(join(root, 'rows.json'), JSON.stringify(rows))
-  writeFileSync(join(root, 'dataset_info.json'), JSON.stringify({ rows: { file_name: 'rows.json' } }))
+  const long = { instruction: 'word '.repeat(600), input: '', output: 'Yes.' }
+  writeFileSync(join(root, 'long.json'), JSON.stringify([rows[0], long, rows[1]]))
+  writeFileSync(join(root, 'only_long.json'), JSON.stringify([long]))
+  const info = ['rows', 'long', 'only_long'].map((name) => [name, { file_name: `${name}.json` }])
+  writeFileSync(join(root, 'dataset_info.json'), JSON.stringify(Object.fromEntries(info)))
+  mkdirSync(join(root, 'evaluation/long/test'), { recursive: true })
+  writeFileSync(join(root, 'evaluation/long/test/sums_test.csv'), `${'word '.repeat(600)},2,3,4,5,A\n`)
   mkdirSync(join(root, 'evaluation/small/test'), { recursive: true })
   writeFileSync(join(root, 'evaluation/small/test/sums_test.csv'), 'What is 1 plus 1?,2,3,4,5,A\n')
   server = await startServer(await loadSettings({ env, cwd: root }), { logger: pino({ level: 'silent' }) })
@@ -79,6 +85,18 @@ describe('POST /v1/evaluations', () => {
     expect(predictions[0].prompt).toContain('What is 2 plus 3?')
     const table = readFileSync(join(root, 'saves/evaluations', done.id, 'results.md'), 'utf8')
     expect(table).toContain('|  | anneal-tiny | other |')
+  })
+
+  it('counts rows that are longer than the context, and goes on', async () => {
+    const done = await evaluate({ model: 'anneal-tiny', dataset: 'long', max_new_tokens: 8 })
+    expect(done).toMatchObject({ status: 'succeeded' })
+    expect(done.results[0].metrics).toMatchObject({ eval_samples: 2, eval_too_long: 1, predict_too_long: 1 })
+    expect(done.results[0].metrics.eval_loss).toBeCloseTo(await trainingLoss(), 4)
+
+    const choice = await evaluate({ model: 'anneal-tiny', task: 'long_test' })
+    expect(choice.results[0].metrics).toMatchObject({ accuracy: 0, questions: 1, too_long: 1 })
+    const none = await evaluate({ model: 'anneal-tiny', dataset: 'only_long' })
+    expect(none).toMatchObject({ status: 'failed', error: { code: 'no_valid_samples' } })
   })
 
   it('answers multiple choice with one of the letters', async () => {
