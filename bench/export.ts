@@ -18,13 +18,13 @@ import { parseArgs } from 'node:util'
 import { compareModels } from '../engine/export/compare.ts'
 import { ggufFileName, writeGguf } from '../engine/export/gguf.ts'
 import { openModel } from '../engine/models/index.ts'
-import { calibrationWindows } from '../engine/quant/calibration.ts'
 import { createRandom } from '../engine/random.ts'
 import { loadTokenizer } from '../engine/text/tokenizer.ts'
 import type { ExportWork } from './export-worker.ts'
 import { GptqFolder } from './gptq-folder.ts'
 import { realModelFolder } from './model-folder.ts'
 import { randomModel, SHAPES } from './random-model.ts'
+import { c4Windows, wikiWindows } from './text-windows.ts'
 
 interface Result {
   seconds: number
@@ -48,7 +48,6 @@ const { values } = parseArgs({
 const parts = (values.part ?? PARTS) as Part[]
 const python = process.env.JUDGE_PYTHON ?? 'python3'
 const quantizer = process.env.LLAMA_QUANTIZE ?? 'llama-quantize'
-const shared = resolve(import.meta.dirname, '../../shared/data')
 const resultFile = join(import.meta.dirname, 'results/export.json')
 const results: Record<string, unknown> = existsSync(resultFile)
   ? (JSON.parse(readFileSync(resultFile, 'utf8')) as Record<string, unknown>)
@@ -108,15 +107,11 @@ async function rtn() {
 async function gptq() {
   const model = realModelFolder(undefined)
   const tokenizer = loadTokenizer(model)
-  const texts = readFileSync(join(shared, 'c4_demo.jsonl'), 'utf8')
-    .trim()
-    .split('\n')
-    .map((line) => (JSON.parse(line) as { text: string }).text)
-  const options = { samples: Number(values.samples), length: 512, seed: 42 }
-  const windows = calibrationWindows(texts, (text) => tokenizer.encode(text), options)
+  const samples = Number(values.samples)
+  const windows = c4Windows(tokenizer, samples, 512)
   const file = writeWindows(windows)
   const before = (results.gptq ?? {}) as Record<string, unknown>
-  const found: Record<string, unknown> = { ...before, samples: options.samples }
+  const found: Record<string, unknown> = { ...before, samples }
   for (const side of values.side!) {
     const output = join(scratch, side)
     const rival = join(import.meta.dirname, 'rivals/gptqmodel-quantize.py')
@@ -135,9 +130,7 @@ async function gptq() {
 
 /** What an export leaves of the model, on wiki_demo.txt in windows of 512 tokens. */
 async function quality(folder: string, exportFolder: string) {
-  const tokens = loadTokenizer(folder).encode(readFileSync(join(shared, 'wiki_demo.txt'), 'utf8'))
-  const count = Math.floor(Math.min(tokens.length, Number(values.tokens)) / 512)
-  const windows = Array.from({ length: count }, (_, i) => tokens.slice(i * 512, (i + 1) * 512))
+  const windows = wikiWindows(loadTokenizer(folder), Number(values.tokens), 512)
   const model = openModel(folder)
   const { perplexity, meanKld, sameTop } = await compareModels({
     model,

@@ -8,8 +8,6 @@
  *   whole  the same zero point rounded
  *   refit  that, and the scale of least squared error for the codes
  */
-import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { compareModels } from '../engine/export/compare.ts'
 import { openModel } from '../engine/models/index.ts'
@@ -18,6 +16,7 @@ import type { WeightSource } from '../engine/quant/weight-source.ts'
 import { loadTokenizer } from '../engine/text/tokenizer.ts'
 import { float16Bits, float16Value } from '../engine/weights/dtypes.ts'
 import { realModelFolder } from './model-folder.ts'
+import { TEXT_OPTIONS, wikiWindows } from './text-windows.ts'
 
 /** w ≈ (q − zero) · scale */
 interface Grid {
@@ -87,14 +86,7 @@ function refit(x: Float32Array, highest: number): Grid {
 
 const SOLVERS: Record<string, Solver> = { rtn, real, whole, refit }
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    model: { type: 'string' },
-    tokens: { type: 'string', default: '2048' },
-    length: { type: 'string', default: '512' },
-  },
-})
+const { values, positionals } = parseArgs({ allowPositionals: true, options: TEXT_OPTIONS })
 const folder = realModelFolder(values.model)
 const model = openModel(folder)
 const head = `${model.config.names.head}.weight`
@@ -126,12 +118,7 @@ function rounded(solver: Solver, bits: number, group: number): WeightSource {
   }
 }
 
-const text = readFileSync(resolve(import.meta.dirname, '../../shared/data', 'wiki_demo.txt'), 'utf8')
-const tokens = loadTokenizer(folder).encode(text)
-const length = Number(values.length)
-const windows = Array.from({ length: Math.floor(Number(values.tokens) / length) }, (_, i) =>
-  tokens.slice(i * length, (i + 1) * length),
-)
+const windows = wikiWindows(loadTokenizer(folder), Number(values.tokens), Number(values.length))
 console.log(
   '| Spec | Perplexity before | after | Mean KLD | Same top token |\n| --- | --- | --- | --- | --- |',
 )

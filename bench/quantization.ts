@@ -1,13 +1,13 @@
 /**
- * npm run bench:quantization -- [--model FOLDER] [--samples 32] [--length 512] [--tokens 2048] SPEC…
+ * npm run bench:quantization -- [--model FOLDER] [--samples 32] [--length 512] [--seed 42] [--tokens 2048] SPEC…
  *
  * What ways of quantizing leave of a model (SmolLM2 by default), on wiki_demo.txt against the checkpoint: rows of the table in
  * docs/QUANTIZATION.md. SPEC is method:bits:group:sym|asym with rtn, awq or gptq, calibrated on c4_demo, in GPTQ's layout;
  * or gguf:TYPE or gguf:TYPE:METHOD.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { compareModels } from '../engine/export/compare.ts'
 import { ggufFileName, ggufRounding, writeGguf } from '../engine/export/gguf.ts'
@@ -15,41 +15,28 @@ import { GgufSourceFile } from '../engine/export/gguf-source.ts'
 import type { GgufFileType } from '../engine/export/gguf-types.ts'
 import { writeGptq } from '../engine/export/gptq.ts'
 import { openModel } from '../engine/models/index.ts'
-import { calibrationWindows } from '../engine/quant/calibration.ts'
 import { type QuantMethod, quantizeModel } from '../engine/quant/quantize-model.ts'
 import { QuantizedLayers } from '../engine/quant/quantized-layers.ts'
 import { QuantizedSource } from '../engine/quant/quantized-source.ts'
 import type { WeightSource } from '../engine/quant/weight-source.ts'
 import { loadTokenizer } from '../engine/text/tokenizer.ts'
 import { realModelFolder } from './model-folder.ts'
+import { c4Windows, TEXT_OPTIONS, wikiWindows } from './text-windows.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    model: { type: 'string' },
+    ...TEXT_OPTIONS,
     samples: { type: 'string', default: '32' },
-    length: { type: 'string', default: '512' },
-    tokens: { type: 'string', default: '2048' },
+    seed: { type: 'string', default: '42' },
   },
 })
-const data = resolve(import.meta.dirname, '../../shared/data')
 const folder = realModelFolder(values.model)
 const length = Number(values.length)
 const model = openModel(folder)
 const tokenizer = loadTokenizer(folder)
-const wiki = tokenizer.encode(readFileSync(join(data, 'wiki_demo.txt'), 'utf8'))
-const windows = Array.from({ length: Math.floor(Number(values.tokens) / length) }, (_, i) =>
-  wiki.slice(i * length, (i + 1) * length),
-)
-
-function calibration(): Int32Array[] {
-  const texts = readFileSync(join(data, 'c4_demo.jsonl'), 'utf8')
-    .trim()
-    .split('\n')
-    .map((line) => (JSON.parse(line) as { text: string }).text)
-  const options = { samples: Number(values.samples), length, seed: 42 }
-  return calibrationWindows(texts, (text) => tokenizer.encode(text), options)
-}
+const windows = wikiWindows(tokenizer, Number(values.tokens), length)
+const calibration = () => c4Windows(tokenizer, Number(values.samples), length, Number(values.seed))
 
 /** Matrices that a method with data rounds for a GGUF file. */
 async function roundedFor(type: GgufFileType, method: QuantMethod, scratch: string) {

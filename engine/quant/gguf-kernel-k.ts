@@ -39,6 +39,77 @@ const PAIR = i8x16Shuffle([0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26,
 
 const GROUP = [0, 1, 2, 3, 4, 5, 6, 7]
 
+// Locals of fitWithMinimum.
+const [VALUES, END, OUT, LEVELS, STEPS, STEPS_END, STEP] = [0, 1, 2, 3, 4, 5, 6]
+const [LOW, HIGH, RMS, X, Q, W, WQ, ERROR, BEST, MASK] = [7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+const [SUM_W, SUM_WX, SUM_WQ, SUM_WQQ, SUM_WQX] = [17, 18, 19, 20, 21]
+const [SCALE, MINIMUM, BEST_SCALE, BEST_MINIMUM, DETERMINANT, INVERSE] = [22, 23, 24, 25, 26, 27]
+
+const clear = (...locals: number[]): Code => locals.map((local) => [splat(0), set(local)])
+const loadX = (i: number): Code => [get(VALUES), v128Load(16 * i), set(X)]
+const loadW = (i: number): Code => [get(LEVELS), v128Load(128 + 16 * i), set(W)]
+
+/** A group's range, its weights w = rms(x) + |x|, and their sums. */
+const weigh: Code = [
+  clear(LOW, RMS, SUM_W, SUM_WX),
+  [get(VALUES), v128Load(), set(HIGH)],
+  GROUP.map((i) => [
+    loadX(i),
+    [get(LOW), get(X), f32x4Min, set(LOW), get(HIGH), get(X), f32x4Max, set(HIGH)],
+    addTo(RMS, product(X, X)),
+  ]),
+  [spread(LOW, f32x4Min), spread(HIGH, f32x4Max), spread(RMS, f32x4Add)],
+  [get(RMS), splat(1 / 32), f32x4Mul, f32x4Sqrt, set(RMS)],
+  GROUP.map((i) => [
+    [loadX(i), get(RMS), get(X), f32x4Abs, f32x4Add, set(W)],
+    [get(LEVELS), get(W), v128Store(128 + 16 * i)],
+    [addTo(SUM_W, get(W)), addTo(SUM_WX, product(W, X))],
+  ]),
+  [spread(SUM_W, f32x4Add), spread(SUM_WX, f32x4Add)],
+]
+
+/** The levels that the trial range in steps at STEP gives, and their sums. */
+const takeLevels: Code = [
+  clear(SUM_WQ, SUM_WQQ, SUM_WQX),
+  [get(STEP), v128LoadSplat(), get(HIGH), get(LOW), f32x4Sub, f32x4Div, set(INVERSE)],
+  GROUP.map((i) => [
+    [loadX(i), loadW(i), get(INVERSE), get(X), get(LOW), f32x4Sub, f32x4Mul, f32x4Nearest],
+    [splat(0), f32x4Max, splat(15), f32x4Min, set(Q)],
+    [get(LEVELS), get(Q), v128Store(16 * i), product(W, Q), set(WQ)],
+    [addTo(SUM_WQ, get(WQ)), addTo(SUM_WQQ, product(WQ, Q)), addTo(SUM_WQX, product(WQ, X))],
+  ]),
+  [spread(SUM_WQ, f32x4Add), spread(SUM_WQQ, f32x4Add), spread(SUM_WQX, f32x4Add)],
+]
+
+/** Scale and minimum of the plain range. */
+const takePlain: Code = [
+  [get(HIGH), get(LOW), f32x4Sub, splat(15), f32x4Div, set(SCALE)],
+  [splat(0), get(LOW), f32x4Sub, set(MINIMUM)],
+]
+
+/** Scale and minimum that the normal equations give for the levels. */
+const solve: Code = [
+  [product(SUM_W, SUM_WQQ), product(SUM_WQ, SUM_WQ), f32x4Sub, set(DETERMINANT)],
+  [product(SUM_W, SUM_WQX), product(SUM_WX, SUM_WQ), f32x4Sub, get(DETERMINANT), f32x4Div, set(SCALE)],
+  [product(SUM_WQ, SUM_WQX), product(SUM_WQQ, SUM_WX), f32x4Sub, get(DETERMINANT), f32x4Div, set(MINIMUM)],
+  // A negative minimum is none; the scale alone is then the best one.
+  [get(MINIMUM), splat(0), f32x4LessThan, set(MASK)],
+  [get(SUM_WQX), get(SUM_WQQ), f32x4Div, get(SCALE), get(MASK), v128Select, set(SCALE)],
+  [get(MINIMUM), splat(0), f32x4Max, set(MINIMUM)],
+]
+
+const keepIfBetter: Code = [
+  clear(ERROR),
+  GROUP.map((i) => [
+    [loadX(i), loadW(i), get(LEVELS), v128Load(16 * i), get(SCALE), f32x4Mul],
+    [get(MINIMUM), f32x4Sub, get(X), f32x4Sub, set(Q), addTo(ERROR, product(Q, Q, W))],
+  ]),
+  spread(ERROR, f32x4Add),
+  [get(ERROR), get(BEST), f32x4LessThan, set(MASK)],
+  [replaceWhere(MASK, BEST, ERROR), replaceWhere(MASK, BEST_SCALE, SCALE)],
+  replaceWhere(MASK, BEST_MINIMUM, MINIMUM),
+]
+
 /**
  * Scale s ≥ 0 and minimum m ≥ 0 that make x ≈ s · q − m for groups of 32 weights at `values` up to `end`, as scale,
  * minimum, scale, minimum at `out`. Starts from the plain range, then tries slightly other steps; for the levels q that a step
@@ -52,76 +123,15 @@ const fitWithMinimum: WasmFunction = {
   returns: false,
   integers: 1,
   vectors: 21,
-  body: (() => {
-    const [values, end, out, levels, steps, stepsEnd, step] = [0, 1, 2, 3, 4, 5, 6]
-    const [low, high, rms, x, q, w, wq, error, best, mask] = [7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
-    const [sumW, sumWX, sumWQ, sumWQQ, sumWQX] = [17, 18, 19, 20, 21]
-    const [scale, minimum, bestScale, bestMinimum, determinant, inverse] = [22, 23, 24, 25, 26, 27]
-    const zero = (...locals: number[]): Code => locals.map((local) => [splat(0), set(local)])
-    const loadX = (i: number): Code => [get(values), v128Load(16 * i), set(x)]
-    const loadW = (i: number): Code => [get(levels), v128Load(128 + 16 * i), set(w)]
-    const range: Code = [
-      zero(low, rms, sumW, sumWX),
-      [get(values), v128Load(), set(high)],
-      GROUP.map((i) => [
-        loadX(i),
-        [get(low), get(x), f32x4Min, set(low), get(high), get(x), f32x4Max, set(high)],
-        addTo(rms, product(x, x)),
-      ]),
-      [spread(low, f32x4Min), spread(high, f32x4Max), spread(rms, f32x4Add)],
-      [get(rms), splat(1 / 32), f32x4Mul, f32x4Sqrt, set(rms)],
-      GROUP.map((i) => [
-        [loadX(i), get(rms), get(x), f32x4Abs, f32x4Add, set(w)],
-        [get(levels), get(w), v128Store(128 + 16 * i)],
-        [addTo(sumW, get(w)), addTo(sumWX, product(w, x))],
-      ]),
-      [spread(sumW, f32x4Add), spread(sumWX, f32x4Add)],
-    ]
-    const levelsOf: Code = [
-      zero(sumWQ, sumWQQ, sumWQX),
-      [get(step), v128LoadSplat(), get(high), get(low), f32x4Sub, f32x4Div, set(inverse)],
-      GROUP.map((i) => [
-        [loadX(i), loadW(i), get(inverse), get(x), get(low), f32x4Sub, f32x4Mul, f32x4Nearest],
-        [splat(0), f32x4Max, splat(15), f32x4Min, set(q)],
-        [get(levels), get(q), v128Store(16 * i), product(w, q), set(wq)],
-        [addTo(sumWQ, get(wq)), addTo(sumWQQ, product(wq, q)), addTo(sumWQX, product(wq, x))],
-      ]),
-      [spread(sumWQ, f32x4Add), spread(sumWQQ, f32x4Add), spread(sumWQX, f32x4Add)],
-    ]
-    const plain: Code = [
-      [get(high), get(low), f32x4Sub, splat(15), f32x4Div, set(scale)],
-      [splat(0), get(low), f32x4Sub, set(minimum)],
-    ]
-    const solved: Code = [
-      [product(sumW, sumWQQ), product(sumWQ, sumWQ), f32x4Sub, set(determinant)],
-      [product(sumW, sumWQX), product(sumWX, sumWQ), f32x4Sub, get(determinant), f32x4Div, set(scale)],
-      [product(sumWQ, sumWQX), product(sumWQQ, sumWX), f32x4Sub, get(determinant), f32x4Div, set(minimum)],
-      // A negative minimum is none; the scale alone is then the best one.
-      [get(minimum), splat(0), f32x4LessThan, set(mask)],
-      [get(sumWQX), get(sumWQQ), f32x4Div, get(scale), get(mask), v128Select, set(scale)],
-      [get(minimum), splat(0), f32x4Max, set(minimum)],
-    ]
-    const keepIfBetter: Code = [
-      zero(error),
-      GROUP.map((i) => [
-        [loadX(i), loadW(i), get(levels), v128Load(16 * i), get(scale), f32x4Mul],
-        [get(minimum), f32x4Sub, get(x), f32x4Sub, set(q), addTo(error, product(q, q, w))],
-      ]),
-      spread(error, f32x4Add),
-      [get(error), get(best), f32x4LessThan, set(mask)],
-      [replaceWhere(mask, best, error), replaceWhere(mask, bestScale, scale)],
-      replaceWhere(mask, bestMinimum, minimum),
-    ]
-    return repeatBelow(values, end, [
-      [range, splat(Number.POSITIVE_INFINITY), set(best), zero(bestScale)],
-      [splat(0), get(low), f32x4Sub, set(bestMinimum)],
-      [get(steps), set(step), levelsOf, plain, keepIfBetter, advance(step, 4)],
-      // Without a range, or without two levels, comparisons with NaN are false and nothing replaces the start.
-      repeatBelow(step, stepsEnd, [levelsOf, solved, keepIfBetter, advance(step, 4)]),
-      [get(out), get(bestScale), get(bestMinimum), PAIR, v128Store()],
-      [advance(values, 128), advance(out, 16)],
-    ])
-  })(),
+  body: repeatBelow(VALUES, END, [
+    [weigh, splat(Number.POSITIVE_INFINITY), set(BEST), clear(BEST_SCALE)],
+    [splat(0), get(LOW), f32x4Sub, set(BEST_MINIMUM)],
+    [get(STEPS), set(STEP), takeLevels, takePlain, keepIfBetter, advance(STEP, 4)],
+    // Without a range, or without two levels, comparisons with NaN are false and nothing replaces the start.
+    repeatBelow(STEP, STEPS_END, [takeLevels, solve, keepIfBetter, advance(STEP, 4)]),
+    [get(OUT), get(BEST_SCALE), get(BEST_MINIMUM), PAIR, v128Store()],
+    [advance(VALUES, 128), advance(OUT, 16)],
+  ]),
 }
 
 const HALF_GROUP = [0, 1, 2, 3]
