@@ -55,12 +55,16 @@ function toMessage(body: ChatMessageBody): ChatMessage {
   })
   return {
     role: role === 'developer' ? 'system' : role,
-    content: typeof content === 'string' ? content : (content?.map((part) => part.text).join('') ?? ''),
+    content: textOf(content),
     ...(name != null ? { name } : {}),
     ...(tool_call_id != null ? { toolCallId: tool_call_id } : {}),
     ...(calls.length > 0 ? { toolCalls: calls } : {}),
     ...(reasoning_content != null ? { reasoning: reasoning_content } : {}),
   }
+}
+
+function textOf(content: ChatMessageBody['content']): string {
+  return typeof content === 'string' ? content : (content?.map((part) => part.text).join('') ?? '')
 }
 
 /** The conversation in the application's terms. */
@@ -90,6 +94,7 @@ export function toChatRequest(body: ChatBody): ChatRequest {
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? undefined,
     logprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
     responseFormat: toResponseFormat(body.response_format),
+    prediction: body.prediction ? textOf(body.prediction.content) : undefined,
   }
 }
 

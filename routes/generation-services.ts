@@ -69,6 +69,8 @@ export type ResponseFormat =
   | { type: 'json_schema'; schema: Record<string, unknown>; strict: boolean }
 
 export interface ChatRequest extends Conversation, GenerationSettings {
+  /** What the answer is expected to be, for speed. */
+  prediction?: string
   responseFormat?: ResponseFormat
 }
 
@@ -98,6 +100,9 @@ export interface GenerationUsage {
   cachedTokens: number
   /** Of the completion's tokens, those that were reasoning. */
   reasoningTokens: number
+  /** Of the tokens that were guessed from a given prediction, those that came true and the others. */
+  acceptedPredictionTokens: number
+  rejectedPredictionTokens: number
 }
 
 /**

@@ -35,13 +35,17 @@ export function toSettings(body: SamplingBody): GenerationSettings {
 }
 
 export function toUsage(counts: GenerationUsage): z.infer<typeof usage> {
-  const { promptTokens, completionTokens, cachedTokens, reasoningTokens } = counts
+  const { promptTokens, completionTokens, cachedTokens } = counts
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
     total_tokens: promptTokens + completionTokens,
     prompt_tokens_details: { cached_tokens: cachedTokens },
-    completion_tokens_details: { reasoning_tokens: reasoningTokens },
+    completion_tokens_details: {
+      reasoning_tokens: counts.reasoningTokens,
+      accepted_prediction_tokens: counts.acceptedPredictionTokens,
+      rejected_prediction_tokens: counts.rejectedPredictionTokens,
+    },
   }
 }
 

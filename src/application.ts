@@ -60,6 +60,7 @@ export function openApplication(
     maxQueue: limits.queuedChats,
     maxRunning: chat.concurrent,
     prefixBytes: chat.prefixBytes,
+    promptLookup: chat.promptLookup,
     maxAdapters: chat.loadedAdapters,
     idleMinutes: chat.keepAliveMinutes === 'forever' ? Infinity : chat.keepAliveMinutes,
     adapters: chat.adapters === 'ready' ? 'plain' : 'none',

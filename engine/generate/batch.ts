@@ -2,6 +2,7 @@ import type { EngineError } from '../errors.ts'
 import type { DecoderAdapter, DecoderStep } from './decoder.ts'
 import type { EventQueue } from './event-queue.ts'
 import type { KvGroup, KvRow } from './kv-group.ts'
+import type { PromptLookup } from './prompt-lookup.ts'
 import type { GenerationEvent, Sequence } from './sequence.ts'
 
 /** A request in the scheduler: its sequence, its tokens so far, and its place in the cache while it runs. */
@@ -9,6 +10,8 @@ export interface Job {
   readonly sequence: Sequence
   readonly events: EventQueue<GenerationEvent>
   readonly adapter: DecoderAdapter | undefined
+  /** Undefined where nothing is guessed. */
+  readonly lookup: PromptLookup | undefined
   /** Prompt and answer; `known` of them are there. */
   readonly tokens: Int32Array
   known: number
@@ -35,16 +38,26 @@ export function follows(job: Job, leader: Job, atLeast: number): boolean {
 
 /** The step that feeds the next `count` tokens of one sequence. */
 export function prefillStep(job: Job, count: number): DecoderStep {
-  const row = job.row!
-  const { group, index, length } = row
-  const tokens = BigInt64Array.from(job.tokens.subarray(length, length + count), BigInt)
+  const { length } = job.row!
+  return sequenceStep(job, job.tokens.subarray(length, length + count), [count - 1])
+}
+
+/** The step that feeds a decoding sequence's token and those that are guessed to follow, with logits after each. */
+export function guessedStep(job: Job, guess: Int32Array): DecoderStep {
+  const tokens = Int32Array.of(job.sequence.lastToken, ...guess)
+  return sequenceStep(job, tokens, [...tokens.keys()])
+}
+
+function sequenceStep(job: Job, fed: Int32Array, rows: readonly number[]): DecoderStep {
+  const { group, index, length } = job.row!
+  const tokens = BigInt64Array.from(fed, BigInt)
   return {
     batch: 1,
-    seq: count,
+    seq: fed.length,
     tokens,
     positions: BigInt64Array.from(tokens, (_, at) => BigInt(length + at)),
     past: group.past([index], length === 0),
-    rows: [count - 1],
+    rows,
     want: job.sequence.greedy ? 'largest' : 'logits',
     adapters: [job.adapter],
   }

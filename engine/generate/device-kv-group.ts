@@ -82,9 +82,16 @@ export class DeviceKvGroup implements KvGroup {
     this.#cache.copySlot(row.index, (source as DeviceKvGroup).#cache, from, row.length)
   }
 
-  append(row: KvRow, _present: Float32Array, _batch: number, _sequence: number, seq: number): void {
+  append(
+    row: KvRow,
+    _present: Float32Array,
+    _batch: number,
+    _sequence: number,
+    seq: number,
+    count = seq,
+  ): void {
     if (row.length === 0) this.held.delete(row.index)
-    row.length += seq
+    row.length += count
   }
 
   read(): void {

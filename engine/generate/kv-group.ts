@@ -37,8 +37,18 @@ export interface KvGroup {
   remove(row: KvRow): void
   /** Copies the first `row.length` tokens of row `from` of another group (or this one) into `row`. */
   copyInto(row: KvRow, source: KvGroup, from: number): void
-  /** Appends tokens of sequence `sequence` of a run's `present` [2·layers, batch, kvHeads, seq, headDim]. */
-  append(row: KvRow, present: Float32Array, batch: number, sequence: number, seq: number): void
+  /**
+   * Appends tokens of sequence `sequence` of a run's `present` [2·layers, batch, kvHeads, seq, headDim].
+   * @param count the first of them that count; all by default
+   */
+  append(
+    row: KvRow,
+    present: Float32Array,
+    batch: number,
+    sequence: number,
+    seq: number,
+    count?: number,
+  ): void
   /** Copies `count` tokens from `first` on into `block` [2·layers, kvHeads, count, headDim]. */
   read(row: KvRow, first: number, count: number, block: Float32Array): void
   /** Frees its memory. */
@@ -203,21 +213,20 @@ export class HostKvGroup implements KvGroup {
     this.#showPlaces(row)
   }
 
-  /** Appends tokens of sequence `sequence` of a run's `present` [2·layers, batch, kvHeads, seq, headDim]. */
-  append(row: KvRow, present: Float32Array, batch: number, sequence: number, seq: number): void {
+  append(row: KvRow, present: Float32Array, batch: number, sequence: number, seq: number, count = seq): void {
     const { keyValueHeads, headDim } = this.#shape
-    this.#widen(row.length + seq)
-    const run = seq * headDim
+    this.#widen(row.length + count)
+    const run = count * headDim
     for (let index = 0; index < this.#tensors.length; index++) {
       const tensor = this.#tensors[index]!
       for (let head = 0; head < keyValueHeads; head++) {
-        const from = ((index * batch + sequence) * keyValueHeads + head) * run
+        const from = ((index * batch + sequence) * keyValueHeads + head) * seq * headDim
         copyRun(present, from, tensor, this.#start(row, head) + row.length * headDim, run)
       }
     }
     const place = row.index * this.#places + row.length
-    this.#masks.fill(0, place, place + seq)
-    row.length += seq
+    this.#masks.fill(0, place, place + count)
+    row.length += count
   }
 
   /** Copies `count` tokens from `first` on into `block` [2·layers, kvHeads, count, headDim]. */

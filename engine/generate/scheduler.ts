@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
-import { decodeStep, follows, type Job, pending, prefillStep } from './batch.ts'
+import { decodeStep, follows, guessedStep, type Job, pending, prefillStep } from './batch.ts'
 import type { Decoder, DecoderResult } from './decoder.ts'
 import { EventQueue } from './event-queue.ts'
 import { cancelledError } from './generation.ts'
@@ -8,6 +8,7 @@ import type { KvGroup } from './kv-group.ts'
 import { KvPool } from './kv-pool.ts'
 import { PrefillPace } from './prefill-pace.ts'
 import { BLOCK_TOKENS, PrefixCache, type Prefixes } from './prefix-cache.ts'
+import { PromptLookup } from './prompt-lookup.ts'
 import { type GenerationEvent, type GenerationRequest, Sequence } from './sequence.ts'
 import { SlotPrefixes } from './slot-prefixes.ts'
 
@@ -29,6 +30,8 @@ export interface SchedulerLimits {
   kvBytes?: number
   /** Memory for those of earlier prompts and answers; 0 keeps none. On a device they stay in `kvBytes`. */
   prefixBytes?: number
+  /** Whether a request that is alone guesses tokens ahead, also without a prediction (PromptLookup). */
+  promptLookup?: boolean
 }
 
 /** What the scheduler needs of a decoder. */
@@ -58,6 +61,7 @@ export class Scheduler {
   readonly #prefixes: Prefixes
   readonly #maxRunning: number
   readonly #maxQueue: number
+  readonly #promptLookup: boolean
   readonly #pace = new PrefillPace()
   /** In the order in which they joined. */
   readonly #running: Job[] = []
@@ -75,6 +79,7 @@ export class Scheduler {
     this.#prefixes = staysInSlots ? new SlotPrefixes(this.#pool) : new PrefixCache(this.#pool, prefixBytes)
     this.#maxRunning = limits.maxRunning ?? DEFAULT_MAX_RUNNING
     this.#maxQueue = limits.maxQueue ?? DEFAULT_MAX_QUEUE
+    this.#promptLookup = limits.promptLookup ?? false
     this.maxPositions = Math.min(decoder.maxPositions, this.#pool.maxTokens)
   }
 
@@ -105,7 +110,7 @@ export class Scheduler {
    */
   submit(request: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
     if (signal?.aborted) throw cancelledError()
-    const job = newJob(new Sequence(this.maxPositions, request))
+    const job = newJob(new Sequence(this.maxPositions, request), this.#promptLookup)
     if (this.running + this.waiting >= this.#maxRunning + this.#maxQueue) {
       throw queueFullError(this.#waiting.length)
     }
@@ -203,9 +208,33 @@ export class Scheduler {
     for (const job of [...this.#running]) if (pending(job) === 1) this.#makeRoom(job)
     for (const group of [...this.#pool.groups]) {
       const jobs = this.#running.filter((job) => !job.ended && job.row?.group === group && pending(job) === 1)
-      if (jobs.length > 0) await this.#attempt(jobs, () => this.#decodeGroup(group, jobs))
+      if (jobs.length > 0) await this.#attempt(jobs, () => this.#decodeNext(group, jobs))
     }
     this.#pace.stepped(performance.now() - began)
+  }
+
+  async #decodeNext(group: KvGroup, jobs: readonly Job[]): Promise<void> {
+    const [job] = jobs
+    const guess = this.#running.length === 1 ? guessFor(job!) : undefined
+    await (guess ? this.#decodeAhead(job!, guess) : this.#decodeGroup(group, jobs))
+  }
+
+  /** Computes one token, and those behind it as far as the guess comes true. */
+  async #decodeAhead(job: Job, guess: Int32Array): Promise<void> {
+    const result = await this.#decoder.run(guessedStep(job, guess))
+    if (job.ended) return
+    const { row, sequence } = job
+    const before = sequence.guessed ?? { tokens: 0, accepted: 0 }
+    const tokens = before.tokens + guess.length
+    let accepted = 0
+    sequence.guessed = { ...before, tokens }
+    this.#accept(job, result, 0)
+    while (!job.ended && guess[accepted] === sequence.lastToken) {
+      sequence.guessed = { tokens, accepted: before.accepted + ++accepted }
+      this.#accept(job, result, accepted)
+    }
+    row!.group.append(row!, result.present, 1, 0, 1 + guess.length, 1 + accepted)
+    job.lookup!.checked(guess.length, accepted)
   }
 
   async #decodeGroup(group: KvGroup, jobs: readonly Job[]): Promise<void> {
@@ -287,12 +316,21 @@ export class Scheduler {
   }
 }
 
-function newJob(sequence: Sequence): Job {
-  const { prompt, adapter } = sequence.request
+function newJob(sequence: Sequence, promptLookup: boolean): Job {
+  const { prompt, adapter, prediction } = sequence.request
   const tokens = new Int32Array(prompt.length + sequence.maxTokens)
   tokens.set(prompt)
   const events = new EventQueue<GenerationEvent>()
-  return { sequence, events, adapter, tokens, known: prompt.length, row: undefined, ended: undefined }
+  const guesses = promptLookup || prediction !== undefined
+  const lookup = guesses ? new PromptLookup(prompt.length, prediction) : undefined
+  return { sequence, events, adapter, lookup, tokens, known: prompt.length, row: undefined, ended: undefined }
+}
+
+/** Tokens to try, as many as its row and its answer have room for; undefined for none. */
+function guessFor({ lookup, row, tokens, known }: Job): Int32Array | undefined {
+  const most = Math.min(tokens.length - known, row!.group.capacity - row!.length) - 1
+  const guess = lookup?.guess(tokens.subarray(0, known), most)
+  return guess?.length ? guess : undefined
 }
 
 function adapterKey({ adapter }: Job): string {

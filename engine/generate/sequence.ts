@@ -16,6 +16,11 @@ export interface TokenGrammar {
   accept(token: number): void
 }
 
+export interface Guesses {
+  tokens: number
+  accepted: number
+}
+
 export interface GenerationRequest {
   /** Token ids of the whole prompt, at least one. */
   prompt: Int32Array
@@ -23,6 +28,8 @@ export interface GenerationRequest {
   promptName?: string
   /** The LoRA adapter to answer with; undefined answers with the base. */
   adapter?: DecoderAdapter
+  /** Tokens of what the answer is expected to be; where they come true they cost less. */
+  prediction?: Int32Array
   sampling: SamplingParams
   /** Same seed, same text. Undefined draws a fresh one. */
   seed?: number
@@ -56,6 +63,8 @@ export type GenerationEvent =
       promptTokens: number
       completionTokens: number
       cachedTokens: number
+      /** Tokens that were guessed ahead and computed, and those of them that came true. */
+      guessed?: Guesses
       /** Milliseconds until the request joined the batch; undefined where nobody queues. */
       queuedMs?: number
     }
@@ -72,6 +81,8 @@ export class Sequence {
   readonly greedy: boolean
   /** Prompt tokens that the driver found in a prefix cache; told in the usage. */
   cachedTokens = 0
+  /** Kept by a driver that guesses tokens ahead. */
+  guessed: Guesses | undefined
   readonly #created = performance.now()
   #queuedMs: number | undefined
   readonly #sampler: Sampler
@@ -173,6 +184,7 @@ export class Sequence {
       promptTokens: this.request.prompt.length,
       completionTokens: this.#drawn,
       cachedTokens: this.cachedTokens,
+      ...(this.guessed && { guessed: this.guessed }),
       queuedMs: this.#queuedMs,
     }
     return rest === '' && this.#unreported.length === 0 ? [finish] : [this.#textEvent(rest), finish]

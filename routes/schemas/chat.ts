@@ -50,7 +50,6 @@ const notDone = {
     'only the modality "text" is supported',
   ),
   audio: unsupported(never, 'audio is not supported'),
-  prediction: unsupported(never, 'predicted output is not supported'),
   verbosity: unsupported(never, 'verbosity is not supported'),
   web_search_options: unsupported(never, 'web search is not supported'),
   moderation: unsupported(never, 'moderation is not supported'),
@@ -69,6 +68,14 @@ const conversationFields = {
   }),
 }
 
+const prediction = z
+  .strictObject({ type: z.literal('content'), content: z.union([z.string(), z.array(textPart)]) })
+  .openapi({
+    description:
+      'What the answer is expected to be, such as a text that is to be edited: where it comes true, tokens are computed ' +
+      'several at a time while the request is alone. It changes the speed, not the answer.',
+  })
+
 export const chatRequest = z
   .strictObject({
     ...conversationFields,
@@ -78,6 +85,7 @@ export const chatRequest = z
     logprobs: z.boolean().nullish(),
     top_logprobs: z.int().min(0).max(20).nullish().openapi({ description: 'Needs logprobs.' }),
     response_format: responseFormat.nullish(),
+    prediction: prediction.nullish(),
     ...harmless,
     ...notDone,
   })

@@ -32,6 +32,8 @@ export type GenerateRequest = GenerateInput &
     logitBias?: Readonly<Record<string, number>>
     /** Tell each token's log-probability, with this many of the likeliest beside it. */
     logprobs?: number
+    /** What the answer is expected to be. */
+    prediction?: string
     /** What the answer has to look like; tools are the conversation's own. */
     responseFormat?: ResponseFormat
   }
@@ -133,6 +135,8 @@ export interface EngineLimits {
   /** Memory for keys and values of running requests, and of earlier ones. */
   kvBytes?: number
   prefixBytes?: number
+  /** Whether a request that is alone guesses tokens ahead by what its text holds already. */
+  promptLookup?: boolean
   /** Adapters that stay in memory. */
   maxAdapters?: number
   /** Whether adapters are ready for when the model is loaded, or with the first of them. */

@@ -56,7 +56,7 @@ export class RequestReader {
 
   /** Renders, tokenizes and completes a request. @throws EngineError naming what is wrong in it. */
   async read(request: GenerateRequest): Promise<ReadRequest> {
-    const { seed, stop = [], maxTokens, minTokens, ignoreEos, logprobs } = request
+    const { seed, stop = [], maxTokens, minTokens, ignoreEos, logprobs, prediction } = request
     const chat = request.prompt === undefined ? this.render(request) : undefined
     const prompt = chat
       ? this.#encodeText(chat.text, false, 'messages')
@@ -65,6 +65,7 @@ export class RequestReader {
     const generation = {
       prompt,
       promptName: chat ? 'messages' : 'prompt',
+      ...(prediction && { prediction: this.#encodeText(prediction, false, 'prediction') }),
       sampling: samplingParams(request, this.#defaults),
       seed,
       stop,

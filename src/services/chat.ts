@@ -41,7 +41,7 @@ async function* answer(
   const begin = (choice: number) => (abort: AbortSignal) =>
     measured(context, model, hosts.generate(toGenerateRequest(model, request, choice), abort))
   const answers = Array.from({ length: n }, (_, choice) => begin(choice))
-  const usage = new UsageCounter(n)
+  const usage = new UsageCounter(n, request.prediction !== undefined)
   let started = false
   const concurrency = Math.min(n, CONCURRENT_ANSWERS)
   for await (const { choice, event } of afterStarts(interleave(answers, concurrency, signal), concurrency)) {

@@ -56,20 +56,28 @@ export function fingerprint({ baseFolder, adapterFolder }: ModelEntry, version: 
 /** Adds up what the choices of one request used; a prompt counts once however many answers it gets. */
 export class UsageCounter {
   readonly #choicesPerPrompt: number
+  readonly #isPredicted: boolean
   readonly usage: GenerationUsage = {
     promptTokens: 0,
     completionTokens: 0,
     cachedTokens: 0,
     reasoningTokens: 0,
+    acceptedPredictionTokens: 0,
+    rejectedPredictionTokens: 0,
   }
 
-  constructor(choicesPerPrompt: number) {
+  /** @param isPredicted whether guesses come from a prediction; others are nobody's business. */
+  constructor(choicesPerPrompt: number, isPredicted = false) {
     this.#choicesPerPrompt = choicesPerPrompt
+    this.#isPredicted = isPredicted
   }
 
   add(choice: number, event: FinishEvent): void {
     this.usage.completionTokens += event.completionTokens
     this.usage.reasoningTokens += event.reasoningTokens
+    const { tokens = 0, accepted = 0 } = (this.#isPredicted && event.guessed) || {}
+    this.usage.acceptedPredictionTokens += accepted
+    this.usage.rejectedPredictionTokens += tokens - accepted
     if (choice % this.#choicesPerPrompt !== 0) return
     this.usage.promptTokens += event.promptTokens
     this.usage.cachedTokens += event.cachedTokens

@@ -37,7 +37,7 @@ export async function* measured(
 }
 
 function recordFinish({ metrics, logger }: Observers, model: string, event: FinishEvent, seconds: number) {
-  const { promptTokens, completionTokens, cachedTokens, queuedMs } = event
+  const { promptTokens, completionTokens, cachedTokens, guessed, queuedMs } = event
   const label = { model_name: model }
   // vLLM knows no other reason for the end of a call than for that of a text.
   const reason = event.reason === 'length' ? 'length' : 'stop'
@@ -45,6 +45,10 @@ function recordFinish({ metrics, logger }: Observers, model: string, event: Fini
   metrics.generationTokens.inc(label, completionTokens)
   metrics.prefixQueries.inc(label, promptTokens)
   metrics.prefixHits.inc(label, cachedTokens)
+  if (guessed) {
+    metrics.guessedTokens.inc(label, guessed.tokens)
+    metrics.acceptedGuesses.inc(label, guessed.accepted)
+  }
   metrics.requestsSucceeded.inc({ ...label, finished_reason: reason })
   metrics.requestLatency.observe(label, seconds)
   if (queuedMs !== undefined) metrics.queueTime.observe(label, queuedMs / 1000)

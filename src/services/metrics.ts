@@ -24,6 +24,16 @@ export class Metrics {
     'Tokens of prompts that the prefix cache spared.',
     ['model_name'],
   )
+  readonly guessedTokens = this.#counter(
+    'vllm:spec_decode_num_draft_tokens_total',
+    'Tokens that were guessed ahead and computed.',
+    ['model_name'],
+  )
+  readonly acceptedGuesses = this.#counter(
+    'vllm:spec_decode_num_accepted_tokens_total',
+    'Tokens that were guessed ahead and came true.',
+    ['model_name'],
+  )
   readonly requestsSucceeded = this.#counter('vllm:request_success_total', 'Requests that have ended.', [
     'model_name',
     'finished_reason',

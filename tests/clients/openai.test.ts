@@ -55,6 +55,28 @@ describe("OpenAI's client over the embedded model", () => {
     expect(completion.usage!.completion_tokens).toBe(reference.greedy.length)
   })
 
+  it('answers the same with a prediction, and tells how much of it came true', async () => {
+    const cases = [
+      { content: ANSWER, accepted: 6, rejected: 0 },
+      { content: 'Mia is a singer from Oakfield. She sings songs.', accepted: 4, rejected: 1 },
+      { content: 'Nothing of this is true.', accepted: 0, rejected: 0 },
+    ]
+    for (const { content, accepted, rejected } of cases) {
+      const prediction = { type: 'content' as const, content }
+      const { choices, usage } = await client.chat.completions.create({ ...ask, prediction })
+      expect(choices[0]!.message.content).toBe(ANSWER)
+      expect(usage!.completion_tokens).toBe(reference.greedy.length)
+      const details = usage!.completion_tokens_details!
+      expect(details.accepted_prediction_tokens).toBeGreaterThanOrEqual(accepted)
+      expect(details.rejected_prediction_tokens).toBeGreaterThanOrEqual(rejected)
+    }
+    const plain = await client.chat.completions.create(ask)
+    expect(plain.usage!.completion_tokens_details).toMatchObject({
+      accepted_prediction_tokens: 0,
+      rejected_prediction_tokens: 0,
+    })
+  })
+
   it('draws the same text from the same seed, alone or among others, and other texts for other choices', async () => {
     const drawn = {
       ...ask,

@@ -49,11 +49,31 @@ describe('POST /v1/chat/completions', () => {
         completion_tokens: 4,
         total_tokens: 11,
         prompt_tokens_details: { cached_tokens: 2 },
-        completion_tokens_details: { reasoning_tokens: 1 },
+        completion_tokens_details: {
+          reasoning_tokens: 1,
+          accepted_prediction_tokens: 3,
+          rejected_prediction_tokens: 5,
+        },
       },
     })
     expect(body.id).toMatch(/^chatcmpl-[0-9a-f]{32}$/)
     expect(Math.abs(body.created - Date.now() / 1000)).toBeLessThan(60)
+  })
+
+  it.each([
+    ['text', 'const a = 1'],
+    [
+      'parts',
+      [
+        { type: 'text', text: 'const a' },
+        { type: 'text', text: ' = 1' },
+      ],
+    ],
+  ])('passes a prediction given as %s on', async (_, content) => {
+    const { chat, services } = setup()
+    const response = await chat({ ...request, prediction: { type: 'content', content } })
+    expect(response.status).toBe(200)
+    expect(services.chat.requests.at(-1)!.prediction).toBe('const a = 1')
   })
 
   it('streams the role first, then text, then the finish reason and [DONE]', async () => {
@@ -171,7 +191,6 @@ describe('POST /v1/chat/completions', () => {
     ['functions', [{ name: 'f' }]],
     ['function_call', { name: 'f' }],
     ['modalities', ['text', 'audio']],
-    ['prediction', { type: 'content', content: 'x' }],
     ['web_search_options', {}],
   ])('refuses %s, which means something that it does not do', async (param, value) => {
     const response = await setup().chat({ ...request, [param]: value })

@@ -6,7 +6,14 @@ import type {
 } from '../../routes/generation-services.ts'
 import { FakeError } from './fake-resources.ts'
 
-const fakeUsage = { promptTokens: 7, completionTokens: 4, cachedTokens: 2, reasoningTokens: 1 }
+const fakeUsage = {
+  promptTokens: 7,
+  completionTokens: 4,
+  cachedTokens: 2,
+  reasoningTokens: 1,
+  acceptedPredictionTokens: 3,
+  rejectedPredictionTokens: 5,
+}
 
 export class FakeCompletions {
   readonly requests: CompletionRequest[] = []

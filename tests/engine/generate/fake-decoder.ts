@@ -34,7 +34,7 @@ export function fakeDecoder(answers: Record<string, string>, maxPositions = 1000
       const logits = new Float32Array(rows.length * VOCABULARY).fill(-100)
       for (const [at, row] of rows.entries()) {
         const sequence = Math.floor(row / seq)
-        const fed = Array.from(tokens.subarray(sequence * seq, (sequence + 1) * seq), Number)
+        const fed = Array.from(tokens.subarray(sequence * seq, row + 1), Number)
         const history = [...pastTokens(past, sequence), ...fed]
         const name = String.fromCharCode(history[0]!)
         names.push(name)

@@ -1,7 +1,9 @@
 import { setImmediate } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
+import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
 import { type BatchDecoder, Scheduler } from '../../../engine/generate/scheduler.ts'
+import type { GenerationEvent } from '../../../engine/generate/sequence.ts'
 import { collect, fakeDecoder, fakeRequest, textOf } from './fake-decoder.ts'
 
 const ANSWERS = { a: 'aaaaaaaa', b: 'bbbb', c: 'cc' }
@@ -19,6 +21,50 @@ describe('Scheduler', () => {
     const scheduler = new Scheduler(decoder)
     await Promise.all(['a>', 'b>', 'c>'].map((p) => collect(scheduler.submit(fakeRequest(p)))))
     expect(decoder.runs).toEqual(['a', 'a', 'b', 'ab', 'c', 'abc', 'abc', 'ab', 'a', 'a', 'a'])
+  })
+
+  it('computes several tokens in a run where a guess comes true, and answers the same', async () => {
+    const answer = 'to be or not to be, that is the question: not to be, that is'
+    const decoder = fakeDecoder({ a: answer })
+    const scheduler = new Scheduler(decoder, { promptLookup: true })
+    const events = await collect(scheduler.submit(fakeRequest('a>')))
+    expect(textOf(events)).toBe(answer)
+    const { completionTokens, guessed } = events.at(-1) as Extract<GenerationEvent, { type: 'finish' }>
+    expect(completionTokens).toBe(answer.length + 1)
+    expect(guessed!.accepted).toBeGreaterThan(10)
+    expect(decoder.calls.reduce((sum, { tokens }) => sum + tokens, 0)).toBeGreaterThan(answer.length)
+    expect(new Set(decoder.runs).size).toBeGreaterThan(1)
+  })
+
+  it('follows a prediction as far as it is right, wherever the answer ends', async () => {
+    const answer = 'const total = left + right'
+    for (const maxTokens of [1, 2, 3, 4, 11, 200]) {
+      const decoder = fakeDecoder({ a: answer })
+      const prediction = Int32Array.from(Buffer.from('const sum = left + right + 1'))
+      const request = fakeRequest('a>', { prediction, maxTokens })
+      const events = await collect(new Scheduler(decoder).submit(request))
+      expect(textOf(events)).toBe(answer.slice(0, maxTokens))
+      const runs = decoder.runs.length
+      if (maxTokens > 100) expect(runs).toBeLessThan(answer.length * 0.7)
+    }
+  })
+
+  it('guesses with draws as well: the same seed draws the same text', async () => {
+    const answer = 'again and again and again and again'
+    const request = () => fakeRequest('a>', { sampling: DEFAULT_SAMPLING, seed: 7 })
+    const texts = [true, false].map(async (promptLookup) => {
+      const scheduler = new Scheduler(fakeDecoder({ a: answer }), { promptLookup })
+      return textOf(await collect(scheduler.submit(request())))
+    })
+    expect(await Promise.all(texts)).toEqual([answer, answer])
+  })
+
+  it('guesses nothing for requests that share the batch', async () => {
+    const decoder = fakeDecoder({ a: 'x'.repeat(40), b: 'y'.repeat(40) })
+    const scheduler = new Scheduler(decoder, { promptLookup: true })
+    await Promise.all(['a>', 'b>'].map((prompt) => collect(scheduler.submit(fakeRequest(prompt)))))
+    const together = decoder.runs.filter((names) => names.includes('a') && names.includes('b'))
+    expect(together.every((names) => names === 'ab')).toBe(true)
   })
 
   it('lets a request join while others are being answered', async () => {

@@ -215,4 +215,28 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
     expect(answers[1]).toEqual(answers[0])
     expect(new Set(answers[0]).size).toBe(3)
   })
+
+  it('guesses ahead over a cache on the device, and answers as the CPU does without', async () => {
+    const folder = tinyLlama()
+    const prompt = Int32Array.from({ length: 20 }, (_, i) => 97 + ((i * 7) % 26))
+    const sampling = { ...DEFAULT_SAMPLING, temperature: 0 }
+    let answer: number[] = []
+    let accepted = 0
+    for (const device of devices) {
+      const decoder = await Decoder.load(folder, { device })
+      const scheduler = new Scheduler(decoder, { prefixBytes: 0 })
+      const text = createDetokenizer({ decode: (ids) => Buffer.from(Array.from(ids)).toString('latin1') })
+      const prediction = Int32Array.from(answer, (token, at) => (at === 5 ? token ^ 1 : token))
+      const request = { prompt, sampling, maxTokens: 16, stop: [], eosTokenIds: [], text }
+      const tokens: number[] = []
+      for await (const event of scheduler.submit({ ...request, ...(answer.length > 0 && { prediction }) })) {
+        if (event.type === 'text') tokens.push(...(event.tokenIds ?? []))
+        if (event.type === 'finish') accepted = event.guessed?.accepted ?? 0
+      }
+      if (answer.length === 0) answer = tokens
+      expect(tokens).toEqual(answer)
+      await decoder.release()
+    }
+    expect(accepted).toBeGreaterThan(6)
+  })
 })

@@ -92,6 +92,8 @@ describe('UsageCounter', () => {
       completionTokens: 12,
       cachedTokens: 2,
       reasoningTokens: 8,
+      acceptedPredictionTokens: 0,
+      rejectedPredictionTokens: 0,
     })
   })
 })
