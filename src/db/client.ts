@@ -1,10 +1,10 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import Database from 'better-sqlite3'
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3'
 import { migrate } from 'drizzle-orm/better-sqlite3/migrator'
 import { EngineError } from '../../engine/errors.ts'
 import * as schema from './schema.ts'
+import { openSqlite, type Sqlite } from './sqlite.ts'
 
 export type Db = BetterSQLite3Database<typeof schema>
 
@@ -21,13 +21,11 @@ const BUSY_TIMEOUT_MS = 10_000
  * @throws EngineError when the file cannot be opened, is no database or is damaged, or the disk is full.
  */
 export function openDatabase(file: string): { db: Db; close(): void } {
-  let sqlite: Database.Database | undefined
+  let sqlite: Sqlite | undefined
   try {
     if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true })
-    sqlite = new Database(file, { timeout: BUSY_TIMEOUT_MS })
-    sqlite.pragma('journal_mode = WAL')
-    sqlite.pragma('synchronous = FULL')
-    sqlite.pragma('foreign_keys = ON')
+    sqlite = openSqlite(file, { timeout: BUSY_TIMEOUT_MS })
+    sqlite.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON')
     const db = drizzle(sqlite, { schema })
     if (!isCurrent(sqlite)) applyMigrations(db)
     const opened = sqlite
@@ -39,7 +37,7 @@ export function openDatabase(file: string): { db: Db; close(): void } {
 }
 
 /** Whether the newest migration is there already: drizzle would read and hash every file to say so. */
-function isCurrent(sqlite: Database.Database): boolean {
+function isCurrent(sqlite: Sqlite): boolean {
   const known = sqlite.prepare("select 1 from sqlite_master where name = '__drizzle_migrations'").get()
   if (!known) return false
   const journal = JSON.parse(readFileSync(join(MIGRATIONS, 'meta/_journal.json'), 'utf8')) as {

@@ -1,15 +1,12 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { EngineError } from '../../engine/errors.ts'
 import { databaseError } from './client.ts'
+import { openSqlite, type Sqlite } from './sqlite.ts'
 
 export interface ServerLock {
   release(): void
 }
-
-/** The garbage collector closes a handle that nobody holds, and with it would go the lock. */
-const heldLocks = new Set<Database.Database>()
 
 /**
  * Makes this process the only server on a saves directory. The lock is the operating system's (held through a small
@@ -20,10 +17,10 @@ const heldLocks = new Set<Database.Database>()
 export function lockServer(saves: string): ServerLock {
   const file = join(saves, '.server-lock.db')
   const holderFile = join(saves, 'server.json')
-  let lock: Database.Database | undefined
+  let lock: Sqlite | undefined
   try {
     mkdirSync(saves, { recursive: true })
-    lock = new Database(file, { timeout: 0 })
+    lock = openSqlite(file, { timeout: 0 })
     lock.exec('BEGIN EXCLUSIVE')
   } catch (error) {
     lock?.close()
@@ -36,13 +33,11 @@ export function lockServer(saves: string): ServerLock {
     )
   }
   const held = lock
-  heldLocks.add(held)
   writeFileSync(holderFile, `${JSON.stringify({ pid: process.pid, startedAt: new Date().toISOString() })}\n`)
   return {
     release() {
       rmSync(holderFile, { force: true })
       held.close()
-      heldLocks.delete(held)
     },
   }
 }

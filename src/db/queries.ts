@@ -163,10 +163,10 @@ export class JobQueries {
       .where(eq(events.jobId, jobId))
       .get()
     let seq = last?.seq ?? 0
-    // SQLite takes at most 32,766 variables in a statement; a row has six.
-    for (let start = 0; start < added.length; start += 1000) {
-      const rows = added.slice(start, start + 1000).map((event) => ({ ...event, jobId, seq: ++seq }))
-      this.#db.insert(events).values(rows).run()
+    // One statement for any number of rows.
+    for (const event of added) {
+      const row = { ...event, jobId, seq: ++seq }
+      this.#db.insert(events).values(row).run()
     }
   }
 
