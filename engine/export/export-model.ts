@@ -6,6 +6,7 @@ import type { QuantizeOptions } from '../quant/quantize-walk.ts'
 import { QuantizedLayers } from '../quant/quantized-layers.ts'
 import { QuantizedSource } from '../quant/quantized-source.ts'
 import type { WeightSource } from '../quant/weight-source.ts'
+import type { TemplateChoice } from '../text/chat-template.ts'
 import { checkVacant, commitFolder } from '../weights/atomic-folder.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
 import { compareModels } from './compare.ts'
@@ -31,8 +32,8 @@ export interface ModelExport {
   /** For the report and the file's own name. */
   readonly model: string
   readonly modelFolder: string
-  /** The chat template by the name that training used for it; undefined is the folder's own. */
-  readonly template?: string
+  /** The chat template that training used; undefined is the folder's own. */
+  readonly template?: string | TemplateChoice | undefined
   /** Must not exist, or be empty. */
   readonly outputFolder: string
   /** Keeps finished layers for a restart; removed in the end. */

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { readSamplingDefaults } from '../generate/generation-config.ts'
-import { type ChatTemplate, resolveChatTemplate } from '../text/chat-template.ts'
+import { type ChatTemplate, resolveChatTemplate, type TemplateChoice } from '../text/chat-template.ts'
 import { reasoningStart } from '../text/reasoning.ts'
 import { loadTokenizer, type ModelTokenizer } from '../text/tokenizer.ts'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
@@ -16,8 +16,8 @@ const MAX_CONTEXT = 8192
 /** What a Modelfile says of a model besides its weights. */
 export interface ModelfileOptions {
   modelFolder: string
-  /** The chat template by the name that training used for it; undefined is the folder's own. */
-  template?: string
+  /** The chat template that training used; undefined is the folder's own. */
+  template?: string | TemplateChoice | undefined
   /** Name of the GGUF file beside it. */
   ggufFile: string
   /** Tokens that the model can read. */
@@ -35,7 +35,7 @@ export function writeModelfile(folder: string, options: ModelfileOptions): void 
 }
 
 /** @throws EngineError `unsupported` 'template_without_form' for a chat template that Ollama's language cannot say. */
-export function checkModelfile(modelFolder: string, template?: string): void {
+export function checkModelfile(modelFolder: string, template?: string | TemplateChoice): void {
   readTurnForm(resolveChatTemplate(loadTokenizer(modelFolder), template))
 }
 
@@ -46,7 +46,7 @@ export function modelfile({ modelFolder, template: name, ggufFile, context }: Mo
   const form = readTurnForm(template)
   const go = goTemplate(form, {
     bos: beginsWithBos(tokenizer) ? tokenizer.tokens.bos : '',
-    reasons: reasoningStart(template.source, form.prompt) !== 'none',
+    reasons: reasoningStart(template.thinks, form.prompt) !== 'none',
   })
   const parameters: [name: string, value: string | number][] = [
     ...stopsOf(tokenizer, template, form).map((stop): [string, string] => ['stop', `"${stop}"`]),

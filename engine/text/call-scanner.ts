@@ -1,6 +1,18 @@
 /** A tool call's parts as its JSON arrives: the name once, then the arguments' text piece by piece. */
 export type CallPart = { name: string } | { arguments: string }
 
+/** Reads one call out of growing text. */
+export interface Scanner {
+  /** Everything of this call so far. */
+  readonly raw: string
+  /** 'failed': this is no call, and `raw` is plain text. Never after the first part was handed out. */
+  readonly state: 'open' | 'done' | 'failed'
+  /** Takes more text; `rest` is what stands behind the end of the call. */
+  push(text: string): { parts: CallPart[]; rest: string }
+  /** What is still known of a call that ends with its answer. */
+  end(): CallPart[]
+}
+
 /** The keys that a call's JSON may begin with. */
 const KEYS = new Set(['name', 'arguments', 'parameters', 'type', 'id', 'function'])
 const FIRST_KEY = /^\s*\{\s*"((?:[^"\\]|\\.)*)"/
@@ -10,9 +22,8 @@ const HEADER = /^\s*\{\s*"name"\s*:\s*"((?:[^"\\]|\\.)*)"\s*,\s*"(?:arguments|pa
  * Reads one call {"name": …, "arguments": {…}} out of growing text. In this order of keys the arguments are handed on
  * as they come; any other valid form is read once it is whole.
  */
-export class CallScanner {
+export class CallScanner implements Scanner {
   readonly #isKnown: (name: string) => boolean
-  /** Everything of this call so far. */
   raw = ''
   #depth = 0
   #inString = false
@@ -26,12 +37,19 @@ export class CallScanner {
     this.#isKnown = isKnown
   }
 
-  /** 'failed': this is no call, and `raw` is plain text. Never after the first part was handed out. */
   get state(): 'open' | 'done' | 'failed' {
     return this.#state
   }
 
-  /** Takes more text; `rest` is what stands behind the end of the call. */
+  end(): CallPart[] {
+    return []
+  }
+
+  /** Whether the text so far ends within the arguments that are streamed. */
+  get isInside(): boolean {
+    return this.#argumentsEnd > 0
+  }
+
   push(text: string): { parts: CallPart[]; rest: string } {
     const parts: CallPart[] = []
     let streamed = ''

@@ -1,7 +1,11 @@
 import { EngineError, messageOf } from '../errors.ts'
+import { FormatTemplate } from './format-template.ts'
+import { FORMATS, type Format } from './formats.ts'
 import { parseTemplate, type Template } from './jinja.ts'
-import { FORMATS, formatSource } from './named-templates.ts'
+import type { Piece } from './pieces.ts'
+import { THINK_CLOSE, THINK_OPEN } from './reasoning.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
+import { type ToolFormat, toolFormat } from './tools.ts'
 
 /** A message as chat templates read it: OpenAI's form, with tool-call arguments as an object. */
 export interface TemplateMessage {
@@ -34,23 +38,56 @@ const TEMPLATE_VARIABLES = [
   'date_string',
 ] as const
 
+/** A template by name, with what a training config says beside it. */
+export interface TemplateChoice {
+  /** Null, `auto` and `tokenizer` are the model's own. */
+  name?: string | null | undefined
+  /** Formats of reasoning models and templates that know the variable: think, or answer at once. */
+  enableThinking?: boolean
+  /** Keep the thoughts of earlier answers. */
+  preserveThinking?: boolean
+  /** How a named template lists and calls tools, a key of TOOL_WORDS. */
+  toolFormat?: string
+  /** The system text of conversations that have none. */
+  defaultSystem?: string
+}
+
+/** The fields of a training config that say how conversations are written. */
+export interface TemplateFields {
+  template?: string | undefined
+  enable_thinking?: boolean | undefined
+  preserve_thinking?: boolean | undefined
+  tool_format?: string | undefined
+  default_system?: string | undefined
+}
+
+/** A config's template: its name, or all that it says where it says more. */
+export function templateChoice(fields: TemplateFields): string | TemplateChoice | undefined {
+  const choice: TemplateChoice = {
+    ...(fields.enable_thinking === undefined ? {} : { enableThinking: fields.enable_thinking }),
+    ...(fields.preserve_thinking === undefined ? {} : { preserveThinking: fields.preserve_thinking }),
+    ...(fields.tool_format === undefined ? {} : { toolFormat: fields.tool_format }),
+    ...(fields.default_system === undefined ? {} : { defaultSystem: fields.default_system }),
+  }
+  return Object.keys(choice).length === 0 ? fields.template : { name: fields.template, ...choice }
+}
+
 /** The names that the config field `template` takes besides null. */
-const TEMPLATE_NAMES: readonly string[] = [
-  'default',
-  'auto',
-  'tokenizer',
-  'chatml',
-  'empty',
-  ...Object.keys(FORMATS),
-]
+const TEMPLATE_NAMES: readonly string[] = ['auto', 'tokenizer', 'empty', ...Object.keys(FORMATS)]
 
 export interface ChatTemplate {
   /** Where the template comes from: the model folder, one of the built-in ones, or the fallback of a folder without one. */
-  readonly origin: 'tokenizer' | 'chatml' | 'empty' | 'fallback' | 'named'
+  readonly origin: 'tokenizer' | 'empty' | 'fallback' | 'named'
   /** What the user should know, when the model folder has no template. */
   readonly warning: string | undefined
-  /** The template itself. */
-  readonly source: string
+  /** How its model writes calls of tools. */
+  readonly toolFormat: ToolFormat
+  /** Whether answers may begin with a thought between <think> and </think>. */
+  readonly thinks: boolean
+  /** The variable that says how much to think. */
+  readonly effortVariable: 'reasoning_effort' | 'enable_thinking' | undefined
+  /** LLaMA-Factory's rules, where the template is one of its formats. */
+  readonly format: FormatTemplate | undefined
   /** Tokens that end an answer in this format, besides the model's own end tokens. */
   readonly endTokenIds: readonly number[]
   /**
@@ -67,12 +104,9 @@ export interface ChatTemplate {
    * @throws EngineError `chat_template_failed` when the template raises or cannot run.
    */
   render(messages: readonly TemplateMessage[], options?: RenderOptions): string
+  /** The same in pieces, which are tokenized apart. */
+  pieces(messages: readonly TemplateMessage[], options?: RenderOptions): Piece[]
 }
-
-const CHATML = `{%- for message in messages -%}
-{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}`
 
 /** Contents only, one after another; each answer ends with the end token. */
 const EMPTY = `{%- for message in messages -%}
@@ -93,52 +127,73 @@ const FALLBACK_WARNING =
   'Set template to chatml or empty to choose another form.'
 
 /**
- * The chat template that a config's `template` names: null, `default`, `auto` and `tokenizer` are the model folder's own
- * (plain "Human:/Assistant:" lines, with a warning, when it has none); `chatml`, `empty` and the formats of model families
- * (`llama3`, `qwen`, …) are built in.
+ * The chat template that a config names: null, `auto` and `tokenizer` are the model folder's own (plain "Human:/Assistant:"
+ * lines, with a warning, when it has none); `empty` is contents alone; the formats of model families (`llama3`, `qwen3`,
+ * `default`, …) are LLaMA-Factory's.
  *
  * @throws EngineError `unknown_template`, or `malformed_chat_template` when the folder's template does not parse.
  */
-export function resolveChatTemplate(tokenizer: ModelTokenizer, name?: string | null): ChatTemplate {
-  switch (name ?? 'default') {
-    case 'default':
+export function resolveChatTemplate(
+  tokenizer: ModelTokenizer,
+  choice?: string | null | TemplateChoice,
+): ChatTemplate {
+  const chosen: TemplateChoice = typeof choice === 'object' && choice !== null ? choice : { name: choice }
+  const name = chosen.name ?? 'auto'
+  if (Object.hasOwn(FORMATS, name)) return named(FORMATS[name]!, tokenizer, chosen)
+  if (chosen.toolFormat !== undefined) {
+    const message = `tool_format belongs to a named template, such as qwen3; template is ${name}.`
+    throw new EngineError('invalid', 'incompatible_options', message, { param: 'tool_format' })
+  }
+  switch (name) {
     case 'auto':
     case 'tokenizer':
       return tokenizer.chatTemplate === undefined
-        ? compile(FALLBACK, 'fallback', tokenizer, { warning: FALLBACK_WARNING })
-        : compile(tokenizer.chatTemplate, 'tokenizer', tokenizer)
-    case 'chatml':
-      return compile(CHATML, 'chatml', tokenizer, { toolRole: true })
+        ? compile(FALLBACK, 'fallback', tokenizer, chosen, FALLBACK_WARNING)
+        : compile(tokenizer.chatTemplate, 'tokenizer', tokenizer, chosen)
     case 'empty':
-      return compile(EMPTY, 'empty', tokenizer)
-    default: {
-      const format = Object.hasOwn(FORMATS, name!) ? FORMATS[name!] : undefined
-      if (format) return compile(formatSource(format), 'named', tokenizer, format)
+      return compile(EMPTY, 'empty', tokenizer, chosen)
+    default:
       throw new EngineError(
         'invalid',
         'unknown_template',
-        `Template ${name} does not exist. Known: ${TEMPLATE_NAMES.join(', ')}; default is the model's own.`,
+        `Template ${name} does not exist. Known: ${TEMPLATE_NAMES.join(', ')}; without one, the model's own is used.`,
         { param: 'template' },
       )
-    }
   }
 }
 
-/** What a template's source does not say. */
-interface TemplateFacts {
-  warning?: string
-  stops?: readonly string[]
-  learnsEnd?: boolean
-  textEnd?: string
-  /** It shows messages of any role. */
-  toolRole?: boolean
+/** One of LLaMA-Factory's formats. */
+function named(format: Format, tokenizer: ModelTokenizer, choice: TemplateChoice): ChatTemplate {
+  const template = new FormatTemplate(format, tokenizer, choice)
+  const { stops = [], learnsEnd = false, replacesEnd } = format
+  const textEnd = format.textEnd ?? (replacesEnd ? stops[0] : undefined)
+  const { thoughts } = format
+  return {
+    origin: 'named',
+    warning: undefined,
+    toolFormat: template.toolFormat,
+    thinks: thoughts !== undefined,
+    effortVariable: thoughts === undefined ? undefined : 'enable_thinking',
+    format: template,
+    endTokenIds: stops.flatMap((stop) => endToken(tokenizer, stop)),
+    learnsEnd,
+    textEnd: textEnd !== undefined && tokenizer.tokenId(textEnd) !== undefined ? textEnd : undefined,
+    knows: { tools: true, toolCalls: true, toolRole: true },
+    render: (messages, options = {}) => template.render(messages, checkedOptions(options)),
+    pieces: (messages, options = {}) => template.pieces(messages, checkedOptions(options)),
+  }
+}
+
+function checkedOptions(options: RenderOptions): RenderOptions {
+  return { ...options, variables: checkVariables(options.variables ?? {}) }
 }
 
 function compile(
   source: string,
   origin: ChatTemplate['origin'],
   tokenizer: ModelTokenizer,
-  { warning, stops = [], learnsEnd = false, textEnd, toolRole = false }: TemplateFacts = {},
+  choice: TemplateChoice,
+  warning?: string,
 ): ChatTemplate {
   let template: Template
   try {
@@ -153,20 +208,50 @@ function compile(
   }
   const { bos = '', eos = '', pad = '', unk = '' } = tokenizer.tokens
   const tokens = { bos_token: bos, eos_token: eos, pad_token: pad, unk_token: unk }
+  const given = chosenVariables(choice)
+  const show = (messages: readonly TemplateMessage[], options: RenderOptions = {}) => {
+    const variables = { ...given, ...options.variables }
+    return render(template, tokens, withDefaultSystem(messages, choice), { ...options, variables })
+  }
   return {
     origin,
     warning,
-    source,
-    endTokenIds: stops.flatMap((stop) => endToken(tokenizer, stop)),
-    learnsEnd,
-    textEnd: textEnd !== undefined && tokenizer.tokenId(textEnd) !== undefined ? textEnd : undefined,
+    toolFormat: toolFormat(source),
+    thinks: source.includes(THINK_OPEN) || source.includes(THINK_CLOSE),
+    effortVariable: effortVariable(source),
+    format: undefined,
+    endTokenIds: [],
+    learnsEnd: false,
+    textEnd: undefined,
     knows: {
       tools: /\btools\b/.test(source),
       toolCalls: /\btool_calls\b/.test(source),
-      toolRole: toolRole || /['"]tool['"]/.test(source),
+      toolRole: /['"]tool['"]/.test(source),
     },
-    render: (messages, options = {}) => render(template, tokens, messages, options),
+    render: show,
+    pieces: (messages, options) => [show(messages, options)],
   }
+}
+
+function effortVariable(source: string): ChatTemplate['effortVariable'] {
+  if (/\breasoning_effort\b/.test(source)) return 'reasoning_effort'
+  return /\benable_thinking\b/.test(source) ? 'enable_thinking' : undefined
+}
+
+/** What a config sets, in the names that published templates use. */
+function chosenVariables({ enableThinking, preserveThinking }: TemplateChoice): Record<string, unknown> {
+  return {
+    ...(enableThinking === undefined ? {} : { enable_thinking: enableThinking }),
+    ...(preserveThinking === undefined ? {} : { preserve_thinking: preserveThinking }),
+  }
+}
+
+function withDefaultSystem(
+  messages: readonly TemplateMessage[],
+  { defaultSystem }: TemplateChoice,
+): readonly TemplateMessage[] {
+  if (defaultSystem === undefined || messages[0]?.role === 'system') return messages
+  return [{ role: 'system', content: defaultSystem }, ...messages]
 }
 
 /** The token of a stop mark; a model that splits the mark into several has none. */

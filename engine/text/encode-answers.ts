@@ -10,8 +10,9 @@ import {
   type TrainExample,
 } from './conversation.ts'
 import { type EncodeOptions, encodeConversation, endIds, inferTurnLengths } from './encode.ts'
+import { encodePieces, joinIds } from './pieces.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
-import { splitTurns } from './turns.ts'
+import { splitLastTurn } from './turns.ts'
 
 /**
  * Encodes a row as its stage learns it: a conversation (encodeConversation), or a question with one or two answers, of
@@ -75,10 +76,12 @@ function encodeAnswer(
   { template, variables }: EncodeOptions,
 ): { prompt: Int32Array; answer: Int32Array } {
   const whole = [...messages, answer]
-  const parts = splitTurns({ kind: 'chat', system, tools, messages: whole }, template, variables)
-    .flatMap(({ prompt, response }) => [prompt, response])
-    .map((text) => tokenizer.encode(text))
-  return { prompt: join(parts.slice(0, -1)), answer: join([parts.at(-1)!, endIds(template, tokenizer)]) }
+  const conversation = { kind: 'chat' as const, system, tools, messages: whole }
+  const { prompt, response } = splitLastTurn(conversation, template, { variables })
+  return {
+    prompt: encodePieces(prompt, tokenizer),
+    answer: joinIds([encodePieces(response, tokenizer), endIds(template, tokenizer)]),
+  }
 }
 
 function cut(
@@ -89,15 +92,5 @@ function cut(
   const keptPrompt = prompt.subarray(0, promptLength)
   const keptAnswer = answer.subarray(0, answerLength)
   const ignored = new Int32Array(keptPrompt.length).fill(IGNORE_INDEX)
-  return { inputIds: join([keptPrompt, keptAnswer]), labels: join([ignored, keptAnswer]) }
-}
-
-function join(parts: readonly Int32Array[]): Int32Array {
-  const whole = new Int32Array(parts.reduce((sum, { length }) => sum + length, 0))
-  let offset = 0
-  for (const part of parts) {
-    whole.set(part, offset)
-    offset += part.length
-  }
-  return whole
+  return { inputIds: joinIds([keptPrompt, keptAnswer]), labels: joinIds([ignored, keptAnswer]) }
 }

@@ -1,6 +1,7 @@
 import { EngineError } from '../errors.ts'
 import type { ChatTemplate } from './chat-template.ts'
 import { type Conversation, type EncodedExample, IGNORE_INDEX } from './conversation.ts'
+import { encodePieces } from './pieces.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
 import { splitTurns } from './turns.ts'
 
@@ -24,7 +25,8 @@ export interface EncodeOptions {
  * Where a template marks no ends of answers (learnsEnd), the end token is learned after each: it stands behind the last one, and is
  * the label of the token that begins the next question.
  *
- * An empty thought is not added for templates that expect one: what the template itself writes is what is learned.
+ * LLaMA-Factory's formats of reasoning models get empty thoughts by its rules (FormatTemplate); of other templates, what they
+ * write themselves is what is learned.
  *
  * @throws EngineError `invalid` when the template refuses the conversation, or for label options that cannot be had.
  */
@@ -57,12 +59,13 @@ export function encodeConversation(
     const inputIds = ids.slice(0, options.cutoffLength)
     return { inputIds, labels: inputIds.slice() }
   }
-  const split = splitTurns(conversation, options.template, options.variables)
+  const { variables, maskHistory: onlyLast } = options
+  const split = splitTurns(conversation, options.template, { variables, onlyLast })
   // A template that rewrites its history leaves fewer turns than there are answers: the last ones.
   const answers = conversation.messages.filter((_, index) => index % 2 === 1).slice(-split.length)
   const turns = split.map((turn, index) => ({
-    prompt: tokenizer.encode(turn.prompt),
-    response: tokenizer.encode(turn.response),
+    prompt: encodePieces(turn.prompt, tokenizer),
+    response: encodePieces(turn.response, tokenizer),
     learned: answers[index]?.learned !== false,
   }))
   return joinTurns(turns, options, endIds(options.template, tokenizer))

@@ -1,4 +1,5 @@
-import { CallScanner } from './call-scanner.ts'
+import type { CallPart, Scanner } from './call-scanner.ts'
+import { newCallScanner } from './call-scanners.ts'
 import { possibleBeginning } from './marks.ts'
 import { ReasoningSplitter, type ReasoningStart } from './reasoning.ts'
 import { newCallId, type ToolFormat } from './tools.ts'
@@ -63,7 +64,7 @@ class ToolCallParser {
   readonly #parallel: boolean
   #state: State
   #held = ''
-  #scanner: CallScanner
+  #scanner: Scanner
   count = 0
 
   constructor({ format, names, parallel }: NonNullable<OutputParserOptions['tools']>) {
@@ -83,10 +84,13 @@ class ToolCallParser {
   }
 
   end(): OutputPart[] {
+    const parts: OutputPart[] = []
+    if (this.#state === 'call' && !this.#named) this.#tell(this.#scanner.end(), parts)
     const text = this.#state === 'call' ? this.#scanner.raw + this.#held : this.#held
     const isRest =
       this.#state === 'text' || this.#state === 'begin' || (this.#state === 'call' && !this.#named)
     this.#held = ''
+    if (parts.length > 0) return parts
     return isRest && text.trim() !== '' ? [{ type: 'text', text }] : []
   }
 
@@ -118,7 +122,17 @@ class ToolCallParser {
       }
       if (mark.startsWith(text)) return false
     }
+    if (this.#format.plainCall !== undefined) return this.#beginName(text)
     this.#state = text[0] === '{' || text[0] === '[' ? 'between' : 'text'
+    return true
+  }
+
+  /** An answer that begins with a tool's name on a line. */
+  #beginName(text: string): boolean {
+    const heads = [...this.#names].map((name) => name + this.#format.plainCall!.beforeArguments)
+    if (heads.some((head) => text.startsWith(head))) this.#state = 'between'
+    else if (heads.some((head) => head.startsWith(text))) return false
+    else this.#state = 'text'
     return true
   }
 
@@ -139,7 +153,9 @@ class ToolCallParser {
 
   /** Before a call: blank space, and the brackets and separators of a list. */
   #between(): boolean {
-    const text = this.#held.replace(/^[\s[,;]+/, '')
+    const { plainCall, opening } = this.#format
+    const isName = plainCall !== undefined && opening !== ''
+    const text = isName ? this.#held : this.#held.replace(/^[\s[,;]+/, '')
     this.#held = text
     if (text === '') return false
     if (text.startsWith(']')) {
@@ -156,8 +172,22 @@ class ToolCallParser {
   #call(parts: OutputPart[]): boolean {
     const scanned = this.#scanner.push(this.#held)
     this.#held = scanned.rest
+    this.#tell(scanned.parts, parts)
+    if (this.#scanner.state === 'failed') this.#giveUp(parts)
+    else if (this.#scanner.state === 'done') this.#state = this.#behindCall()
+    return this.#scanner.state !== 'open'
+  }
+
+  #behindCall(): State {
+    const { opening, closing, list } = this.#format
+    if (closing !== '') return 'closing'
+    return list || opening === '' ? 'between' : 'text'
+  }
+
+  /** Hands on what was read of a call. */
+  #tell(read: readonly CallPart[], parts: OutputPart[]): void {
     const isExtra = !this.#parallel && this.count - (this.#named ? 1 : 0) >= 1
-    for (const part of scanned.parts) {
+    for (const part of read) {
       if ('name' in part) {
         this.#named = true
         if (isExtra) continue
@@ -166,9 +196,6 @@ class ToolCallParser {
         parts.push({ type: 'tool_arguments', index: this.count - 1, text: part.arguments })
       }
     }
-    if (this.#scanner.state === 'failed') this.#giveUp(parts)
-    else if (this.#scanner.state === 'done') this.#state = this.#format.closing === '' ? 'between' : 'closing'
-    return this.#scanner.state !== 'open'
   }
 
   /** This was no call: it is text, with the mark before it. */
@@ -186,9 +213,9 @@ class ToolCallParser {
     return true
   }
 
-  #newScanner(): CallScanner {
+  #newScanner(): Scanner {
     // A marked call is one whatever its name; bare JSON with a name may be an ordinary answer.
     const marked = this.#format.opening !== ''
-    return new CallScanner((name) => marked || this.#names.has(name))
+    return newCallScanner(this.#format, (name) => marked || this.#names.has(name))
   }
 }

@@ -6,9 +6,9 @@ export const THINK_CLOSE = '</think>'
 /** Where an answer stands in relation to its reasoning when it begins. */
 export type ReasoningStart = 'thinking' | 'undecided' | 'none'
 
-/** How an answer to this prompt begins: templates of reasoning models may open or close the reasoning themselves. */
-export function reasoningStart(templateSource: string, prompt: string): ReasoningStart {
-  if (!templateSource.includes(THINK_CLOSE) && !templateSource.includes(THINK_OPEN)) return 'none'
+/** How an answer to this prompt begins, where `thinks` says that it may think: templates of reasoning models may open or close the reasoning themselves. */
+export function reasoningStart(thinks: boolean, prompt: string): ReasoningStart {
+  if (!thinks) return 'none'
   const end = prompt.trimEnd()
   if (end.endsWith(THINK_OPEN)) return 'thinking'
   return end.endsWith(THINK_CLOSE) ? 'none' : 'undecided'

@@ -17,7 +17,15 @@ export type ToolChoice = 'auto' | 'none' | 'required' | { name: string }
 
 /** How a model writes its calls. */
 export interface ToolFormat {
-  readonly name: 'hermes' | 'mistral' | 'llama3' | 'json'
+  readonly name:
+    | 'hermes'
+    | 'mistral'
+    | 'llama3'
+    | 'json'
+    | 'actions'
+    | 'glm'
+    | 'xml_parameters'
+    | 'xml_arguments'
   /** Stands before a call; where it is empty, a call is an answer that begins with JSON. */
   readonly opening: string
   /** Stands after a call. */
@@ -25,11 +33,15 @@ export interface ToolFormat {
   /** Whether one opening introduces a JSON list of calls. */
   readonly list: boolean
   readonly argumentsKey: 'arguments' | 'parameters'
+  /** A call that is no JSON object: what stands before the name and between the name and the JSON of the arguments. */
+  readonly plainCall?: { readonly beforeName: string; readonly beforeArguments: string }
+  /** Each argument is an element of its own, whose value is text or JSON; a call that is enforced is JSON nevertheless. */
+  readonly elements?: 'parameter' | 'arg_key'
   /** Tokens that may be marked special and must be seen nevertheless. */
   readonly markers: readonly string[]
 }
 
-const HERMES: ToolFormat = {
+export const HERMES: ToolFormat = {
   name: 'hermes',
   opening: '<tool_call>',
   closing: '</tool_call>',
@@ -37,7 +49,7 @@ const HERMES: ToolFormat = {
   argumentsKey: 'arguments',
   markers: ['<tool_call>', '</tool_call>'],
 }
-const MISTRAL: ToolFormat = {
+export const MISTRAL: ToolFormat = {
   name: 'mistral',
   opening: '[TOOL_CALLS]',
   closing: '',
@@ -45,7 +57,7 @@ const MISTRAL: ToolFormat = {
   argumentsKey: 'arguments',
   markers: ['[TOOL_CALLS]'],
 }
-const LLAMA3: ToolFormat = {
+export const LLAMA3: ToolFormat = {
   name: 'llama3',
   opening: '',
   closing: '',
@@ -53,6 +65,30 @@ const LLAMA3: ToolFormat = {
   argumentsKey: 'parameters',
   markers: ['<|python_tag|>'],
 }
+/** Lines `Action: name` and `Action Input: {…}`, what LLaMA-Factory teaches where a model has no form of its own. */
+export const ACTIONS: ToolFormat = {
+  name: 'actions',
+  opening: 'Action:',
+  closing: '',
+  list: false,
+  argumentsKey: 'arguments',
+  plainCall: { beforeName: ' ', beforeArguments: '\nAction Input: ' },
+  markers: [],
+}
+/** GLM-4's answer that is a call: the name on a line, the arguments behind it. */
+export const GLM: ToolFormat = {
+  name: 'glm',
+  opening: '',
+  closing: '',
+  list: false,
+  argumentsKey: 'arguments',
+  plainCall: { beforeName: '', beforeArguments: '\n' },
+  markers: [],
+}
+/** Qwen3-Coder's and Qwen3.5's <function=…> with a <parameter=…> for each argument. */
+export const XML_PARAMETERS: ToolFormat = { ...HERMES, name: 'xml_parameters', elements: 'parameter' }
+/** GLM-4.5's name with an <arg_key> and an <arg_value> for each argument. */
+export const XML_ARGUMENTS: ToolFormat = { ...HERMES, name: 'xml_arguments', elements: 'arg_key' }
 /** What training teaches where a template knows no tools (see describeTools): the call's JSON is the whole answer. */
 const JSON_CALLS: ToolFormat = {
   name: 'json',
@@ -65,7 +101,10 @@ const JSON_CALLS: ToolFormat = {
 
 /** The format that a chat template asks its model for, told by the marks that it writes. */
 export function toolFormat(templateSource: string): ToolFormat {
-  if (templateSource.includes('<tool_call>')) return HERMES
+  if (templateSource.includes('<tool_call>')) {
+    if (templateSource.includes('<function=')) return XML_PARAMETERS
+    return templateSource.includes('<arg_key>') ? XML_ARGUMENTS : HERMES
+  }
   if (templateSource.includes('[TOOL_CALLS]')) return MISTRAL
   if (/<\|python_tag\|>|"parameters":/.test(templateSource)) return LLAMA3
   return JSON_CALLS

@@ -1,17 +1,58 @@
 import { EngineError } from '../errors.ts'
 import type { ChatTemplate, TemplateMessage } from './chat-template.ts'
 import type { Message } from './conversation.ts'
+import type { TurnOptions } from './format-template.ts'
+import { type Piece, pieceText } from './pieces.ts'
 import { type ChatConversation, toTemplateConversation } from './template-messages.ts'
 import type { ModelTokenizer } from './tokenizer.ts'
 
-/** One exchange as text: what the model is given and what it shall answer, end-of-turn included. */
+/** One exchange: what the model is given and what it shall answer, end-of-turn included. */
 export interface Turn {
+  prompt: Piece[]
+  response: Piece[]
+}
+
+interface TextTurn {
   prompt: string
   response: string
 }
 
 /** Stands for an answer when looking for what a template writes after one. Printable, so that no template strips it. */
 const MARKER = 'ANSWER-9f2c7e51'
+
+/**
+ * A conversation as its turns: LLaMA-Factory's rules for its formats, else cut out of what the template renders.
+ * @throws EngineError `malformed_conversation` when messages do not alternate, `chat_template_failed` from the template,
+ * `malformed_tools` and `malformed_tool_call` for what is no JSON.
+ */
+export function splitTurns(
+  conversation: ChatConversation,
+  template: ChatTemplate,
+  options: TurnOptions = {},
+): Turn[] {
+  checkAlternation(conversation)
+  if (template.format !== undefined) return template.format.turns(conversation, options)
+  return cutTurns(conversation, template, options.variables).map(({ prompt, response }) => ({
+    prompt: [prompt],
+    response: [response],
+  }))
+}
+
+/** The last answer, and all before it as its question. @throws EngineError as splitTurns does. */
+export function splitLastTurn(
+  conversation: ChatConversation,
+  template: ChatTemplate,
+  options: TurnOptions = {},
+): Turn {
+  if (template.format !== undefined) {
+    checkAlternation(conversation)
+    return template.format.lastTurn(conversation, options)
+  }
+  const turns = splitTurns(conversation, template, options)
+  const last = turns.at(-1)!
+  const before = turns.slice(0, -1).flatMap(({ prompt, response }) => [...prompt, ...response])
+  return { prompt: [...before, ...last.prompt], response: last.response }
+}
 
 /**
  * Cuts a rendered conversation into its turns, so that joining prompts and responses gives the text that is trained on.
@@ -24,20 +65,17 @@ const MARKER = 'ANSWER-9f2c7e51'
  *   where it agrees again with the end of that answer, so every turn is learned in its own full form;
  * - a history that agrees nowhere (the system text moves to the last question) leaves one turn: the last, with the whole
  *   history as its prompt.
- *
- * @throws EngineError `malformed_conversation` when messages do not alternate, `chat_template_failed` from the template.
  */
-export function splitTurns(
+function cutTurns(
   conversation: ChatConversation,
   template: ChatTemplate,
   variables?: Readonly<Record<string, unknown>>,
-): Turn[] {
-  checkAlternation(conversation)
+): TextTurn[] {
   const { system, turns, tools } = toTemplateConversation(conversation, template)
   const render = (messages: readonly TemplateMessage[][], addGenerationPrompt: boolean) =>
     template.render([...system, ...messages.flat()], { addGenerationPrompt, tools, variables })
 
-  const result: Turn[] = []
+  const result: TextTurn[] = []
   let previous: Rendered = { question: '', prompt: '', response: '' }
   for (let end = 2; end <= turns.length; end += 2) {
     const context = render(turns.slice(0, end - 1), true)
@@ -62,7 +100,7 @@ export function checkEndOfTurn(template: ChatTemplate, tokenizer: ModelTokenizer
     { role: 'user', content: 'Hi' },
     { role: 'assistant', content: 'Hello' },
   ]
-  const response = splitTurns({ kind: 'chat', messages }, template).at(-1)?.response ?? ''
+  const response = pieceText(splitTurns({ kind: 'chat', messages }, template).at(-1)?.response ?? [])
   const known = [...tokenizer.eosTokenIds, ...template.endTokenIds]
   if (tokenizer.encode(response).some((id) => known.includes(id))) return undefined
   const ends = tokenizer.eosTokenIds.map((id) => JSON.stringify(tokenizer.decode([id]))).join(', ')
@@ -74,7 +112,11 @@ export function checkEndOfTurn(template: ChatTemplate, tokenizer: ModelTokenizer
 
 type Render = (messages: readonly TemplateMessage[][], addGenerationPrompt: boolean) => string
 
-function lastTurn(conversation: ChatConversation, turns: readonly TemplateMessage[][], render: Render): Turn {
+function lastTurn(
+  conversation: ChatConversation,
+  turns: readonly TemplateMessage[][],
+  render: Render,
+): TextTurn {
   const prompt = render(turns.slice(0, -1), true)
   return { prompt, response: findResponse(conversation, turns, prompt, render) }
 }

@@ -37,6 +37,22 @@ export const trainConfigSchema = z.object({
   eval_dataset: names.optional().describe('Names of sets to evaluate on; excludes val_size.'),
   dataset_dir: name.optional().describe('Folder with dataset_info.json; the configured one when left out.'),
   template: name.optional().describe("Name of a chat template; the model's own when left out."),
+  enable_thinking: z
+    .boolean()
+    .optional()
+    .describe('Templates of reasoning models: learn empty thoughts (true, the default) or answer at once.'),
+  preserve_thinking: z
+    .boolean()
+    .optional()
+    .describe('Keep the thoughts of earlier answers where only the last is learned, and in chat.'),
+  tool_format: name
+    .optional()
+    .describe("How a named template writes tools; the template's own when left out."),
+  default_system: z
+    .string()
+    .max(100_000)
+    .optional()
+    .describe('The system text of conversations that have none.'),
   cutoff_len: count
     .min(2)
     .max(1_048_576)

@@ -1,5 +1,9 @@
 import { EngineError } from '../../engine/errors.ts'
-import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'
+import {
+  type ChatTemplate,
+  resolveChatTemplate,
+  type TemplateChoice,
+} from '../../engine/text/chat-template.ts'
 import {
   type EncodedExample,
   IGNORE_INDEX,
@@ -7,8 +11,9 @@ import {
   type TrainConversation,
 } from '../../engine/text/conversation.ts'
 import { encodeRow } from '../../engine/text/encode-answers.ts'
+import { pieceText } from '../../engine/text/pieces.ts'
 import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
-import { splitTurns } from '../../engine/text/turns.ts'
+import { splitLastTurn, splitTurns } from '../../engine/text/turns.ts'
 import { convertRow, type Stage, stageMismatch } from './convert/index.ts'
 import { RowError } from './convert/row-error.ts'
 import { type Row, readRows } from './readers/index.ts'
@@ -22,7 +27,7 @@ export interface PreviewOptions {
   /** Without it only rows and conversations are shown. */
   tokenizer?: ModelTokenizer
   /** The config's `template`. */
-  template?: string | null
+  template?: string | TemplateChoice | null
   cutoffLength: number
   trainOnPrompt?: boolean
   maskHistory?: boolean
@@ -137,9 +142,9 @@ function textOf(conversation: TrainConversation, template: ChatTemplate): string
       : conversation.kind === 'feedback'
         ? [conversation.answer]
         : []
-  return splitTurns({ kind: 'chat', system, tools, messages: [...messages, ...answers] }, template)
-    .map(({ prompt, response }) => prompt + response)
-    .join('')
+  const whole = { kind: 'chat' as const, system, tools, messages: [...messages, ...answers] }
+  const turns = answers.length > 0 ? [splitLastTurn(whole, template)] : splitTurns(whole, template)
+  return turns.map(({ prompt, response }) => pieceText([...prompt, ...response])).join('')
 }
 
 function describeTokens(example: EncodedExample, tokenizer: ModelTokenizer): PreviewToken[] {

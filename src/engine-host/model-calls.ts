@@ -2,6 +2,7 @@ import { EngineError } from '../../engine/errors.ts'
 import type { AdapterCache } from '../../engine/generate/adapter-cache.ts'
 import type { Encoder } from '../../engine/generate/encoder.ts'
 import { MAX_TEXT_CHARACTERS } from '../../engine/text/encode-prompt.ts'
+import { encodePieces } from '../../engine/text/pieces.ts'
 import { showLogprobs } from './answer-stream.ts'
 import type { ModelAnswer, ModelAnswers, ModelCall } from './protocol.ts'
 import type { RequestReader } from './request-reader.ts'
@@ -56,8 +57,8 @@ export class ModelCalls {
   }
 
   #render({ addGenerationPrompt, ...input }: Question<'render'>): ModelAnswers['render'] {
-    const { text } = this.#reader.render(input, addGenerationPrompt)
-    return { text, tokens: [...this.#reader.tokenizer.encode(text)] }
+    const { text, pieces } = this.#reader.render(input, addGenerationPrompt)
+    return { text, tokens: [...encodePieces(pieces, this.#reader.tokenizer)] }
   }
 
   async #embed({ input, adapterFolder }: Question<'embed'>): Promise<ModelAnswers['embed']> {

@@ -3,7 +3,7 @@ import type { SamplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationEvent } from '../../engine/generate/sequence.ts'
 import type { ServedWeights } from '../../engine/generate/served-weights.ts'
 import type { Device } from '../../engine/onnx/device.ts'
-import type { TemplateMessage } from '../../engine/text/chat-template.ts'
+import type { TemplateChoice, TemplateMessage } from '../../engine/text/chat-template.ts'
 import type { OutputPart } from '../../engine/text/output-parser.ts'
 import type { ToolChoice, ToolDefinition } from '../../engine/text/tools.ts'
 
@@ -19,8 +19,8 @@ export type GenerateRequest = GenerateInput &
     baseFolder: string
     /** A PEFT folder of an adapter for this base; undefined answers with the base. */
     adapterFolder?: string
-    /** The chat template by the name that training used for it; undefined is the base folder's own. */
-    template?: string
+    /** The chat template that training used; undefined is the base folder's own. */
+    template?: string | TemplateChoice
     seed?: number
     stop?: readonly string[]
     /** Undefined generates up to the end of the context. */
@@ -85,7 +85,7 @@ export interface FinishEvent extends Omit<Extract<GenerationEvent, { type: 'fini
 export type ModelCall =
   | { kind: 'tokenize'; text: string; addSpecialTokens: boolean }
   | { kind: 'detokenize'; tokens: readonly number[] }
-  | ({ kind: 'render'; template?: string; addGenerationPrompt: boolean } & ChatInput)
+  | ({ kind: 'render'; template?: string | TemplateChoice; addGenerationPrompt: boolean } & ChatInput)
   /** Mean-pooled, normalised last hidden states. */
   | { kind: 'embed'; input: string | readonly number[]; adapterFolder?: string }
   /** The log-probability of each token of a prompt after those before it. */

@@ -6,14 +6,18 @@ import { Grammars } from '../../engine/generate/grammar/grammars.ts'
 import { type SamplingParams, samplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationRequest } from '../../engine/generate/sequence.ts'
 import { adaptConversation } from '../../engine/text/chat-input.ts'
-import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'
+import {
+  type ChatTemplate,
+  resolveChatTemplate,
+  type TemplateChoice,
+} from '../../engine/text/chat-template.ts'
 import { createDetokenizer } from '../../engine/text/detokenizer.ts'
 import { encodePrompt } from '../../engine/text/encode-prompt.ts'
 import { OutputParser } from '../../engine/text/output-parser.ts'
+import { type Piece, pieceText } from '../../engine/text/pieces.ts'
 import { type ReasoningStart, reasoningStart, THINK_CLOSE, THINK_OPEN } from '../../engine/text/reasoning.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { readJsonObject } from '../../engine/text/tokenizer-files.ts'
-import { type ToolFormat, toolFormat } from '../../engine/text/tools.ts'
 import { withTimeLimit } from '../../engine/time-limit.ts'
 import { AnswerStream } from './answer-stream.ts'
 import type { ChatInput, GenerateRequest } from './protocol.ts'
@@ -29,8 +33,8 @@ export interface ReadRequest {
 
 interface RenderedChat {
   text: string
+  pieces: readonly Piece[]
   template: ChatTemplate
-  format: ToolFormat
   reasoning: ReasoningStart
 }
 
@@ -45,7 +49,8 @@ export class RequestReader {
   readonly #defaults: SamplingParams
   readonly #folder: string
   #grammars: Grammars | undefined
-  readonly #templates = new Map<string | undefined, ChatTemplate>()
+  /** By their choice as JSON. */
+  readonly #templates = new Map<string, ChatTemplate>()
 
   /** Reads a Hugging Face folder. @throws EngineError as the tokenizer's loader does. */
   constructor(folder: string) {
@@ -59,9 +64,9 @@ export class RequestReader {
     const { seed, stop = [], maxTokens, minTokens, ignoreEos, logprobs, prediction } = request
     const chat = request.prompt === undefined ? this.render(request) : undefined
     const prompt = chat
-      ? this.#encodeText(chat.text, false, 'messages')
+      ? this.#encodeText(chat.pieces, false, 'messages')
       : this.encode(request.prompt!, 'prompt')
-    const markers = chat ? [...chat.format.markers, THINK_OPEN, THINK_CLOSE] : []
+    const markers = chat ? [...chat.template.toolFormat.markers, THINK_OPEN, THINK_CLOSE] : []
     const generation = {
       prompt,
       promptName: chat ? 'messages' : 'prompt',
@@ -88,15 +93,18 @@ export class RequestReader {
   }
 
   /** The conversation as its template shows it. @throws EngineError when the template refuses it. */
-  render(input: ChatInput & { template?: string }, addGenerationPrompt = true): RenderedChat {
+  render(
+    input: ChatInput & { template?: string | TemplateChoice },
+    addGenerationPrompt = true,
+  ): RenderedChat {
     const template = this.#template(input.template)
     const tools = input.toolChoice === 'none' ? [] : (input.tools ?? [])
     const { messages, options } = adaptConversation(input.messages, tools, template)
     const variables = { ...input.templateVariables, ...effortVariables(template, input.reasoningEffort) }
-    const render = () => template.render(messages, { ...options, addGenerationPrompt, variables })
-    const text = withTimeLimit(render, RENDER_LIMIT_MS, templateTooSlow)
-    const { source } = template
-    return { text, template, format: toolFormat(source), reasoning: reasoningStart(source, text) }
+    const render = () => template.pieces(messages, { ...options, addGenerationPrompt, variables })
+    const pieces = withTimeLimit(render, RENDER_LIMIT_MS, templateTooSlow)
+    const text = pieceText(pieces)
+    return { text, pieces, template, reasoning: reasoningStart(template.thinks, text) }
   }
 
   /** Text with the special tokens that plain text gets; token ids are checked. `param` names the field in errors. */
@@ -106,7 +114,7 @@ export class RequestReader {
     return Int32Array.from(prompt)
   }
 
-  #encodeText(text: string, addSpecialTokens: boolean, param: string): Int32Array {
+  #encodeText(text: string | readonly Piece[], addSpecialTokens: boolean, param: string): Int32Array {
     return encodePrompt(this.tokenizer, text, { addSpecialTokens, maxTokens: this.maxTokens, param })
   }
 
@@ -116,7 +124,7 @@ export class RequestReader {
     const names = (request.tools ?? []).map((tool) => tool.function.name)
     if (names.length === 0 || request.toolChoice === 'none') return new OutputParser({ reasoning })
     const parallel = request.parallelToolCalls ?? true
-    return new OutputParser({ reasoning, tools: { format: chat.format, names, parallel } })
+    return new OutputParser({ reasoning, tools: { format: chat.template.toolFormat, names, parallel } })
   }
 
   async #startGrammar(request: ChatInput & GenerateRequest, chat: RenderedChat) {
@@ -126,7 +134,7 @@ export class RequestReader {
       toolChoice,
       parallelToolCalls,
       responseFormat,
-      toolFormat: chat.format,
+      toolFormat: chat.template.toolFormat,
     })
     if (format === undefined) return undefined
     this.#grammars ??= new Grammars(this.tokenizer, vocabularyRows(this.#folder, this.tokenizer))
@@ -150,12 +158,13 @@ export class RequestReader {
     throw new EngineError('invalid', 'unknown_token', message, { param })
   }
 
-  #template(name: string | undefined): ChatTemplate {
-    let template = this.#templates.get(name)
+  #template(choice: string | TemplateChoice | undefined): ChatTemplate {
+    const key = JSON.stringify(choice ?? null)
+    let template = this.#templates.get(key)
     if (template === undefined) {
-      const resolve = () => resolveChatTemplate(this.tokenizer, name)
+      const resolve = () => resolveChatTemplate(this.tokenizer, choice)
       template = withTimeLimit(resolve, RENDER_LIMIT_MS, templateTooSlow)
-      this.#templates.set(name, template)
+      this.#templates.set(key, template)
     }
     return template
   }
@@ -175,10 +184,13 @@ function showing(tokenizer: ModelTokenizer, markers: readonly string[]): Pick<Mo
  * OpenAI's reasoning_effort in the names that templates know.
  * @throws EngineError unsupported where the template knows none and more than 'none' is asked.
  */
-function effortVariables({ source }: ChatTemplate, effort: string | undefined): Record<string, unknown> {
+function effortVariables(
+  { effortVariable }: ChatTemplate,
+  effort: string | undefined,
+): Record<string, unknown> {
   if (effort === undefined) return {}
-  if (/\breasoning_effort\b/.test(source)) return { reasoning_effort: effort }
-  if (/\benable_thinking\b/.test(source)) return { enable_thinking: effort !== 'none' }
+  if (effortVariable === 'reasoning_effort') return { reasoning_effort: effort }
+  if (effortVariable === 'enable_thinking') return { enable_thinking: effort !== 'none' }
   if (effort === 'none') return {}
   const message = `reasoning_effort is ${effort}, but this model's chat template knows no reasoning; leave it out.`
   throw new EngineError('unsupported', 'unsupported_parameter', message, { param: 'reasoning_effort' })

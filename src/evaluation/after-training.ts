@@ -28,13 +28,12 @@ export async function predictAfterTraining(
   },
 ): Promise<Record<string, number>> {
   const { outputDir, datasets, placement = ON_CPU, signal, onRow } = options
-  const { seed, max_samples: maxSamples, cutoff_len: cutoffLength, template } = config
+  const { seed, max_samples: maxSamples, cutoff_len: cutoffLength } = config
   const { max_new_tokens, do_sample, temperature, top_p, top_k } = config
   const generation = { max_new_tokens, do_sample, temperature, top_p, top_k }
   const request = evaluationRequest.parse({
     model: model.id,
     cutoff_len: cutoffLength,
-    template,
     seed,
     ...generation,
   })

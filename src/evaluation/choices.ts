@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { resolveChatTemplate } from '../../engine/text/chat-template.ts'
+import { encodePieces } from '../../engine/text/pieces.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import {
   type ChoiceQuestion,
@@ -68,8 +69,8 @@ function answering({ baseFolder, template: trained }: EvaluatedModel, asked?: st
   const ids = LETTERS.map((letter) => tokenizer.encode(plain ? ` ${letter}` : letter).at(-1)!)
   return {
     promptOf: (messages: ReturnType<typeof choiceMessages>) => {
-      const text = plain ? choiceText(messages) : template.render(messages, { addGenerationPrompt: true })
-      return [...tokenizer.encode(text)]
+      if (plain) return [...tokenizer.encode(choiceText(messages))]
+      return [...encodePieces(template.pieces(messages, { addGenerationPrompt: true }), tokenizer)]
     },
     letterOf: (id: number | undefined) => LETTERS.find((_, index) => ids[index] === id),
     logitBias: Object.fromEntries(ids.map((id) => [String(id), LETTER_BIAS])),

@@ -8,8 +8,9 @@ import {
   type TrainConversation,
 } from '../../engine/text/conversation.ts'
 import { encodeConversation } from '../../engine/text/encode.ts'
+import { encodePieces, pieceText } from '../../engine/text/pieces.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../engine/text/tokenizer.ts'
-import { splitTurns } from '../../engine/text/turns.ts'
+import { splitLastTurn } from '../../engine/text/turns.ts'
 import type { EvaluationRequest } from '../../routes/schemas/evaluations.ts'
 import type { EvaluatedModel } from './task.ts'
 
@@ -70,8 +71,10 @@ function toQuestion(
   tokenizer: ModelTokenizer,
   template: ChatTemplate,
 ): Question {
-  const turns = splitTurns(conversation, template)
-  const history = turns.slice(0, -1).map((turn) => turn.prompt + turn.response)
-  const prompt = history.join('') + turns.at(-1)!.prompt
-  return { prompt, promptTokens: tokenizer.encode(prompt), label: conversation.messages.at(-1)!.content }
+  const { prompt } = splitLastTurn(conversation, template)
+  return {
+    prompt: pieceText(prompt),
+    promptTokens: encodePieces(prompt, tokenizer),
+    label: conversation.messages.at(-1)!.content,
+  }
 }

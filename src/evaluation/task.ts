@@ -1,3 +1,4 @@
+import type { TemplateChoice } from '../../engine/text/chat-template.ts'
 import type { EvaluationRequest } from '../../routes/schemas/evaluations.ts'
 import type { EngineHosts } from '../engine-host/client.ts'
 
@@ -6,7 +7,7 @@ export interface EvaluatedModel {
   id: string
   baseFolder: string
   adapterFolder?: string
-  template?: string
+  template?: string | TemplateChoice
 }
 
 /** What tasks/evaluate.ts gets. */

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
+import { type TemplateChoice, type TemplateFields, templateChoice } from '../../engine/text/chat-template.ts'
 import { modelIdOf } from '../fine-tuning/names.ts'
 import type { JobQueue } from '../jobs/queue.ts'
 import type { Job } from '../jobs/types.ts'
@@ -26,15 +27,15 @@ export interface ModelEntry {
   parent: string | null
   /** The job that made it. */
   jobId: string | null
-  /** The chat template that training used, by name; undefined is the base folder's own. */
-  template: string | undefined
+  /** The chat template that training used; undefined is the base folder's own. */
+  template: string | TemplateChoice | undefined
   createdAt: Date
 }
 
 /** What a job's `resolved` says about the model that it starts from. */
 interface JobLineage {
-  model?: { id: string; baseFolder: string; root: string; template?: string }
-  config?: { template?: string }
+  model?: { id: string; baseFolder: string; root: string; template?: string | TemplateChoice }
+  config?: TemplateFields
   format?: string
 }
 
@@ -142,7 +143,7 @@ function runEntries(job: Job, { model, config }: JobLineage): ModelEntry[] {
       root: model!.root,
       parent: kind === 'run' ? model!.id : job.id,
       jobId: job.id,
-      template: config?.template,
+      template: config && templateChoice(config),
       createdAt,
     }
   }

@@ -1,3 +1,4 @@
+import type { TemplateChoice } from '../../engine/text/chat-template.ts'
 import type { ModelEntry } from './registry.ts'
 
 /** What a job's row keeps of the model that it starts from. */
@@ -5,7 +6,7 @@ export interface SourceModel {
   id: string
   baseFolder: string
   root: string
-  template?: string
+  template?: string | TemplateChoice
 }
 
 /** An entry of the registry in the form that rows keep. */

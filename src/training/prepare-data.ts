@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../../engine/errors.ts'
-import { resolveChatTemplate } from '../../engine/text/chat-template.ts'
+import { resolveChatTemplate, templateChoice } from '../../engine/text/chat-template.ts'
 import {
   type EncodedExample,
   sequencesOf,
@@ -157,7 +157,7 @@ async function encode(
   if (config.stage === 'pt' && config.packing) {
     const texts = conversations.map((conversation) => (conversation.kind === 'text' ? conversation.text : ''))
     const learnedFrom = new Set(conversations.flatMap(({ dataset }) => dataset ?? []))
-    const { textEnd: end } = resolveChatTemplate(tokenizer, config.template)
+    const { textEnd: end } = resolveChatTemplate(tokenizer, templateChoice(config))
     return { examples: packText(texts, tokenizer, { cutoffLength, end }), truncated: 0, learnedFrom }
   }
   // LLaMA-Factory cuts examples one token shorter where it packs them, so that the longest still fits into a sequence.
@@ -184,7 +184,7 @@ async function encodeAll(
   cutoffLength: number,
   warnings: Warning[],
 ): Promise<TrainExample[]> {
-  const template = resolveChatTemplate(tokenizer, config.template)
+  const template = resolveChatTemplate(tokenizer, templateChoice(config))
   if (config.stage !== 'pt') {
     const endless = checkEndOfTurn(template, tokenizer)
     if (template.warning) warnings.push({ code: 'no_chat_template', message: template.warning })

@@ -80,10 +80,15 @@ function callTags({ tools, toolFormat }: GrammarRequest): TagFormat[] {
   })
 }
 
-/** {"name": …, "arguments": …} of one tool. */
-function callTag(name: string, schema: Schema, { argumentsKey }: ToolFormat): TagFormat {
+/** {"name": …, "arguments": …} of one tool, or its name with the arguments behind it. */
+function callTag(name: string, schema: Schema, { argumentsKey, plainCall }: ToolFormat): TagFormat {
+  const content: GrammarFormat = { type: 'json_schema', json_schema: schema }
+  if (plainCall !== undefined) {
+    const begin = plainCall.beforeName + name + plainCall.beforeArguments
+    return { type: 'tag', begin, content, end: '' }
+  }
   const begin = `{"name": ${JSON.stringify(name)}, "${argumentsKey}": `
-  return { type: 'tag', begin, content: { type: 'json_schema', json_schema: schema }, end: '}' }
+  return { type: 'tag', begin, content, end: '}' }
 }
 
 /** A call between its marks. */

@@ -1,3 +1,4 @@
+import { templateChoice } from '../../../engine/text/chat-template.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import type { CompiledStep } from '../../../engine/train/compiled-step.ts'
 import { checkFits } from '../../../engine/train/estimate.ts'
@@ -113,7 +114,7 @@ function trainedModel(
   { config, model }: Pick<TrainTask, 'config'> & { model: { baseFolder: string } },
   outputDir: string,
 ): EvaluatedModel {
-  const { template } = config
+  const template = templateChoice(config)
   return config.finetuning_type === 'lora'
     ? { id, baseFolder: model.baseFolder, adapterFolder: outputDir, template }
     : { id, baseFolder: outputDir, template }

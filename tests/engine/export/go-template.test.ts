@@ -4,7 +4,7 @@ import { goTemplate } from '../../../engine/export/go-template.ts'
 import { modelfile } from '../../../engine/export/modelfile.ts'
 import { readTurnForm, renderForm, type TurnForm } from '../../../engine/export/turn-form.ts'
 import { resolveChatTemplate } from '../../../engine/text/chat-template.ts'
-import { FORMATS } from '../../../engine/text/named-templates.ts'
+import { FORMATS } from '../../../engine/text/formats.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 
 const MODEL = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))

@@ -9,7 +9,7 @@ import { Grammars } from '../../../engine/generate/grammar/grammars.ts'
 import { createRandom } from '../../../engine/random.ts'
 import { OutputParser } from '../../../engine/text/output-parser.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../../engine/text/tokenizer.ts'
-import { type ToolDefinition, toolFormat } from '../../../engine/text/tools.ts'
+import { ACTIONS, GLM, type ToolDefinition, toolFormat } from '../../../engine/text/tools.ts'
 
 const FOLDER = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
 const WEATHER: ToolDefinition = {
@@ -32,7 +32,11 @@ const TIME: ToolDefinition = {
   function: { name: 'get_time', parameters: { type: 'object', properties: {}, additionalProperties: false } },
 }
 
-const TEMPLATES = { hermes: '<tool_call>', mistral: '[TOOL_CALLS]', llama3: '<|python_tag|>', json: '' }
+const FORMS = [
+  ...['<tool_call>', '[TOOL_CALLS]', '<|python_tag|>', '', '<tool_call><function='].map(toolFormat),
+  ACTIONS,
+  GLM,
+]
 
 describe('Grammars', () => {
   let tokenizer: ModelTokenizer
@@ -126,11 +130,9 @@ describe('Grammars', () => {
     for (const seed of [1, 2, 3]) expect(JSON.parse(await babble(format, seed))).toBeTypeOf('object')
   })
 
-  it.each(Object.entries(TEMPLATES))(
+  it.each(FORMS.map((format) => [format.name, format] as const))(
     'forces calls in the form of %s that its parser reads',
-    async (name, template) => {
-      const format = toolFormat(template)
-      expect(format.name).toBe(name)
+    async (_, format) => {
       const tools = [WEATHER, TIME]
       for (const toolChoice of ['required' as const, { name: 'get_weather' }]) {
         const grammar = grammarFormat({

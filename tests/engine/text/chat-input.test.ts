@@ -49,6 +49,7 @@ describe('adaptConversation', () => {
 describe('encodePrompt', () => {
   const asked: number[] = []
   const tokenizer = {
+    tokenId: () => undefined,
     encode: (text: string) => {
       asked.push(text.length)
       return new Int32Array(text.length)

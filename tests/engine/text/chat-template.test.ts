@@ -21,7 +21,7 @@ const dialogue: TemplateMessage[] = [
 describe('resolveChatTemplate', () => {
   it("takes the model's own template under each of its names", () => {
     const tokenizer = loadTokenizer(byteTokenizerFolder('{{ messages[0].content }}!'))
-    for (const name of [undefined, null, 'default', 'auto', 'tokenizer']) {
+    for (const name of [undefined, null, 'auto', 'tokenizer']) {
       const template = resolveChatTemplate(tokenizer, name)
       expect(template.origin).toBe('tokenizer')
       expect(template.render([{ role: 'user', content: 'hi' }])).toBe('hi!')
@@ -29,9 +29,8 @@ describe('resolveChatTemplate', () => {
   })
 
   it('knows chatml and empty without the model', () => {
-    expect(resolveChatTemplate(bare(), 'chatml').render(dialogue, { addGenerationPrompt: true })).toBe(
-      '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n' +
-        '<|im_start|>assistant\nb<|im_end|>\n<|im_start|>assistant\n',
+    expect(resolveChatTemplate(bare(), 'chatml').render(dialogue)).toBe(
+      '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n',
     )
     expect(resolveChatTemplate(bare(), 'empty').render(dialogue)).toBe('Be brief.ab<|im_end|>')
   })
@@ -42,6 +41,19 @@ describe('resolveChatTemplate', () => {
     expect(template.render(dialogue)).toBe('System: Be brief.\nHuman: a\nAssistant: b<|im_end|>\n')
     expect(template.render(dialogue.slice(0, 2), { addGenerationPrompt: true })).toBe(
       'System: Be brief.\nHuman: a\nAssistant:',
+    )
+  })
+
+  it("gives the model's own template what a config says beside it", () => {
+    const source =
+      '{{ messages[0].role }}|{{ enable_thinking }}|{% if messages[1] %}{{ messages[1].role }}{% endif %}'
+    const tokenizer = loadTokenizer(byteTokenizerFolder(source))
+    const template = resolveChatTemplate(tokenizer, { enableThinking: false, defaultSystem: 'Be kind.' })
+    expect(template.render([{ role: 'user', content: 'hi' }])).toBe('system|false|user')
+    expect(template.render(dialogue)).toBe('system|false|user')
+    expect(template.render(dialogue, { variables: { enable_thinking: true } })).toContain('|true|')
+    expect(() => resolveChatTemplate(tokenizer, { toolFormat: 'qwen' })).toThrow(
+      /tool_format belongs to a named/,
     )
   })
 

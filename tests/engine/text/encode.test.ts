@@ -5,6 +5,7 @@ import { resolveChatTemplate } from '../../../engine/text/chat-template.ts'
 import { type EncodedExample, IGNORE_INDEX, type Message } from '../../../engine/text/conversation.ts'
 import { encodeConversation, inferTurnLengths } from '../../../engine/text/encode.ts'
 import { packExamples, packText } from '../../../engine/text/packing.ts'
+import { pieceText } from '../../../engine/text/pieces.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { checkEndOfTurn, splitTurns } from '../../../engine/text/turns.ts'
 import { byteTokenizerFolder, writeModelFolder } from './byte-tokenizer.ts'
@@ -154,7 +155,9 @@ describe('inferTurnLengths', () => {
 
 describe('splitTurns with templates whose renders do not continue each other', () => {
   const split = (source: string, ...contents: string[]) =>
-    splitTurns(chat(...contents), resolveChatTemplate(loadTokenizer(byteTokenizerFolder(source))))
+    splitTurns(chat(...contents), resolveChatTemplate(loadTokenizer(byteTokenizerFolder(source)))).map(
+      ({ prompt, response }) => ({ prompt: pieceText(prompt), response: pieceText(response) }),
+    )
 
   it('learns each turn with its thought when the history drops thoughts', () => {
     const source =

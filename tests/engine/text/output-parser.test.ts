@@ -2,12 +2,14 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { OutputParser, type OutputPart } from '../../../engine/text/output-parser.ts'
 import { reasoningStart } from '../../../engine/text/reasoning.ts'
-import { newCallId, toolFormat } from '../../../engine/text/tools.ts'
+import { ACTIONS, GLM, newCallId, toolFormat } from '../../../engine/text/tools.ts'
 
 const HERMES = toolFormat('<tool_call>')
 const MISTRAL = toolFormat('[TOOL_CALLS]')
 const LLAMA3 = toolFormat('<|python_tag|>')
 const JSON_CALLS = toolFormat('')
+const XML = toolFormat('<tool_call><function=')
+const GLM_XML = toolFormat('<tool_call><arg_key>')
 const names = ['f', 'g']
 
 /** What an answer comes to when it arrives in the given pieces. */
@@ -56,6 +58,49 @@ const CASES: [string, typeof HERMES, string, Partial<ReturnType<typeof parse>>][
     HERMES,
     '<tool_call>{"name": "g", "arguments": "{\\"x\\": 1}"}</tool_call>',
     { calls: [{ name: 'g', arguments: '{"x": 1}' }] },
+  ],
+  [
+    'Action lines behind text, two of them',
+    ACTIONS,
+    'I look:Action: f\nAction Input: {"a": "}"}\nAction: g\nAction Input: {"x": {"y": 1}}',
+    {
+      text: 'I look:',
+      calls: [
+        { name: 'f', arguments: '{"a": "}"}' },
+        { name: 'g', arguments: '{"x": {"y": 1}}' },
+      ],
+    },
+  ],
+  ['an Action that is none', ACTIONS, 'Action: act now!', { text: 'Action: act now!', calls: [] }],
+  [
+    "GLM-4's name with arguments below",
+    GLM,
+    'f\n{"a": [1]}',
+    { text: '', calls: [{ name: 'f', arguments: '{"a": [1]}' }] },
+  ],
+  ['an answer that begins like a tool of GLM-4', GLM, 'f is a letter', { text: 'f is a letter', calls: [] }],
+  [
+    "Qwen3-Coder's elements",
+    XML,
+    'So.<tool_call>\n<function=f>\n<parameter=a>\ntwo\nlines\n</parameter>\n<parameter=n>\n[1, 2]\n</parameter>\n</function>\n</tool_call>',
+    { text: 'So.', calls: [{ name: 'f', arguments: '{"a":"two\\nlines","n":[1,2]}' }] },
+  ],
+  [
+    "GLM-4.5's elements, the last call cut off by the answer's end",
+    GLM_XML,
+    '<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value>\n</tool_call>\n<tool_call>g\n<arg_key>b</arg_key>\n<arg_value>2</arg_value>',
+    {
+      calls: [
+        { name: 'f', arguments: '{"a":"x"}' },
+        { name: 'g', arguments: '{"b":2}' },
+      ],
+    },
+  ],
+  [
+    'JSON between the marks of elements, as a grammar enforces it',
+    XML,
+    '<tool_call>\n{"name": "g", "arguments": {"x": 1}}\n</tool_call>',
+    { text: '', calls: [{ name: 'g', arguments: '{"x": 1}' }] },
   ],
   [
     "Mistral's list",
@@ -168,10 +213,10 @@ describe('OutputParser', () => {
 
 describe('reasoningStart', () => {
   it('follows the template and the prompt that it made', () => {
-    expect(reasoningStart('no reasoning', 'x')).toBe('none')
-    expect(reasoningStart('… </think> …', 'assistant\n<think>\n')).toBe('thinking')
-    expect(reasoningStart('… </think> …', 'assistant\n<think>\n\n</think>\n\n')).toBe('none')
-    expect(reasoningStart('… </think> …', 'assistant\n')).toBe('undecided')
+    expect(reasoningStart(false, 'x')).toBe('none')
+    expect(reasoningStart(true, 'assistant\n<think>\n')).toBe('thinking')
+    expect(reasoningStart(true, 'assistant\n<think>\n\n</think>\n\n')).toBe('none')
+    expect(reasoningStart(true, 'assistant\n')).toBe('undecided')
   })
 })
 

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest'
-import { resolveChatTemplate } from '../../../engine/text/chat-template.ts'
-import type { EncodedExample, PairExample } from '../../../engine/text/conversation.ts'
+import { resolveChatTemplate, type TemplateChoice } from '../../../engine/text/chat-template.ts'
+import type { EncodedExample, Message, PairExample } from '../../../engine/text/conversation.ts'
 import { encodeConversation } from '../../../engine/text/encode.ts'
 import { encodeRow } from '../../../engine/text/encode-answers.ts'
-import { FORMATS } from '../../../engine/text/named-templates.ts'
+import { FORMATS } from '../../../engine/text/formats.ts'
+import type { ChatConversation } from '../../../engine/text/template-messages.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { checkEndOfTurn } from '../../../engine/text/turns.ts'
 import { byteTokenizerFolder } from './byte-tokenizer.ts'
@@ -40,6 +41,33 @@ const EXPECTED: Record<string, string> = {
   deepseek3: `${bos}Be kind.<｜User｜>Hi "there"<｜Assistant｜>Hello.${eos}<｜User｜>Bye<｜Assistant｜>`,
 }
 
+/** Learned text of a conversation in a template, between « and ». */
+function shown(
+  choice: TemplateChoice,
+  conversation: Partial<ChatConversation> & { messages: Message[] },
+  maskHistory = false,
+) {
+  const template = resolveChatTemplate(tokenizer, choice)
+  const row = { kind: 'chat' as const, ...conversation }
+  const { inputIds, labels } = encodeConversation(row, tokenizer, {
+    template,
+    cutoffLength: 9999,
+    maskHistory,
+  })
+  let text = ''
+  let start = 0
+  for (let at = 1; at <= inputIds.length; at++) {
+    if (at < inputIds.length && (labels[at] === -100) === (labels[start] === -100)) continue
+    const part = tokenizer.decode(inputIds.subarray(start, at))
+    text += labels[start] === -100 ? part : `«${part}»`
+    start = at
+  }
+  return text
+}
+
+const talk = (...contents: string[]): Message[] =>
+  contents.map((content, index) => ({ role: index % 2 === 0 ? 'user' : 'assistant', content }))
+
 describe('named templates', () => {
   it.each(Object.entries(EXPECTED))('%s joins its parts as LLaMA-Factory does', (name, text) => {
     expect(resolveChatTemplate(tokenizer, name).render(messages, { addGenerationPrompt: true })).toBe(text)
@@ -62,9 +90,90 @@ describe('named templates', () => {
       ],
     }
     const { inputIds, labels } = encodeConversation(conversation, tokenizer, { template, cutoffLength: 4096 })
-    const learned = tokenizer.decode(inputIds.filter((_, index) => labels[index] !== -100))
+    const answer = tokenizer.decode(inputIds.filter((_, index) => labels[index] !== -100))
+    const learned = answer.replace(/^(<think>\s*)?<\/think>/, '')
     expect(learned.trim().startsWith('Answer')).toBe(true)
     expect(learned).not.toContain('Question')
+  })
+
+  it('qwen3 learns an empty thought where an answer has none', () => {
+    const thought = '<think>\nadd\n</think>\n\n2'
+    expect(shown({ name: 'qwen3' }, { messages: talk('1+1', thought, '2+2', '4') })).toBe(
+      `<|im_start|>user\n1+1<|im_end|>\n<|im_start|>assistant\n«${thought}<|im_end|>\n»` +
+        '<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n«<think>\n\n</think>\n\n4<|im_end|>\n»',
+    )
+  })
+
+  it('qwen3 with enable_thinking false drops thoughts and gives the empty one', () => {
+    const choice = { name: 'qwen3', enableThinking: false }
+    expect(shown(choice, { messages: talk('1+1', '<think>\nadd\n</think>\n\n2') })).toBe(
+      '<|im_start|>user\n1+1<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n«2<|im_end|>\n»',
+    )
+    const asked = [{ role: 'user', content: 'Hi' }]
+    const render = (variables = {}) =>
+      resolveChatTemplate(tokenizer, choice).render(asked, { addGenerationPrompt: true, variables })
+    expect(render()).toBe('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n')
+    expect(render({ enable_thinking: true })).toBe('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n')
+  })
+
+  it('qwen3 drops earlier thoughts where the last answer alone is learned, unless they are preserved', () => {
+    const messages = talk('1', '<think>\na\n</think>\n\n2', '3', '4')
+    expect(shown({ name: 'qwen3' }, { messages }, true)).toContain('assistant\n2<|im_end|>')
+    expect(shown({ name: 'qwen3', preserveThinking: true }, { messages }, true)).toContain('\n</think>\n\n2')
+    const chat = (choice: TemplateChoice) =>
+      resolveChatTemplate(tokenizer, choice).render(messages.slice(0, 3))
+    expect(chat({ name: 'qwen3' })).not.toContain('think')
+    expect(chat({ name: 'qwen3', preserveThinking: true })).toContain('<think>\na\n</think>\n\n2')
+  })
+
+  it("lists tools and writes calls in LLaMA-Factory's words", () => {
+    const tools = JSON.stringify([
+      {
+        name: 'f',
+        description: 'Does.',
+        parameters: { properties: { a: { type: 'string', description: 'An a' } }, required: ['a'] },
+      },
+    ])
+    const call: Message[] = [
+      { role: 'user', content: 'Go' },
+      { role: 'function', content: '{"name": "f", "arguments": {"a": "ü"}}' },
+    ]
+    expect(shown({ name: 'vicuna', defaultSystem: 'S.' }, { tools, messages: call })).toBe(
+      'S.You have access to the following tools:\n> Tool Name: f\nTool Description: Does.\nTool Args:\n' +
+        '  - a (string, required): An a\n\nUse the following format if using a tool:\n```\n' +
+        'Action: tool name (one of [f])\nAction Input: the input to the tool, in a JSON format representing the kwargs ' +
+        '(e.g. ```{"input": "hello world", "num_beams": 5}```)\n```\nUSER: Go ASSISTANT:' +
+        '«Action: f\nAction Input: {"a": "ü"}<|im_end|>»',
+    )
+    expect(shown({ name: 'qwen3_nothink' }, { tools, messages: call })).toContain(
+      '«<tool_call>\n{"name": "f", "arguments": {"a": "ü"}}\n</tool_call><|im_end|>\n»',
+    )
+    expect(shown({ name: 'mistral' }, { messages: call })).toContain(
+      '«[TOOL_CALLS] [{"name": "f", "arguments": {"a": "ü"}}]<|im_end|>»',
+    )
+    expect(shown({ name: 'glm4' }, { messages: call })).toContain('<|assistant|>«f\n{"a": "ü"}<|im_end|>»')
+    expect(shown({ name: 'vicuna', toolFormat: 'qwen3_5' }, { messages: call })).toContain(
+      '«<tool_call>\n<function=f>\n<parameter=a>\nü\n</parameter>\n</function>\n</tool_call><|im_end|>»',
+    )
+  })
+
+  it('refuses calls that are no JSON, two at once for GLM-4, and unknown tool formats', () => {
+    const calling = (content: string): Message[] => [
+      { role: 'user', content: 'Go' },
+      { role: 'function', content },
+    ]
+    const two = '[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {}}]'
+    expect(() => shown({ name: 'qwen3' }, { messages: calling('f()') })).toThrow(/must be JSON as in/)
+    expect(() => shown({ name: 'qwen3' }, { messages: calling('{"name": "f"}') })).toThrow(
+      /needs a name and arguments/,
+    )
+    expect(() => shown({ name: 'glm4' }, { messages: calling(two) })).toThrow(/one tool at a time/)
+    expect(() => shown({ name: 'qwen3', toolFormat: 'xml' }, { messages: talk('a', 'b') })).toThrow(
+      /Tool format xml does not exist/,
+    )
+    expect(() =>
+      resolveChatTemplate(tokenizer, 'qwen3').render([...messages, { role: 'system', content: 'x' }]),
+    ).toThrow(/at the beginning alone/)
   })
 
   it.each(['chatml', 'yi', 'phi', 'phi4', 'deepseek', 'deepseek3', 'zephyr', 'llama2'])(
