@@ -8,7 +8,7 @@ import { DEFAULT_SAMPLING } from '../../../engine/generate/sampling-params.ts'
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { openModel } from '../../../engine/models/index.ts'
-import { selfTest } from '../../../engine/onnx/self-test.ts'
+import { convertsHalf, selfTest } from '../../../engine/onnx/self-test.ts'
 import { DeviceTensor, Session } from '../../../engine/onnx/session.ts'
 import { packBase } from '../../../engine/quant/packed-base.ts'
 import { openBase } from '../../../engine/quant/source.ts'
@@ -23,6 +23,8 @@ import { nodesByProvider, runStep } from './device-steps.ts'
 const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')
 const tiny = openModel(TINY)
 const missing = await webgpuMissing()
+const hasHalf = missing === '' && (await convertsHalf(WEBGPU))
+const halfMissing = hasHalf ? '' : " (skipped: the adapter has no 'shader-f16', as lavapipe has)"
 const devices = [{ kind: 'cpu' }, WEBGPU] as const
 
 describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
@@ -37,6 +39,21 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
     const errors = gpu.gradients.map((gradient, index) => relativeToLargest(gradient, cpu.gradients[index]!))
     expect(Math.max(...errors)).toBeLessThan(1e-4)
   })
+
+  it.skipIf(!hasHalf)(
+    `with fp16 a step is as near to float32 as the CPU's with fp16${halfMissing}`,
+    async () => {
+      const half = { checkpointing: false, halfActivations: true }
+      const exact = await runStep({}, tiny, { checkpointing: false })
+      const [cpu, gpu] = [await runStep({}, tiny, half), await runStep({ device: WEBGPU }, tiny, half)]
+      const worst = ({ gradients }: typeof cpu) =>
+        Math.max(...gradients.map((gradient, index) => relativeToLargest(gradient, exact.gradients[index]!)))
+      expect(Math.abs(gpu.loss - exact.loss) / exact.loss).toBeLessThan(1e-4)
+      expect(worst(cpu)).toBeGreaterThan(1e-3) // else nothing was rounded
+      expect(worst(gpu)).toBeGreaterThan(1e-3)
+      expect(worst(gpu)).toBeLessThan(2e-2)
+    },
+  )
 
   it('a step over a base at 4 bits, looked up in a codebook, has them, too', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'anneal-packed-'))
