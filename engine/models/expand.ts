@@ -58,7 +58,9 @@ export async function expandBlocks(options: ExpandOptions): Promise<number> {
 
 function checkExpandable(raw: RawConfig, layers: number, blocks: number): void {
   if (!Number.isInteger(blocks) || blocks < 1 || layers % blocks !== 0) {
-    const message = `num_layers ${layers} should be divisible by the number of blocks, which is ${blocks}`
+    const message =
+      `${blocks} new blocks cannot be spread evenly over the model's ${layers} layers: the number of blocks must divide ` +
+      `that of the layers (${divisorsOf(layers).join(', ')})`
     throw new EngineError('invalid', 'layers_not_divisible', message, { param: 'blocks' })
   }
   for (const field of BY_INDEX) {
@@ -66,6 +68,10 @@ function checkExpandable(raw: RawConfig, layers: number, blocks: number): void {
     if (Array.isArray(value) && value.length > 0)
       throw unsupportedField(raw, field, value, 'layers alike are')
   }
+}
+
+function divisorsOf(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index + 1).filter((divisor) => count % divisor === 0)
 }
 
 /** What makes the second copy of a layer pass its input on. */

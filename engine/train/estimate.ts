@@ -15,6 +15,8 @@ export interface ModelSize
   /** Bytes of all tensors on disk. */
   weightBytes: number
   trainableParameters: number
+  /** Tokens of the model's context. */
+  maxPositions?: number
   /** Bytes of the tensors as the session maps them, where linear layers are packed; weightBytes otherwise. */
   packedBytes?: number
 }

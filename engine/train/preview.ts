@@ -77,7 +77,7 @@ export function previewTraining(config: TrainConfig, facts: PreviewFacts): Train
     trainableParameters: model.trainableParameters,
     ...savings,
     halfActivations: keepsHalf(config, device, checkpointing),
-    warnings: warningsOf(config, plan, { ...facts, device, checkpointing }),
+    warnings: warningsOf(config, plan, { ...facts, device, checkpointing, longest: batch.length }),
   }
 }
 
@@ -105,9 +105,10 @@ function largestBatch(
 function warningsOf(
   config: TrainConfig,
   plan: Plan,
-  facts: PreviewFacts & { device: DeviceTraits; checkpointing: boolean },
+  facts: PreviewFacts & { device: DeviceTraits; checkpointing: boolean; longest: number },
 ): PreviewWarning[] {
-  const { examples, evalExamples, truncated, ignored = [], device, checkpointing } = facts
+  const { maxPositions: context = Number.POSITIVE_INFINITY } = facts.model
+  const { longest, examples, evalExamples, truncated, ignored = [], device, checkpointing } = facts
   const total = plan.totalSteps
   const rate = config.learning_rate
   const candidates: [applies: boolean, code: string, message: string][] = [
@@ -121,6 +122,12 @@ function warningsOf(
       truncated > 0,
       'truncated_examples',
       `${truncated} of ${examples.length} examples reach cutoff_len = ${config.cutoff_len} and are cut there.`,
+    ],
+    [
+      longest > context,
+      'longer_than_context',
+      `The longest example has ${longest} tokens, and this model's context ${context}: what lies beyond is learned at places ` +
+        `that chat never uses. cutoff_len=${context} keeps to it.`,
     ],
     [
       rate > HIGH_LEARNING_RATE[config.finetuning_type],

@@ -61,7 +61,7 @@ describe('expandBlocks', () => {
     const options = { baseFolder, outputFolder: join(scratch, 'larger'), blocks: 3 }
     await expect(expandBlocks(options)).rejects.toMatchObject({
       code: 'layers_not_divisible',
-      message: expect.stringMatching(/num_layers 2 should be divisible .* 3/),
+      message: expect.stringMatching(/^3 new blocks .* 2 layers: .* \(1, 2\)$/),
     })
   })
 })

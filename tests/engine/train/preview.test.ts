@@ -194,6 +194,8 @@ describe('a preview', () => {
     expect(codes({ ...enough, fp16: true }, without)).toEqual(['fp16_unavailable'])
     expect(codes({ ...enough, fp16: true, gradient_checkpointing: true })).toEqual(['fp16_without_effect'])
     expect(codes(enough, { truncated: 3 })).toEqual(['truncated_examples'])
+    expect(codes(enough, { model: { ...smol, maxPositions: 2 } })).toEqual(['longer_than_context'])
+    expect(codes(enough, { model: { ...smol, maxPositions: 8192 } })).toEqual([])
     expect(codes(enough, { ignored: ['ddp_timeout'] })).toEqual(['ignored_fields'])
   })
 })
