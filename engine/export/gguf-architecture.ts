@@ -1,6 +1,6 @@
 import { type Architecture, ggufArchitectureOf, slidesByPeriod } from '../gguf/families.ts'
 import { type GgufSource, modelTensors } from '../gguf/tensors.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig, RopeScaling } from '../models/config.ts'
 import type { OpenModel } from '../models/index.ts'
 import { checkArchitectureFits } from './gguf-fit.ts'
 import type { GgufMetadataValue } from './gguf-writer.ts'
@@ -73,14 +73,37 @@ function architectureMetadata(
     ['expert_feed_forward_length', u32(experts?.intermediateSize)],
     ...windowFields(architecture, config),
   ]
-  if (rope.scaling?.kind === 'linear') {
-    fields.push(
-      ['rope.scaling.type', { text: 'linear' }],
-      ['rope.scaling.factor', { f32: rope.scaling.factor }],
-    )
-  }
+  fields.push(...scalingFields(rope.scaling))
   const present = fields.filter((field): field is [string, GgufMetadataValue] => field[1] !== undefined)
   return new Map(present.map(([key, value]) => [`${architecture.name}.${key}`, value]))
+}
+
+/** A scaling's own fields; Llama 3's and longrope's frequencies are tensors. */
+function scalingFields(scaling: RopeScaling | null): [string, GgufMetadataValue][] {
+  switch (scaling?.kind) {
+    case 'linear':
+      return [
+        ['rope.scaling.type', { text: 'linear' }],
+        ['rope.scaling.factor', { f32: scaling.factor }],
+      ]
+    case 'yarn':
+      return [
+        ['rope.scaling.type', { text: 'yarn' }],
+        ['rope.scaling.factor', { f32: scaling.factor }],
+        ['rope.scaling.original_context_length', { u32: scaling.originalMaxPositions }],
+        ['rope.scaling.yarn_beta_fast', { f32: scaling.betaFast }],
+        ['rope.scaling.yarn_beta_slow', { f32: scaling.betaSlow }],
+        // llama.cpp multiplies this by its own 0.1 · ln(factor) + 1.
+        ['rope.scaling.attn_factor', { f32: scaling.attentionFactor / (1 + 0.1 * Math.log(scaling.factor)) }],
+      ]
+    case 'longrope':
+      return [
+        ['rope.scaling.original_context_length', { u32: scaling.reach }],
+        ['rope.scaling.attn_factor', { f32: scaling.attentionFactor }],
+      ]
+    default:
+      return []
+  }
 }
 
 /** The rope of the layers without a window, which GGUF takes as the model's own. */

@@ -58,7 +58,8 @@ function ropeDifferences(
   const [full, sliding] = [layerAttention.filter(isFull), layerAttention.filter((layer) => !isFull(layer))]
   const ropes = layerAttention.map(({ rope }) => rope)
   const partial = ropes.find(({ rotaryDim }) => rotaryDim !== headDim)
-  const llama3 = ropes.some(({ scaling }) => scaling?.kind === 'llama3')
+  const has = (kind: RopeScaling['kind']) => ropes.some(({ scaling }) => scaling?.kind === kind)
+  const llama3 = has('llama3')
   const distinct = (layers: typeof layerAttention) =>
     new Set(layers.map(({ rope }) => JSON.stringify(rope))).size
   // Layers with a window take the scaling of the others in gemma2, and none in gemma3.
@@ -70,6 +71,9 @@ function ropeDifferences(
       `${partial?.rotaryDim} of ${headDim} dimensions that rotate`,
     ],
     [name !== 'llama' && llama3, "Llama 3's rope scaling"],
+    [name !== 'phi3' && has('longrope'), 'longrope'],
+    [architecture.windowPeriod !== undefined && has('yarn'), 'YaRN beside layers with a window'],
+    [ropes.some(({ scaling }) => scaling?.kind === 'yarn' && !scaling.truncate), 'YaRN without truncation'],
     [distinct(full) > 1 || distinct(sliding) > 1, 'more than one rope'],
     [sliding.some(({ rope }) => isOther(rope.scaling)), 'another rope scaling in layers with a window'],
     [

@@ -9,7 +9,7 @@ interface RotarySizes {
   ropeTheta: number
 }
 
-/** rope_scaling of config.json: none, linear, or Llama 3's, which GGUF writes as factors. */
+/** rope_scaling of config.json: none, linear, YaRN, or Llama 3's, which GGUF writes as factors. */
 export function readRopeScaling(
   metadata: GgufMetadata,
   name: string,
@@ -21,7 +21,30 @@ export function readRopeScaling(
   if (factors) return llama3Scaling(metadata, sizes, factors)
   if (kind === 'none' || factor === undefined || factor === 0 || factor === 1) return null
   if (kind === 'linear' && factor > 0) return { rope_type: 'linear', type: 'linear', factor }
-  throw metadata.unsupported(`${name}.rope.scaling.type`, kind, "'none', 'linear' and Llama 3's factors are")
+  if (kind === 'yarn' && factor > 0) return yarnScaling(metadata, name, factor)
+  throw metadata.unsupported(
+    `${name}.rope.scaling.type`,
+    kind,
+    "'none', 'linear', 'yarn' and Llama 3's factors are",
+  )
+}
+
+/** YaRN's fields; llama.cpp multiplies attn_factor by 0.1 · ln(factor) + 1, which is all of transformers' attention_factor. */
+function yarnScaling(metadata: GgufMetadata, name: string, factor: number): Record<string, unknown> {
+  const number = (key: string) => metadata.number(`${name}.rope.scaling.${key}`)
+  const original = metadata.count(`${name}.rope.scaling.original_context_length`)
+  if (original === undefined) {
+    throw metadata.unsupported(`${name}.rope.scaling.original_context_length`, 'missing', 'a length is')
+  }
+  return {
+    rope_type: 'yarn',
+    type: 'yarn',
+    factor,
+    original_max_position_embeddings: original,
+    beta_fast: number('yarn_beta_fast') ?? 32,
+    beta_slow: number('yarn_beta_slow') ?? 1,
+    attention_factor: (number('attn_factor') ?? 1) * (1 + 0.1 * Math.log(factor)),
+  }
 }
 
 /** The lengths and bounds that every Llama 3 model has; only the factor differs between them. */

@@ -152,14 +152,28 @@ function layerNorms(config: DecoderConfig, layer: number): GgufSource[] {
   return found
 }
 
-/** Llama 3's rope scaling as the factors by which each frequency is divided. */
+/** What each frequency is divided by, in Llama 3's rope scaling and, for short and long contexts, in longrope. */
 function ropeFactors(config: DecoderConfig): GgufSource[] {
   const { rope } = config.layerAttention[0]!
-  if (rope.scaling?.kind !== 'llama3') return []
+  const { scaling } = rope
+  const vector = (name: string, factors: Float32Array): GgufSource => ({
+    name,
+    from: factors,
+    shape: [factors.length],
+    role: 'vector',
+  })
+  if (scaling?.kind === 'longrope') {
+    const { shortFactors, longFactors } = scaling
+    return [
+      vector('rope_factors_long.weight', Float32Array.from(longFactors)),
+      vector('rope_factors_short.weight', Float32Array.from(shortFactors)),
+    ]
+  }
+  if (scaling?.kind !== 'llama3') return []
   const scaled = rotaryFrequencies(rope)
   const plain = rotaryFrequencies({ ...rope, scaling: null })
   const factors = plain.map((frequency, index) => frequency / scaled[index]!)
-  return [{ name: 'rope_freqs.weight', from: factors, shape: [factors.length], role: 'vector' }]
+  return [vector('rope_freqs.weight', factors)]
 }
 
 function matrix(

@@ -14,6 +14,28 @@ export type RopeScaling =
       highFrequencyFactor: number
       originalMaxPositions: number
     }
+  /** Stretches contexts beyond `reach` alone, by their length; that is not computed here. */
+  | { kind: 'dynamic'; reach: number }
+  | {
+      kind: 'yarn'
+      factor: number
+      originalMaxPositions: number
+      /** Rotations over the original context from which on frequencies stay, and below which they are divided. */
+      betaFast: number
+      betaSlow: number
+      /** Whether the bounds between them are whole dimensions. */
+      truncate: boolean
+      /** What cos and sin are multiplied by. */
+      attentionFactor: number
+    }
+  | {
+      kind: 'longrope'
+      /** What each frequency is divided by up to `reach` tokens, and beyond (which is not computed here). */
+      shortFactors: readonly number[]
+      longFactors: readonly number[]
+      reach: number
+      attentionFactor: number
+    }
 
 /** Rotary position embedding of the heads (RoFormer, arXiv:2104.09864). */
 export interface RopeConfig {

@@ -73,7 +73,7 @@ export function decoderConfig(raw: RawConfig, rules: FamilyRules = {}): DecoderC
     heads,
     keyValueHeads,
     headDim,
-    maxPositions: config.max_position_embeddings,
+    maxPositions: longestContext(config.max_position_embeddings, ropes.full),
     tieWordEmbeddings: config.tie_word_embeddings,
     embeddingScale: 1,
     normEpsilon: config.rms_norm_eps,
@@ -89,6 +89,13 @@ export function decoderConfig(raw: RawConfig, rules: FamilyRules = {}): DecoderC
     normalizeHead: false,
     names: llamaNames,
   }
+}
+
+/** YaRN reaches its factor times what the model was trained on, whatever the file says; longrope's short factors end there. */
+function longestContext(stated: number, { scaling }: RopeConfig): number {
+  if (scaling?.kind === 'yarn')
+    return Math.max(stated, Math.floor(scaling.factor * scaling.originalMaxPositions))
+  return scaling && 'reach' in scaling ? Math.min(stated, scaling.reach) : stated
 }
 
 const sameRope = (rope: RopeConfig) => () => rope

@@ -7,11 +7,14 @@ import { llamaNames } from './names.ts'
 export const phi3: Family = {
   modelType: 'phi3',
   parseConfig: (raw) => ({
-    ...decoderConfig(raw, {
-      defaults: { rms_norm_eps: 1e-5, max_position_embeddings: 4096 },
-      sliding: { window: null, slides: () => true },
-      rope: { partial: 1 },
-    }),
+    ...decoderConfig(
+      { original_max_position_embeddings: 4096, ...raw },
+      {
+        defaults: { rms_norm_eps: 1e-5, max_position_embeddings: 4096 },
+        sliding: { window: null, slides: () => true },
+        rope: { partial: 1, longRopeAlone: true },
+      },
+    ),
     bias: { queryKeyValue: false, output: false, mlp: false },
     names: { ...llamaNames, queryKeyValue: 'qkv_proj', gateUp: 'gate_up_proj' },
   }),

@@ -1,12 +1,6 @@
 import { z } from 'zod'
-import {
-  malformedConfig,
-  parseWith,
-  type RawConfig,
-  type RopeConfig,
-  type RopeScaling,
-  unsupportedField,
-} from './config.ts'
+import { malformedConfig, parseWith, type RawConfig, type RopeConfig, unsupportedField } from './config.ts'
+import { parseScaling } from './rope-scaling.ts'
 
 const positive = z.number().positive()
 const ropeSchema = z.looseObject({
@@ -18,8 +12,16 @@ const ropeSchema = z.looseObject({
   high_freq_factor: positive.nullish(),
   original_max_position_embeddings: z.number().int().positive().nullish(),
   partial_rotary_factor: z.number().positive().max(1).nullish(),
+  attention_factor: positive.nullish(),
+  beta_fast: positive.nullish(),
+  beta_slow: positive.nullish(),
+  mscale: z.number().min(0).nullish(),
+  mscale_all_dim: z.number().min(0).nullish(),
+  truncate: z.boolean().nullish(),
+  short_factor: z.array(positive).nullish(),
+  long_factor: z.array(positive).nullish(),
 })
-type RawRope = z.infer<typeof ropeSchema>
+export type RawRope = z.infer<typeof ropeSchema>
 
 const schema = z.looseObject({
   model_type: z.string(),
@@ -36,6 +38,8 @@ export interface RopeOptions {
   /** partial_rotary_factor where the file has none; left out by families that rotate whole heads. */
   readonly partial?: number
   readonly interleaved?: boolean
+  /** Its scalings by older names ('su', 'yarn') are longrope, as Phi-3's are. */
+  readonly longRopeAlone?: boolean
 }
 
 /**
@@ -66,7 +70,7 @@ export function parseRopeAt(raw: RawConfig, field: string, rope: unknown, option
 }
 
 function ropeConfig(raw: RawConfig, field: string, rope: RawRope, options: RopeOptions): RopeConfig {
-  const { headDim, theta = 10_000, partial, interleaved = false } = options
+  const { headDim, theta = 10_000, partial, interleaved = false, longRopeAlone = false } = options
   for (const kind of ['full_attention', 'sliding_attention']) {
     if (kind in rope)
       throw unsupportedField(raw, `${field}.${kind}`, rope[kind], 'one rope for all layers is')
@@ -79,26 +83,6 @@ function ropeConfig(raw: RawConfig, field: string, rope: RawRope, options: RopeO
   if (rotaryDim === 0 || rotaryDim % 2 !== 0) {
     throw malformedConfig(raw, `${rotaryDim} of ${headDim} dimensions of a head cannot rotate in pairs`)
   }
-  return { theta: rope.rope_theta ?? theta, scaling: parseScaling(raw, field, rope), rotaryDim, interleaved }
-}
-
-function parseScaling(raw: RawConfig, field: string, rope: RawRope): RopeScaling | null {
-  const kind = rope.rope_type ?? rope.type ?? 'default'
-  const required = (name: keyof RawRope & string): number => {
-    const value = rope[name]
-    if (typeof value !== 'number') throw malformedConfig(raw, `rope type '${kind}' needs ${field}.${name}`)
-    return value
-  }
-  if (kind === 'default') return null
-  if (kind === 'linear') return { kind, factor: required('factor') }
-  if (kind !== 'llama3') {
-    throw unsupportedField(raw, `${field}.rope_type`, kind, "'default', 'linear' and 'llama3' are")
-  }
-  return {
-    kind,
-    factor: required('factor'),
-    lowFrequencyFactor: required('low_freq_factor'),
-    highFrequencyFactor: required('high_freq_factor'),
-    originalMaxPositions: required('original_max_position_embeddings'),
-  }
+  const scaling = parseScaling(raw, field, rope, { pairs: rotaryDim / 2, longRopeAlone })
+  return { theta: rope.rope_theta ?? theta, scaling, rotaryDim, interleaved }
 }

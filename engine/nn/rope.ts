@@ -1,3 +1,4 @@
+import { EngineError } from '../errors.ts'
 import type { Value } from '../graph/values.ts'
 import type { RopeConfig, RopeScaling } from '../models/config.ts'
 import type { ModelBuilder } from './model-builder.ts'
@@ -10,19 +11,21 @@ export interface RotaryTables {
 }
 
 /**
- * scale · cos and scale · sin of position · frequency as graph constants (RoFormer, arXiv:2104.09864). Computed in
+ * scale · cos and scale · sin, times the scaling's attention factor, of position · frequency as graph constants (RoFormer, arXiv:2104.09864). Computed in
  * float32 steps as transformers does, so that long contexts agree with it to the last bit that matters.
  */
 export function rotaryTables(m: ModelBuilder, rope: RopeConfig, positions: number, scale = 1): RotaryTables {
+  refuseBeyond(rope, positions)
   const frequencies = rotaryFrequencies(rope)
   const half = frequencies.length
+  const amplitude = scale * attentionFactor(rope)
   const cos = new Float32Array(positions * half)
   const sin = new Float32Array(positions * half)
   for (let position = 0; position < positions; position++) {
     for (let i = 0; i < half; i++) {
       const angle = Math.fround(position * frequencies[i]!)
-      cos[position * half + i] = scale * Math.cos(angle)
-      sin[position * half + i] = scale * Math.sin(angle)
+      cos[position * half + i] = amplitude * Math.cos(angle)
+      sin[position * half + i] = amplitude * Math.sin(angle)
     }
   }
   return {
@@ -32,20 +35,61 @@ export function rotaryTables(m: ModelBuilder, rope: RopeConfig, positions: numbe
   }
 }
 
+/** @throws EngineError `unsupported` for positions that a scaling stretches by the length of the context. */
+function refuseBeyond({ scaling }: RopeConfig, positions: number): void {
+  if (scaling === null || !('reach' in scaling) || positions <= scaling.reach) return
+  const message =
+    `Sequences of up to ${positions} tokens are asked for; beyond ${scaling.reach} this model's rope scaling ` +
+    `(${scaling.kind}) changes with the length of the text, which this engine does not do. Lower cutoff_len.`
+  throw new EngineError('unsupported', 'context_length_exceeded', message, { param: 'cutoff_len' })
+}
+
 /** θ^(-2i/d), stretched as the config says. */
-export function rotaryFrequencies({ theta, scaling, rotaryDim }: RopeConfig): Float32Array {
+export function rotaryFrequencies(rope: RopeConfig): Float32Array {
+  const { theta, scaling, rotaryDim } = rope
+  const ramp = scaling?.kind === 'yarn' ? yarnRamp(rope, scaling) : undefined
   return Float32Array.from({ length: rotaryDim / 2 }, (_, i) => {
     const exponent = Math.fround((2 * i) / rotaryDim)
-    const frequency = Math.fround(1 / Math.fround(theta ** exponent))
-    return scaling ? scaleFrequency(frequency, scaling) : frequency
+    const wave = Math.fround(theta ** exponent)
+    const frequency = Math.fround(1 / wave)
+    if (scaling === null || scaling.kind === 'dynamic') return frequency
+    if (scaling.kind === 'longrope') return 1 / Math.fround(Math.fround(scaling.shortFactors[i]!) * wave)
+    if (scaling.kind !== 'yarn') return scaleFrequency(frequency, scaling)
+    const kept = 1 - ramp!(i)
+    return Math.fround(1 / Math.fround(scaling.factor * wave)) * (1 - kept) + frequency * kept
   })
+}
+
+/** What a scaling multiplies cos and sin by. */
+function attentionFactor({ scaling }: RopeConfig): number {
+  return scaling && 'attentionFactor' in scaling ? scaling.attentionFactor : 1
+}
+
+/**
+ * YaRN (arXiv:2309.00071, section 3.2): frequencies that turn more than betaFast times over the original context stay (0), those
+ * that turn less than betaSlow times are divided by the factor (1), and between the dimensions where these lie a ramp leads
+ * from one to the other. The dimension that turns r times: d · ln(original / 2πr) / (2 · ln θ).
+ */
+function yarnRamp(
+  { theta, rotaryDim }: RopeConfig,
+  { betaFast, betaSlow, originalMaxPositions, truncate }: Extract<RopeScaling, { kind: 'yarn' }>,
+): (pair: number) => number {
+  const place = (rotations: number) =>
+    (rotaryDim * Math.log(originalMaxPositions / (rotations * 2 * Math.PI))) / (2 * Math.log(theta))
+  const low = Math.max(truncate ? Math.floor(place(betaFast)) : place(betaFast), 0)
+  const high = Math.min(truncate ? Math.ceil(place(betaSlow)) : place(betaSlow), rotaryDim - 1)
+  const width = low === high ? 0.001 : high - low
+  return (pair) => Math.min(1, Math.max(0, Math.fround((pair - low) / width)))
 }
 
 /**
  * linear: f / factor. llama3: wavelengths above original / low_freq_factor are divided by factor, those below
  * original / high_freq_factor stay, and between them the two are blended (Llama 3.1's release, `apply_scaling`).
  */
-function scaleFrequency(frequency: number, scaling: RopeScaling): number {
+function scaleFrequency(
+  frequency: number,
+  scaling: Extract<RopeScaling, { kind: 'linear' | 'llama3' }>,
+): number {
   if (scaling.kind === 'linear') return frequency / scaling.factor
   const { factor, lowFrequencyFactor, highFrequencyFactor, originalMaxPositions } = scaling
   const wavelength = (2 * Math.PI) / frequency

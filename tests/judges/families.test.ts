@@ -26,6 +26,7 @@ const CASES = [
   'glm4',
   'llama',
   'llama-biases',
+  'llama-yarn',
   'llama3',
   'mistral',
   'mistral-nemo',
@@ -33,10 +34,12 @@ const CASES = [
   'olmo2',
   'olmo2-tied',
   'phi3',
+  'phi3-longrope',
   'phi3-partial-rotary',
   'qwen2',
   'qwen3',
   'qwen3-moe',
+  'qwen3-yarn-attention',
 ]
 
 interface Reference {

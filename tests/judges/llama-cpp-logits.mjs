@@ -10,7 +10,10 @@ const model = await llama.loadModel({ modelPath: file, useMmap: true })
 const options = { temperature: 1, topK: 0, topP: 1, minP: 0 }
 const texts = []
 for (const { text, ids, greedy } of JSON.parse(readFileSync(reference, 'utf8')).texts) {
-  const context = await model.createContext({ contextSize: 256, threads: 1 })
+  const context = await model.createContext({
+    contextSize: Math.min(256, model.trainContextSize),
+    threads: 1,
+  })
   const given = [...ids, ...greedy.slice(0, -1)]
   const inputs = given.map((token) => [token, { generateNext: { logits: true, options } }])
   const results = await context.getSequence().controlledEvaluate(inputs)

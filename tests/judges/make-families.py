@@ -26,6 +26,7 @@ CAPITALS = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{
 PATTERNS = {"llama3": WORDS % "{1,3}", "gpt-4": WORDS % "{1,3}", "qwen2": WORDS % "", "tekken": CAPITALS % dict(end="", digits=""),
             "gpt-4o": CAPITALS % dict(end=r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?", digits="{1,3}")}
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+YARN = dict(rope_type="yarn", factor=8.0, original_max_position_embeddings=16)
 GEMMA = dict(head_dim=32, query_pre_attn_scalar=32, sliding_window=16)
 
 # case: (model_type, kind of tokenizer, config)
@@ -50,6 +51,12 @@ CASES = {
     "mixtral": ("mixtral", "spm", dict(num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, sliding_window=None)),
     "qwen3-moe": ("qwen3_moe", "qwen2", dict(head_dim=32, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64,
                                                norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])),
+    "llama-yarn": ("llama", "spm", dict(tie_word_embeddings=False, head_dim=32, rope_parameters=dict(YARN, rope_theta=10000.0))),
+    "qwen3-yarn-attention": ("qwen3", "qwen2", dict(tie_word_embeddings=True, head_dim=32, rope_parameters=dict(
+        YARN, rope_theta=1000000.0, attention_factor=1.4, beta_fast=8.0, beta_slow=0.5))),
+    "phi3-longrope": ("phi3", "gpt-4o", dict(max_position_embeddings=512, tie_word_embeddings=True, sliding_window=None, original_max_position_embeddings=256,
+        rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75, original_max_position_embeddings=256,
+                             short_factor=[1.0, 1.1, 1.3, 1.7, 2.0, 2.5], long_factor=[3.0, 4.0, 5.0, 6.0, 7.0, 8.0]))),
     "glm": ("glm", "gpt-4", dict(head_dim=16, attention_bias=True, tie_word_embeddings=False)),
     "glm4": ("glm4", "gpt-4", dict(head_dim=32, attention_bias=True, tie_word_embeddings=False)),
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { ggufFileName, writeGguf } from '../../../engine/export/gguf.ts'
@@ -12,6 +12,24 @@ const scratch = scratchFolder()
 afterAll(() => rmSync(scratch, { recursive: true }))
 
 const TINY = resolve(import.meta.dirname, '../../../data/models/anneal-tiny')
+
+it("keeps YaRN's rope scaling as it was", async () => {
+  const folder = join(scratch, 'yarn')
+  mkdirSync(folder)
+  for (const name of readdirSync(TINY)) symlinkSync(join(TINY, name), join(folder, name))
+  const config = JSON.parse(readFileSync(join(TINY, 'config.json'), 'utf8'))
+  const scaling = { type: 'yarn', factor: 4, original_max_position_embeddings: 128, attention_factor: 1.25 }
+  rmSync(join(folder, 'config.json'))
+  writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...config, rope_scaling: scaling }))
+  const out = join(scratch, 'yarn-gguf')
+  mkdirSync(out)
+  await writeGguf(out, { model: openModel(folder), type: 'BF16' })
+  const back = join(scratch, 'yarn-back')
+  await importGguf({ file: join(out, ggufFileName('BF16')), outputFolder: back })
+  const { scaling: read } = openModel(back).config.layerAttention[0]!.rope
+  const expected = openModel(folder).config.layerAttention[0]!.rope.scaling!
+  expect(read).toEqual({ ...expected, attentionFactor: expect.closeTo(1.25, 6) })
+})
 
 describe('a model that goes out as GGUF and comes back', () => {
   it('has the same weights bit for bit at its own width, the same config and the same tokens', async () => {

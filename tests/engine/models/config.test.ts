@@ -131,19 +131,8 @@ describe('variants that are not computed are refused by the name of their field'
     seq_length: 128,
   }
   const cases: [string, Record<string, unknown>, string][] = [
-    ['llama', { rope_scaling: { rope_type: 'yarn', factor: 4 } }, 'rope_scaling.rope_type'],
-    ['llama', { rope_scaling: { type: 'dynamic', factor: 4 } }, 'rope_scaling.rope_type'],
-    [
-      'qwen3',
-      { rope_parameters: { rope_type: 'yarn', factor: 4, rope_theta: 1e6 } },
-      'rope_parameters.rope_type',
-    ],
-    [
-      'phi3',
-      { rope_scaling: { type: 'longrope', short_factor: [1], long_factor: [1] } },
-      'rope_scaling.rope_type',
-    ],
-    ['phi3', { rope_scaling: { type: 'su' } }, 'rope_scaling.rope_type'],
+    ['llama', { rope_scaling: { rope_type: 'proportional', factor: 4 } }, 'rope_scaling.rope_type'],
+    ['qwen3', { rope_parameters: { rope_type: 'ntk', rope_theta: 1e6 } }, 'rope_parameters.rope_type'],
     ['phi3', { resid_pdrop: 0.1 }, 'resid_pdrop'],
     ['llama', { partial_rotary_factor: 0.5 }, 'partial_rotary_factor'],
     ['llama', { hidden_act: 'relu' }, 'hidden_act'],
@@ -194,6 +183,12 @@ describe('malformed configs name what is wrong', () => {
     ['llama', { hidden_size: 66 }, /66.*4 heads/],
     ['llama', { num_key_value_heads: 3 }, /4 query heads cannot share 3/],
     ['llama', { rope_scaling: { rope_type: 'llama3', factor: 8 } }, /low_freq_factor/],
+    ['llama', { rope_scaling: { type: 'dynamic' } }, /factor/],
+    [
+      'phi3',
+      { rope_scaling: { type: 'su', short_factor: [1], long_factor: [1] } },
+      /short_factor needs 8 numbers, not 1/,
+    ],
     ['gemma2', { layer_types: ['full_attention'] }, /7 layers/],
     ['mistral', { sliding_window: -1 }, /sliding_window: -1/],
     ['mixtral', { num_local_experts: 2, num_experts_per_tok: 3 }, /num_experts_per_tok 3 of 2/],

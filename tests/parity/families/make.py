@@ -119,6 +119,22 @@ def cases():
     case("glm", c, decoder(c, fused_mlp="gate_up_proj", bias=("q_proj", "k_proj", "v_proj")))
     c = dict(TINY, model_type="llama", rope_theta=10000.0, rope_scaling=dict(type="linear", factor=4.0), attention_bias=True, mlp_bias=True)
     case("llama-linear-rope-and-biases", c, decoder(c, bias=("q_proj", "k_proj", "v_proj", "o_proj"), mlp_bias=True))
+    yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=8)
+    c = dict(TINY, model_type="llama", rope_theta=10000.0, head_dim=16, rope_scaling=dict(
+        type="yarn", factor=4.0, original_max_position_embeddings=8))
+    case("llama-yarn", c, decoder(c))
+    c = dict(TINY, model_type="qwen2", rope_theta=1000.0, tie_word_embeddings=True, rope_scaling=dict(
+        yarn, mscale=0.7, mscale_all_dim=1.3, truncate=False, beta_fast=4.0, beta_slow=0.5))
+    case("qwen2-yarn-mscale", c, decoder(c, tied=True, bias=("q_proj", "k_proj", "v_proj")))
+    c = dict(TINY, model_type="qwen3", head_dim=32, max_position_embeddings=32, rope_parameters=dict(
+        yarn, rope_theta=100.0, attention_factor=1.7, beta_fast=2.0))
+    case("qwen3-yarn-factor", c, decoder(c, qk_norms=("q_norm", "k_norm")))
+    c = dict(TINY, model_type="qwen3", head_dim=16, rope_theta=10000.0, rope_scaling=dict(type="dynamic", factor=4.0))
+    case("qwen3-dynamic", c, decoder(c, qk_norms=("q_norm", "k_norm")))
+    c = dict(TINY, model_type="phi3", head_dim=16, rope_theta=10000.0, partial_rotary_factor=0.75, max_position_embeddings=64,
+             original_max_position_embeddings=32, num_attention_heads=2, sliding_window=None,
+             rope_scaling=dict(type="longrope", short_factor=[1.0, 1.1, 1.3, 1.7, 2.0, 2.5], long_factor=[3.0, 4.0, 5.0, 6.0, 7.0, 8.0]))
+    case("phi3-longrope", c, decoder(c, fused="qkv_proj", fused_mlp="gate_up_proj"))
     c = dict(TINY, model_type="Yi", rope_theta=5000000.0)
     case("yi-first-release", c, decoder(c, norms=("ln1", "ln2")), judge_type="llama",
          renamed={".ln1.": ".input_layernorm.", ".ln2.": ".post_attention_layernorm."})
