@@ -64,7 +64,7 @@ export function toCompletionRequest(body: CompletionBody): CompletionRequest {
 class LogprobWriter {
   /** Characters of the text so far; a token in the middle of one begins where that one does. */
   #characters = 0
-  readonly #decoder = new TextDecoder()
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
 
   write(entries: readonly CompletionLogprob[] | undefined, text: string): Logprobs | null {
     if (entries === undefined) return null

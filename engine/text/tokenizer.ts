@@ -56,6 +56,12 @@ interface Tokenizer {
   get_vocab(withAddedTokens: boolean): Map<string, number>
 }
 
+interface LibraryDecoder {
+  text_decoder?: { decode(bytes: Uint8Array): string }
+  /** Those of a sequence. */
+  decoders?: LibraryDecoder[]
+}
+
 /**
  * Loads the tokenizer of a Hugging Face model folder: tokenizer.json and tokenizer_config.json, with
  * special_tokens_map.json, chat_template.jinja, chat_template.json, config.json and generation_config.json where present.
@@ -120,7 +126,9 @@ function createTokenizer(path: string, json: JsonObject, config: JsonObject): To
   refuseWholeWords(path, json)
   const exact = { ...json, pre_tokenizer: exactPreTokenizer(json.pre_tokenizer ?? null) }
   try {
-    return new LibraryTokenizer({ ...EMPTY_TOKENIZER, ...exact }, plainConfig(config))
+    const tokenizer = new LibraryTokenizer({ ...EMPTY_TOKENIZER, ...exact }, plainConfig(config))
+    keepByteOrderMarks(tokenizer.decoder)
+    return tokenizer
   } catch (cause) {
     const reason = messageOf(cause)
     throw new EngineError(
@@ -132,6 +140,12 @@ function createTokenizer(path: string, json: JsonObject, config: JsonObject): To
       },
     )
   }
+}
+
+/** Where the library turns bytes into text, it would drop U+FEFF at the beginning of them, taking it for no character. */
+function keepByteOrderMarks(decoder: LibraryDecoder | null | undefined): void {
+  if (decoder?.text_decoder) decoder.text_decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  for (const part of decoder?.decoders ?? []) keepByteOrderMarks(part)
 }
 
 /** The library finds such a token inside of other words, too. */

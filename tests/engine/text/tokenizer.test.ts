@@ -33,6 +33,24 @@ describe('loadTokenizer', () => {
     )
   })
 
+  it('decodes bytes of byte-fallback tokenizers to every character, U+FEFF among them', () => {
+    const bytes = Array.from(
+      { length: 256 },
+      (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`,
+    )
+    const vocab = Object.fromEntries(['<unk>', ...bytes].map((token, id) => [token, id]))
+    const folder = byteTokenizerFolder()
+    const json = JSON.parse(readFileSync(join(folder, 'tokenizer.json'), 'utf8'))
+    const model = { type: 'BPE', vocab, merges: [], unk_token: '<unk>', byte_fallback: true, fuse_unk: true }
+    const decoder = { type: 'Sequence', decoders: [{ type: 'ByteFallback' }, { type: 'Fuse' }] }
+    const changed = { ...json, added_tokens: [], pre_tokenizer: null, model, decoder }
+    writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(changed))
+    const tokenizer = loadTokenizer(folder)
+    for (const text of ['\uFEFF', '\uFEFFa\uFEFF', '€\uFEFF']) {
+      expect(tokenizer.decode([...Buffer.from(text)].map((byte) => byte + 1))).toBe(text)
+    }
+  })
+
   it('names the special tokens and hides them on request', () => {
     const tokenizer = loadTokenizer(byteTokenizerFolder())
     const ids = tokenizer.encode('<|im_start|>hi<|im_end|>')
