@@ -142,7 +142,7 @@ export async function writeGguf(folder: string, options: GgufExportOptions): Pro
         checkCancelled(signal)
         await writer.append(name, bytes)
         done += bytes.length
-        onProgress?.({ done, total: plan.bytes, unit: 'bytes', message: name })
+        onProgress?.({ done, total: plan.bytes, message: name })
         await setImmediate() // lets a cancellation in
       }
     }

@@ -157,7 +157,7 @@ async function writeShards(
           const bytes = encodeFloat32(values, dtype)
           writer.append(tensor.name, bytes)
           done += bytes.length
-          onProgress?.({ done, total, unit: 'bytes', message: tensor.name })
+          onProgress?.({ done, total, message: tensor.name })
           await setImmediate() // lets a cancellation in
         }
       }

@@ -28,14 +28,15 @@ const OF_THE_OLD_FOLDER = new Set([
   'trainer_log.jsonl',
   'trainer_state.json',
   'training_args.yaml',
-  'training_loss.png',
-  'training_eval_loss.png',
 ])
+/** The curves of the training that made the old model, under whatever name they were kept. */
+const PICTURES = /^training_\w+\.png$/
 
 /** The small files that make weights a model: config, generation config, tokenizer, chat template, licence. */
 export function carriedFiles(modelFolder: string): string[] {
   return readdirSync(modelFolder)
-    .filter((name) => !name.startsWith('.') && !WEIGHT_FILES.test(name) && !OF_THE_OLD_FOLDER.has(name))
+    .filter((name) => !name.startsWith('.') && !WEIGHT_FILES.test(name))
+    .filter((name) => !OF_THE_OLD_FOLDER.has(name) && !PICTURES.test(name))
     .filter((name) => {
       const stat = statSync(join(modelFolder, name), { throwIfNoEntry: false })
       return stat?.isFile() && stat.size <= MAX_CARRIED_BYTES

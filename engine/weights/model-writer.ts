@@ -17,7 +17,6 @@ export type { Adjust, RowAdjust } from './copy-tensors.ts'
 export interface ByteProgress {
   done: number
   total: number
-  unit: 'bytes'
   message?: string
 }
 
@@ -108,7 +107,7 @@ async function writeShards(
   let done = 0
   const onBytes = (bytes: number, tensor: string) => {
     done += bytes
-    onProgress?.({ done, total, unit: 'bytes', message: tensor })
+    onProgress?.({ done, total, message: tensor })
   }
   try {
     for (const [shard, { header, places, byteLength }] of layouts.entries()) {

@@ -9,7 +9,7 @@ import { workFolderOf } from '../../models/work-folder.ts'
 import { type ExportTask, taskOf } from '../job-tasks.ts'
 import type { Task, TaskContext } from '../protocol.ts'
 import { calibrationText, reportText } from './export-texts.ts'
-import { byteProgressReporter } from './progress.ts'
+import { byteProgressReporter, shareProgressReporter } from './progress.ts'
 
 /** Exports a model. The output folder appears whole, so one that is there is an earlier start's work. */
 export const exportTask: Task = async (context) => {
@@ -22,10 +22,11 @@ export const exportTask: Task = async (context) => {
 
 async function runExport({ job, report, signal }: TaskContext, task: ExportTask): Promise<Manifest> {
   const { model, format, dtype, shardBytes } = task
-  const onProgress = byteProgressReporter(report)
   const folders = { modelFolder: model.baseFolder, outputFolder: job.outputDir }
-  if (format === 'safetensors')
+  if (format === 'safetensors') {
+    const onProgress = byteProgressReporter(report)
     return exportSafetensors({ ...folders, dtype, shardBytes, onProgress, signal })
+  }
   if (format === 'adapter' || format === 'adapter-gguf') {
     return exportAdapter({ ...folders, adapterFolder: task.adapterFolder!, format, dtype, signal })
   }
@@ -41,7 +42,7 @@ async function runExport({ job, report, signal }: TaskContext, task: ExportTask)
       bits: task.bits as ModelExport['bits'],
       calibration: await calibrationText(task),
       text: await reportText(task),
-      onProgress: ({ fraction, message }) => onProgress({ done: fraction, total: 1, unit: 'bytes', message }),
+      onProgress: shareProgressReporter(report),
       signal,
     })
   } catch (error) {

@@ -11,6 +11,14 @@ export function byteProgressReporter(report: TaskContext['report']): (progress: 
   return ({ done, total, message = '' }) => tell(total === 0 ? 1 : done / total, message)
 }
 
+/** The done share of the work as progress events, a few in a second. */
+export function shareProgressReporter(
+  report: TaskContext['report'],
+): (progress: { fraction: number; message: string }) => void {
+  const tell = shareReporter(report)
+  return ({ fraction, message }) => tell(fraction, message)
+}
+
 /** The share of all stages that is done as progress events, a few in a second. */
 export function createStages(report: TaskContext['report'], count: number): Stages {
   const tell = shareReporter(report)

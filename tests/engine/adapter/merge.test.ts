@@ -82,7 +82,7 @@ describe('mergeAdapter', () => {
     },
   )
 
-  it('carries config and tokenizer over, but no pickle and no log', async () => {
+  it('carries config and tokenizer over, but no pickle, no log and no picture', async () => {
     prepare()
     await mergeAdapter(folders)
     const carried = ['config.json', 'generation_config.json', 'tokenizer.json']

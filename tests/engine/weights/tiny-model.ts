@@ -58,5 +58,6 @@ export function writeTinyModel(folder: string, options: TinyModelOptions = {}): 
   writeFileSync(join(folder, 'tokenizer.json'), '{"a tokenizer": true}')
   writeFileSync(join(folder, 'pytorch_model.bin'), 'a pickle')
   writeFileSync(join(folder, 'trainer_log.jsonl'), 'of the run that made it')
+  writeFileSync(join(folder, 'training_loss_sft.png'), 'of that run as well')
   return folder
 }

@@ -21,7 +21,7 @@ describe('the progress of a task', () => {
     const { told, report } = recorder()
     const tell = byteProgressReporter(report)
     for (let done = 0; done <= 100; done++) {
-      tell({ done, total: 100, unit: 'bytes' })
+      tell({ done, total: 100 })
       vi.advanceTimersByTime(10)
     }
     expect(told.map(([share]) => share)).toEqual([0, 0.25, 0.5, 0.75, 1])
@@ -49,9 +49,9 @@ describe('the progress of a task', () => {
   it('does not take what an earlier start had done for speed', () => {
     const { told, report } = recorder()
     const tell = byteProgressReporter(report)
-    tell({ done: 80, total: 100, unit: 'bytes' })
+    tell({ done: 80, total: 100 })
     vi.advanceTimersByTime(10_000)
-    tell({ done: 90, total: 100, unit: 'bytes' })
+    tell({ done: 90, total: 100 })
     expect(told.map(([, , left]) => left)).toEqual([null, 10])
   })
 })
