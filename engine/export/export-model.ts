@@ -9,6 +9,7 @@ import type { WeightSource } from '../quant/weight-source.ts'
 import type { TemplateChoice } from '../text/chat-template.ts'
 import { checkVacant, commitFolder } from '../weights/atomic-folder.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
+import { adoptTemplate } from './carried-template.ts'
 import { compareModels } from './compare.ts'
 import { type ExportFormat, type ExportMethod, isGguf } from './formats.ts'
 import { ggufFileName, ggufRounding, writeGguf } from './gguf.ts'
@@ -16,7 +17,7 @@ import { GgufSourceFile } from './gguf-source.ts'
 import type { GgufFileType } from './gguf-types.ts'
 import { writeGptq } from './gptq.ts'
 import { type Manifest, readManifest, writeManifest } from './manifest.ts'
-import { writeModelfile } from './modelfile.ts'
+import { putsBos, writeModelfile } from './modelfile.ts'
 import { writeOnnx } from './onnx.ts'
 import { type PhaseProgress, phases } from './progress.ts'
 import { type ExportReport, gateError, measured, writeReport } from './report.ts'
@@ -132,8 +133,20 @@ async function write(
   quantizing: PhaseProgress,
   writing: PhaseProgress,
 ): Promise<Written> {
+  if (isGguf(options.format)) return writeGgufFiles(folder, model, options, quantizing, writing)
+  const written = await writeFolder(folder, model, options, quantizing, writing)
+  adoptTemplate(folder, options.template)
+  return written
+}
+
+async function writeFolder(
+  folder: string,
+  model: OpenModel,
+  options: ModelExport,
+  quantizing: PhaseProgress,
+  writing: PhaseProgress,
+): Promise<Written> {
   const { format, bits } = options
-  if (isGguf(format)) return writeGgufFiles(folder, model, options, quantizing, writing)
   if (bits === 16) {
     const bytes = await writeOnnx(folder, { ...options, bits, model, layers: undefined, onProgress: writing })
     return { exported: model.weights, bytes, close: () => {} }
@@ -158,6 +171,8 @@ async function writeGgufFiles(
   const plan = await writeGguf(folder, {
     model,
     name: options.model,
+    template: options.template,
+    addBos: options.format === 'ollama' ? putsBos(model.folder, options.template) : undefined,
     type,
     quantized: rounding ? quantizedSource(model, await quantize(model, rounding, quantizing)) : undefined,
     onProgress: ({ done, total, message = '' }) => progress(done / total, message),

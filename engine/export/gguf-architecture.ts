@@ -111,6 +111,16 @@ function fullRope({ layerAttention }: DecoderConfig) {
   return (layerAttention.find(({ window }) => window === null) ?? layerAttention[0]!).rope
 }
 
+/** Whether windows are in the layers where an architecture has them if a file says nothing. */
+export function hasUsualWindows(
+  { layerAttention }: Pick<DecoderConfig, 'layerAttention'>,
+  windowPeriod: number,
+): boolean {
+  return layerAttention.every(
+    ({ window }, layer) => (window !== null) === slidesByPeriod(layer, windowPeriod),
+  )
+}
+
 /** The width of the windows, their rope, and which layers have them where that isn't the architecture's rule. */
 function windowFields(
   { windowPeriod }: Architecture,
@@ -118,13 +128,13 @@ function windowFields(
 ): [string, GgufMetadataValue][] {
   if (windowPeriod === undefined) return []
   const sliding = layerAttention.find(({ window }) => window !== null)
-  const usual = layerAttention.every(
-    ({ window }, layer) => (window !== null) === slidesByPeriod(layer, windowPeriod),
-  )
+  const usual = hasUsualWindows({ layerAttention }, windowPeriod)
   const pattern = layerAttention.map(({ window }) => (window === null ? 0 : 1))
+  const theta = (sliding ?? layerAttention[0]!).rope.theta
   return [
     ['attention.sliding_window', { u32: sliding?.window ?? maxPositions }],
-    ['rope.freq_base_swa', { f32: (sliding ?? layerAttention[0]!).rope.theta }],
+    ['rope.freq_base_swa', { f32: theta }],
+    ['rope.local.freq_base', { f32: theta }], // Ollama's name for it
     ...(usual
       ? []
       : [['attention.sliding_window_pattern', { i32s: pattern }] as [string, GgufMetadataValue]]),

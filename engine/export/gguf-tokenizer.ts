@@ -1,7 +1,9 @@
 import { EngineError } from '../errors.ts'
 import { BYTE_LEVEL_FORMS, type ByteLevelForm } from '../gguf/pre-tokenizers.ts'
+import type { TemplateChoice } from '../text/chat-template.ts'
 import { loadTokenizer, type ModelTokenizer } from '../text/tokenizer.ts'
 import { isJsonObject, type JsonObject, requireJsonObject } from '../text/tokenizer-files.ts'
+import { type CarriedTemplate, carriedTemplate } from './carried-template.ts'
 import type { GgufMetadataValue } from './gguf-writer.ts'
 
 /** Kinds of token (llama.h, enum llama_token_type). */
@@ -13,6 +15,13 @@ interface Vocabulary {
   kinds: number[]
 }
 
+export interface GgufTokenizerOptions {
+  /** The chat template that training used; the folder's own when left out. */
+  template?: string | TemplateChoice | undefined
+  /** Whether a runtime puts bos before every prompt; as the tokenizer does before plain text when left out. */
+  addBos?: boolean
+}
+
 /**
  * A folder's tokenizer as GGUF's metadata: byte-level BPE ('gpt2') with the name of its pre-tokenizer, or SentencePiece's
  * BPE ('llama') with scores; special tokens and the chat template.
@@ -20,7 +29,11 @@ interface Vocabulary {
  * @param size rows of the embedding table; the vocabulary is filled up to it.
  * @throws EngineError `unsupported` for a tokenizer that llama.cpp would read otherwise than we do.
  */
-export function ggufTokenizer(folder: string, size: number): Map<string, GgufMetadataValue> {
+export function ggufTokenizer(
+  folder: string,
+  size: number,
+  { template, addBos }: GgufTokenizerOptions = {},
+): Map<string, GgufMetadataValue> {
   const json = requireJsonObject(folder, 'tokenizer.json')
   const tokenizer = loadTokenizer(folder)
   const model = isJsonObject(json.model) ? json.model : {}
@@ -36,7 +49,7 @@ export function ggufTokenizer(folder: string, size: number): Map<string, GgufMet
     ['tokenizer.ggml.tokens', { texts: vocabulary.tokens }],
     ['tokenizer.ggml.token_type', { i32s: vocabulary.kinds }],
     ...parts,
-    ...specialTokens(tokenizer),
+    ...specialTokens(tokenizer, carriedTemplate(tokenizer, template), addBos ?? beginsWithBos(tokenizer)),
   ])
 }
 
@@ -188,8 +201,12 @@ function waysToSpell(piece: string, vocab: Record<string, number>): number {
   return count
 }
 
-function specialTokens(tokenizer: ModelTokenizer): [string, GgufMetadataValue][] {
-  const { tokens, bosTokenId: bos, eosTokenId: eos, eosTokenIds, chatTemplate } = tokenizer
+function specialTokens(
+  tokenizer: ModelTokenizer,
+  { source, eosTokenIds }: CarriedTemplate,
+  addBos: boolean,
+): [string, GgufMetadataValue][] {
+  const { tokens, bosTokenId: bos, eosTokenId: eos } = tokenizer
   const idOf = (token: string | undefined) => (token === undefined ? undefined : tokenizer.tokenId(token))
   const ids: [string, number | undefined][] = [
     ['bos_token_id', bos],
@@ -202,9 +219,9 @@ function specialTokens(tokenizer: ModelTokenizer): [string, GgufMetadataValue][]
     ...ids.flatMap(([key, id]): [string, GgufMetadataValue][] =>
       id === undefined ? [] : [[`tokenizer.ggml.${key}`, { u32: id }]],
     ),
-    ['tokenizer.ggml.add_bos_token', { flag: beginsWithBos(tokenizer) }],
+    ['tokenizer.ggml.add_bos_token', { flag: addBos }],
     ['tokenizer.ggml.add_eos_token', { flag: false }],
-    ...(chatTemplate === undefined ? [] : [['tokenizer.chat_template', { text: chatTemplate }] as const]),
+    ...(source === undefined ? [] : [['tokenizer.chat_template', { text: source }] as const]),
   ] as [string, GgufMetadataValue][]
 }
 

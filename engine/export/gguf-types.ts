@@ -18,6 +18,11 @@ export const FILE_TYPE_NUMBERS: Readonly<Record<GgufFileType, number>> = {
   BF16: 32,
 }
 
+/** The name of a file's general.file_type; undefined for one that is not written here. */
+export function ggufFileTypeName(number: unknown): string | undefined {
+  return Object.entries(FILE_TYPE_NUMBERS).find(([, known]) => known === number)?.[0]
+}
+
 /** How one tensor is stored: plain numbers or packed blocks. */
 export type GgufStorage =
   | { readonly ggmlType: number; readonly dtype: WeightDType }

@@ -13,7 +13,7 @@ import { checkRange, decodeFloat32, encodeFloat32 } from '../weights/dtypes.ts'
 import type { ByteProgress } from '../weights/model-writer.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
 import { ggufModel } from './gguf-architecture.ts'
-import { ggufName, ggufTokenizer } from './gguf-tokenizer.ts'
+import { type GgufTokenizerOptions, ggufName, ggufTokenizer } from './gguf-tokenizer.ts'
 import {
   FILE_TYPE_NUMBERS,
   type GgufFileType,
@@ -23,7 +23,7 @@ import {
 } from './gguf-types.ts'
 import { type GgufMetadataValue, type GgufTensorPlan, GgufWriter } from './gguf-writer.ts'
 
-export interface GgufExportOptions {
+export interface GgufExportOptions extends GgufTokenizerOptions {
   model: OpenModel
   /** The model's name in the metadata; its folder's by default. */
   name?: string
@@ -78,7 +78,7 @@ export interface WrittenGguf extends GgufPlan {
  *
  * @throws EngineError `unsupported` for a family, variant or tokenizer that GGUF has no place for.
  */
-export function planGguf({ model, name, type }: GgufExportOptions): GgufPlan {
+export function planGguf({ model, name, type, ...tokenizer }: GgufExportOptions): GgufPlan {
   const { architecture, contextLength, metadata: fields, tensors: sources } = ggufModel(model)
   const metadata = new Map<string, GgufMetadataValue>([
     ['general.architecture', { text: architecture }],
@@ -88,7 +88,7 @@ export function planGguf({ model, name, type }: GgufExportOptions): GgufPlan {
     ['general.file_type', { u32: FILE_TYPE_NUMBERS[type] }],
     ['general.quantization_version', { u32: 2 }],
     ...fields,
-    ...ggufTokenizer(model.folder, model.config.vocabSize),
+    ...ggufTokenizer(model.folder, model.config.vocabSize, tokenizer),
   ])
   const tensors = sources.map((source) => {
     const storage = storageOf(source, type, model.config.layers)

@@ -1,9 +1,13 @@
 import { join } from 'node:path'
+import { EngineError } from '../errors.ts'
 import { readSamplingDefaults } from '../generate/generation-config.ts'
+import { ggufArchitectureOf } from '../gguf/families.ts'
+import type { OpenModel } from '../models/index.ts'
 import { type ChatTemplate, resolveChatTemplate, type TemplateChoice } from '../text/chat-template.ts'
 import { reasoningStart } from '../text/reasoning.ts'
 import { loadTokenizer, type ModelTokenizer } from '../text/tokenizer.ts'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
+import { hasUsualWindows } from './gguf-architecture.ts'
 import { beginsWithBos } from './gguf-tokenizer.ts'
 import { goTemplate } from './go-template.ts'
 import { readTurnForm, type TurnForm } from './turn-form.ts'
@@ -34,9 +38,37 @@ export function writeModelfile(folder: string, options: ModelfileOptions): void 
   writeFileDurably(join(folder, MODELFILE), modelfile(options))
 }
 
-/** @throws EngineError `unsupported` 'template_without_form' for a chat template that Ollama's language cannot say. */
-export function checkModelfile(modelFolder: string, template?: string | TemplateChoice): void {
-  readTurnForm(resolveChatTemplate(loadTokenizer(modelFolder), template))
+/**
+ * Checks that Ollama would compute and ask a model as it is done here, which is less than llama.cpp's files can say.
+ *
+ * @throws EngineError `unsupported` 'template_without_form' for a chat template that Ollama's language cannot say,
+ *   'ollama_unsupported' for windows in other layers than Ollama's own code for the family has them.
+ */
+export function checkModelfile({ folder, config }: OpenModel, template?: string | TemplateChoice): void {
+  readTurnForm(resolveChatTemplate(loadTokenizer(folder), template))
+  const { name, windowPeriod } = ggufArchitectureOf(config)
+  if (name !== 'gemma3' || hasUsualWindows(config, windowPeriod!)) return
+  throw new EngineError(
+    'unsupported',
+    'ollama_unsupported',
+    `Ollama's gemma3 has windows in all but every ${windowPeriod}th layer, and this model has not: export it as gguf for llama.cpp.`,
+    { param: 'format' },
+  )
+}
+
+/**
+ * Whether Ollama shall put bos before every prompt: a template that has none was trained without, whatever the tokenizer does
+ * with plain text.
+ */
+export function putsBos(modelFolder: string, template?: string | TemplateChoice): boolean {
+  const tokenizer = loadTokenizer(modelFolder)
+  const bos = bosOf(tokenizer)
+  return bos !== '' && readTurnForm(resolveChatTemplate(tokenizer, template)).start.startsWith(bos)
+}
+
+/** What a runtime puts before plain text. */
+function bosOf(tokenizer: ModelTokenizer): string {
+  return beginsWithBos(tokenizer) ? (tokenizer.tokens.bos ?? '') : ''
 }
 
 /** The Modelfile's text; https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx. */
@@ -45,7 +77,7 @@ export function modelfile({ modelFolder, template: name, ggufFile, context }: Mo
   const template = resolveChatTemplate(tokenizer, name)
   const form = readTurnForm(template)
   const go = goTemplate(form, {
-    bos: beginsWithBos(tokenizer) ? tokenizer.tokens.bos : '',
+    bos: bosOf(tokenizer),
     reasons: reasoningStart(template.thinks, form.prompt) !== 'none',
   })
   const parameters: [name: string, value: string | number][] = [

@@ -1,10 +1,14 @@
+import type { TemplateChoice } from '../text/chat-template.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
 import { type ByteProgress, writeModel } from '../weights/model-writer.ts'
+import { adoptTemplate } from './carried-template.ts'
 import { type Manifest, readManifest, writeManifest } from './manifest.ts'
 
 export interface ExportOptions {
   /** A base or merged model in Hugging Face's layout. */
   modelFolder: string
+  /** The chat template that training used; undefined is the folder's own. */
+  template?: string | TemplateChoice | undefined
   /** Must not exist, or be empty. */
   outputFolder: string
   dtype: WeightDType
@@ -21,11 +25,12 @@ export interface ExportOptions {
  *   throws.
  */
 export async function exportSafetensors(options: ExportOptions): Promise<Manifest> {
-  const { dtype, signal } = options
+  const { dtype, template, signal } = options
   await writeModel({
     ...options,
     digests: true,
     finish: async (partial, digests) => {
+      adoptTemplate(partial, template)
       await writeManifest(partial, { format: 'safetensors', dtype }, signal, digests)
     },
   })

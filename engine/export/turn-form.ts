@@ -14,6 +14,8 @@ export interface TurnForm {
   readonly answer: string
   /** Between an answer and the next question. */
   readonly between: string
+  /** After an answer that is the last message. */
+  readonly close: string
   /** After the last question, where the model goes on. */
   readonly prompt: string
   /** What follows `prompt` when thinking is turned off; empty where that is no matter. */
@@ -84,7 +86,8 @@ function probe(template: ChatTemplate): TurnForm | undefined {
   const plain = cut(render(template, [FIRST, SECOND]), [FIRST.question, FIRST.answer, SECOND.question])
   if (!plain) return undefined
   const [start, answer, between, prompt] = plain as [string, string, string, string]
-  const form = { start, answer, between, prompt, noThinking: noThinking(template, prompt) }
+  const close = closing(template)
+  const form = { start, answer, between, close, prompt, noThinking: noThinking(template, prompt) }
   if (refusesSystem(template)) {
     // Where the template has no place for a system text, it is the beginning of the first question.
     return { ...form, system: { place: 'start', before: start, after: '\n\n' } }
@@ -96,6 +99,12 @@ function probe(template: ChatTemplate): TurnForm | undefined {
   const [, , before, after] = cut(text, [FIRST.question, FIRST.answer, SYSTEM, SECOND.question]) ?? []
   if (!before?.startsWith(between)) return undefined
   return { ...form, system: { place: 'last', before: before.slice(between.length), after: after! } }
+}
+
+function closing(template: ChatTemplate): string {
+  const messages = [...toMessages([FIRST]), { role: 'assistant', content: FIRST.answer }]
+  const text = template.render(messages)
+  return text.slice(text.lastIndexOf(FIRST.answer) + FIRST.answer.length)
 }
 
 /** What a template adds behind the last question when thinking is turned off, as Qwen3's does. */

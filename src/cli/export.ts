@@ -25,7 +25,7 @@ export function exportCommand(): Command {
     .description('Export a base model, a merge or an adapter for other programs.')
     .argument(
       '<model>',
-      "id or folder of a whole model, of an adapter for the adapter formats, or LLaMA-Factory's file for it",
+      "id or folder of a whole model, id of a run for the adapter formats, or LLaMA-Factory's file for it",
     )
     .option('--bits <number>', 'width of the weights: 16, 8 or 4', '16')
     .option('--format <name>', EXPORT_FORMATS.join(', '), 'safetensors')

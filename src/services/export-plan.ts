@@ -72,7 +72,7 @@ export async function planExport(
   if (method !== undefined && !(isGguf(format) && method === 'rtn'))
     checkModel(entry.baseFolder, checkQuantizable)
   if (isGguf(format)) checkModel(entry.baseFolder, checkGgufModel(task))
-  if (format === 'ollama') checkModelfile(entry.baseFolder, entry.template)
+  if (format === 'ollama') checkModel(entry.baseFolder, (model) => checkModelfile(model, entry.template))
   return task
 }
 

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { EngineError } from '../../engine/errors.ts'
+import { ggufFileTypeName } from '../../engine/export/gguf-types.ts'
 import { readGgufFileHeader } from '../../engine/gguf/header.ts'
 import { type ImageLayer, MANIFEST_TYPE } from '../../routes/schemas/ollama.ts'
 import type { ExportFile, OllamaService, StoredFile } from '../../routes/services.ts'
@@ -103,13 +104,12 @@ function configLayer(ggufFile: string, layers: readonly ImageLayer[]): MadeLayer
     (sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1),
     0,
   )
-  const types = [...tensors.values()].filter(({ shape }) => shape.length > 1).map(({ type }) => type.name)
   const config = {
     model_format: 'gguf',
     model_family: architecture,
     model_families: [architecture],
-    model_type: parameters >= 1e9 ? `${(parameters / 1e9).toFixed(1)}B` : `${(parameters / 1e6).toFixed(2)}M`,
-    file_type: mostFrequent(types),
+    model_type: humanNumber(parameters),
+    file_type: ggufFileTypeName(metadata.get('general.file_type')) ?? 'unknown',
     architecture: 'amd64',
     os: 'linux',
     rootfs: { type: 'layers', diff_ids: layers.map(({ digest }) => digest) },
@@ -117,10 +117,12 @@ function configLayer(ggufFile: string, layers: readonly ImageLayer[]): MadeLayer
   return makeLayer('application/vnd.docker.container.image.v1+json', Buffer.from(JSON.stringify(config)))
 }
 
-function mostFrequent(names: readonly string[]): string {
-  const counts = new Map<string, number>()
-  for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1)
-  return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 'unknown'
+/** As Ollama writes counts (its format/format.go). */
+function humanNumber(count: number): string {
+  const [unit, name, digits] = count >= 1e9 ? [1e9, 'B', 1] : count >= 1e6 ? [1e6, 'M', 2] : [1e3, 'K', 0]
+  if (count < 1e3) return String(count)
+  const number = count / unit
+  return `${number.toFixed(Number.isInteger(number) ? 0 : digits)}${name}`
 }
 
 function makeLayer(mediaType: string, bytes: Buffer): MadeLayer {

@@ -22,10 +22,11 @@ export const exportTask: Task = async (context) => {
 
 async function runExport({ job, report, signal }: TaskContext, task: ExportTask): Promise<Manifest> {
   const { model, format, dtype, shardBytes } = task
+  const { template } = model
   const folders = { modelFolder: model.baseFolder, outputFolder: job.outputDir }
   if (format === 'safetensors') {
     const onProgress = byteProgressReporter(report)
-    return exportSafetensors({ ...folders, dtype, shardBytes, onProgress, signal })
+    return exportSafetensors({ ...folders, template, dtype, shardBytes, onProgress, signal })
   }
   if (format === 'adapter' || format === 'adapter-gguf') {
     return exportAdapter({ ...folders, adapterFolder: task.adapterFolder!, format, dtype, signal })
@@ -36,7 +37,7 @@ async function runExport({ job, report, signal }: TaskContext, task: ExportTask)
       ...task,
       ...folders,
       model: model.id,
-      template: model.template,
+      template,
       workFolder,
       format,
       bits: task.bits as ModelExport['bits'],

@@ -23,6 +23,7 @@ const FORM: TurnForm = {
   system: undefined,
   answer: '[A]',
   between: '</s>[U]',
+  close: '</s>',
   prompt: '[A]',
   noThinking: '',
 }

@@ -7,7 +7,7 @@ import { tinyMetadata, tinyTensors } from '../../engine/gguf/tiny-gguf.ts'
 import { type PublishedServer, publish, startEmptyServer } from '../published.ts'
 
 const ID = 'export-0123456789ab'
-const gguf = ggufBytes(tinyMetadata(), tinyTensors())
+const gguf = ggufBytes(tinyMetadata('llama', { 'general.file_type': { u32: 0 } }), tinyTensors())
 const modelfile = `# made by an export
 FROM ./model.gguf
 TEMPLATE """{{ if .System }}<|system|>
