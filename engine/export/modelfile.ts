@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
-import { readSamplingDefaults } from '../generate/generation-config.ts'
+import { readRecommendedSampling } from '../generate/generation-config.ts'
 import { ggufArchitectureOf } from '../gguf/families.ts'
 import type { OpenModel } from '../models/index.ts'
 import { type ChatTemplate, resolveChatTemplate, type TemplateChoice } from '../text/chat-template.ts'
@@ -102,17 +102,18 @@ function stopsOf(tokenizer: ModelTokenizer, template: ChatTemplate, { between }:
   return [...new Set(ends.flatMap((id) => tokenizer.tokenText(id) ?? []))]
 }
 
-/** What a request that says nothing gets here; Ollama's own values differ, and one of them punishes repetition. */
+/** What the model's authors recommend. Ollama's own penalty of 1.1 would punish what the model has learned to repeat. */
 function sampling(modelFolder: string): [string, number][] {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty } =
-    readSamplingDefaults(modelFolder)
-  return [
+    readRecommendedSampling(modelFolder)
+  const parameters: [string, number | undefined][] = [
     ['temperature', temperature],
-    ['top_k', Math.max(0, topK)],
+    ['top_k', topK === undefined ? undefined : Math.max(0, topK)],
     ['top_p', topP],
     ['min_p', minP],
-    ['repeat_penalty', repetitionPenalty],
+    ['repeat_penalty', repetitionPenalty ?? 1],
     ['presence_penalty', presencePenalty],
     ['frequency_penalty', frequencyPenalty],
   ]
+  return parameters.filter((parameter): parameter is [string, number] => parameter[1] !== undefined)
 }

@@ -18,12 +18,22 @@ const FIELDS: { [K in keyof SamplingParams]: string } = {
  * @throws EngineError invalid 'malformed_file' when the file is no JSON object or a value is out of range.
  */
 export function readSamplingDefaults(folder: string): SamplingParams {
+  return completed(readRecommendedSampling(folder))
+}
+
+/** Only what generation_config.json says. @throws EngineError as readSamplingDefaults does. */
+export function readRecommendedSampling(folder: string): Partial<SamplingParams> {
   const file = readJsonObject(folder, 'generation_config.json') ?? {}
   const found: Partial<SamplingParams> = {}
   for (const key of Object.keys(FIELDS) as (keyof SamplingParams)[]) {
     const value = file[FIELDS[key]]
     if (typeof value === 'number') found[key] = value
   }
+  completed(found)
+  return found
+}
+
+function completed(found: Partial<SamplingParams>): SamplingParams {
   try {
     return samplingParams(found, DEFAULT_SAMPLING)
   } catch (cause) {

@@ -101,8 +101,10 @@ describe('API keys', () => {
     expect(paths.length).toBeGreaterThan(35)
     for (const { method, path } of paths) {
       const response = await app.request(path, { method })
-      expect(response.status, `${method} ${path}`).toBe(401)
-      expect(response.headers.get('www-authenticate')).toBe('Bearer')
+      // Ollama's registry: its client cannot answer a challenge.
+      const isRegistry = path.startsWith('/v2/')
+      expect(response.status, `${method} ${path}`).toBe(isRegistry ? 403 : 401)
+      expect(response.headers.get('www-authenticate')).toBe(isRegistry ? null : 'Bearer')
     }
     expect((await app.request('/nowhere')).status).toBe(401)
     for (const path of ['/health', '/', '/icon.svg']) expect((await app.request(path)).status, path).toBe(200)

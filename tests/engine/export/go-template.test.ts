@@ -1,3 +1,6 @@
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { goTemplate } from '../../../engine/export/go-template.ts'
@@ -95,21 +98,32 @@ describe('goTemplate', () => {
 describe('modelfile', () => {
   const options = { modelFolder: MODEL, ggufFile: 'model-F16.gguf', context: 512 }
 
-  it("has the model's end tokens as stops, its context, and the sampling that requests get here", () => {
+  it("has the model's end tokens as stops, its context, and no penalty that it knows nothing of", () => {
     const lines = modelfile(options).split('\n')
     expect(lines[0]).toBe('FROM ./model-F16.gguf')
     const parameters = lines.filter((line) => line.startsWith('PARAMETER '))
     expect(parameters).toEqual([
       'PARAMETER stop "<|im_end|>"',
       'PARAMETER num_ctx 512',
-      'PARAMETER temperature 1',
-      'PARAMETER top_k 0',
-      'PARAMETER top_p 1',
-      'PARAMETER min_p 0',
       'PARAMETER repeat_penalty 1',
-      'PARAMETER presence_penalty 0',
-      'PARAMETER frequency_penalty 0',
     ])
+  })
+
+  it('has the sampling that the authors recommend', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'anneal-modelfile-'))
+    cpSync(MODEL, folder, { recursive: true })
+    const recommended = { temperature: 0.6, top_k: -1, top_p: 0.95, repetition_penalty: 1.05 }
+    writeFileSync(join(folder, 'generation_config.json'), JSON.stringify(recommended))
+    const lines = modelfile({ ...options, modelFolder: folder })
+      .trimEnd()
+      .split('\n')
+    expect(lines.slice(-4)).toEqual([
+      'PARAMETER temperature 0.6',
+      'PARAMETER top_k 0',
+      'PARAMETER top_p 0.95',
+      'PARAMETER repeat_penalty 1.05',
+    ])
+    rmSync(folder, { recursive: true })
   })
 
   it('asks for no more context than 8192 tokens, and says what the model has', () => {
