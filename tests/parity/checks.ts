@@ -34,7 +34,7 @@ export const LOSS_BOUND = 1e-3
  */
 const HALF_GRADIENT_BOUND = 1e-2
 /** Of their difference as one vector, over the gradients as one vector. */
-const HALF_GRADIENTS_NORM_BOUND = 2e-3
+const HALF_GRADIENTS_NORM_BOUND = 3e-3
 /** Logits this close, over the largest, are equal but for rounding, which decides what is greedy then. */
 const TIE = 2e-6
 /** With experts the rounding sends a token to another one now and then. */

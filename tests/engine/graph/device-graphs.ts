@@ -7,7 +7,7 @@ export function graphsOf(model: OpenModel, residentCache = true) {
   const lora = { kind: 'lora', rank: 4, scale: 2, dropout: 0.1, targets: 'all', dora: true } as const
   const initialize = (_: string, shape: readonly number[]) =>
     new Float32Array(shape.reduce((a, b) => a * b, 1))
-  const options = { maxLength: 64, lossChunks: 2, checkpointing: true, initialize }
+  const options = { maxLength: 32, lossChunks: 2, checkpointing: true, initialize }
   return {
     'a LoRA step': buildStepGraph(model, { ...options, method: lora }, 'training').graph,
     'a LoRA step with fp16': buildStepGraph(
@@ -17,9 +17,9 @@ export function graphsOf(model: OpenModel, residentCache = true) {
     ).graph,
     'a full step': buildStepGraph(model, { ...options, method: { kind: 'full' } }, 'training').graph,
     evaluation: buildStepGraph(model, { ...options, method: lora }, 'evaluation').graph,
-    decoding: buildDecoderGraph(model, { maxPositions: 64, adapters: 'none', residentCache }).graph,
+    decoding: buildDecoderGraph(model, { maxPositions: 32, adapters: 'none', residentCache }).graph,
     'decoding with adapters': buildDecoderGraph(model, {
-      maxPositions: 64,
+      maxPositions: 32,
       adapters: 'scaled',
       residentCache,
     }).graph,

@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Decoder } from '../../../engine/generate/decoder.ts'
+import { Encoder } from '../../../engine/generate/encoder.ts'
+import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { Session } from '../../../engine/onnx/session.ts'
 import { packBase } from '../../../engine/quant/packed-base.ts'
@@ -11,9 +13,11 @@ import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { buildStepGraph } from '../../../engine/train/step-graph.ts'
 import { CUDA, cudaForTests } from '../../cuda.ts'
+import { readCase, writeModel } from '../../parity/families/reference-model.ts'
 import { relativeToLargest } from '../../parity/reference.ts'
-import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
-import { tinyLlama } from '../../src/engine-host/tiny-llama.ts'
+import { SHARED, sharedMissing } from '../../shared.ts'
+import { tinyAdapter, tinyLlama } from '../../src/engine-host/tiny-llama.ts'
+import { collect, fakeRequest } from '../generate/fake-decoder.ts'
 import { graphsOf } from '../graph/device-graphs.ts'
 import { nodesByProvider, runStep } from './device-steps.ts'
 
@@ -94,13 +98,50 @@ describe.skipIf(missing !== '')(`the engine on CUDA${missing}`, () => {
   })
 })
 
-const unshared = sharedMissing('golden') ? ` ${NEEDS_SHARED}` : ''
-describe.skipIf(missing !== '' || unshared !== '')(`every family on CUDA${missing}${unshared}`, () => {
+describe.skipIf(missing !== '')(`answers on CUDA${missing}`, () => {
+  it('a batch with adapters is answered, and a text has a vector', async () => {
+    const folder = tinyLlama()
+    const decoder = await Decoder.load(folder, { device: CUDA, adapters: 'plain' })
+    const scheduler = new Scheduler(decoder, { maxRunning: 2 })
+    const adapters = [undefined, ...[21, 22].map((seed) => tinyAdapter(folder, seed))]
+    const finished = adapters.map(async (path, index) => {
+      const adapter = path === undefined ? {} : { adapter: await decoder.loadAdapter(path) }
+      const request = fakeRequest('a'.repeat(50 - index), {
+        maxTokens: 3 + index,
+        eosTokenIds: [],
+        ...adapter,
+      })
+      return (await collect(scheduler.submit(request))).at(-1)
+    })
+    expect(await Promise.all(finished)).toMatchObject(
+      [3, 4, 5].map((completionTokens) => ({ type: 'finish', reason: 'length', completionTokens })),
+    )
+    await decoder.release()
+    const encoder = new Encoder(folder, { device: CUDA, maxTokens: 64 })
+    expect(await encoder.embed(Int32Array.of(97, 98, 99), adapters[1])).toHaveLength(16)
+    await encoder.release()
+  })
+})
+
+/** Folders of small models of every family, by name; the ones beside the checkout where those are. */
+function familyFolders(): [string, string][] {
+  const cases = join(import.meta.dirname, '../../parity/families')
+  const scratch = mkdtempSync(join(tmpdir(), 'anneal-families-'))
+  const written = readdirSync(cases)
+    .filter((file) => file.endsWith('.json'))
+    .map((file) => file.replace(/\.json$/, ''))
+    .map((name): [string, string] => [name, writeModel(join(scratch, name), readCase(name))])
   const golden = join(SHARED, 'golden')
-  const names =
-    unshared === '' ? readdirSync(golden).filter((name) => existsSync(join(golden, name, 'model'))) : []
-  it.each(names)('%s has a kernel for every node but lists of sizes', async (name) => {
-    const model = openModel(join(golden, name, 'model'))
+  const shared = sharedMissing('golden') ? [] : readdirSync(golden)
+  return [...written, ...shared.map((name): [string, string] => [name, join(golden, name, 'model')])].filter(
+    ([, folder]) => existsSync(folder),
+  )
+}
+
+describe.skipIf(missing !== '')(`every family on CUDA${missing}`, () => {
+  const folders = missing === '' ? familyFolders() : []
+  it.each(folders)('%s has a kernel for every node but lists of sizes', async (_, folder) => {
+    const model = openModel(folder)
     for (const graph of Object.values(graphsOf(model, false))) {
       const session = await Session.create(graph, { device: CUDA, weightsFolder: model.folder })
       // a session that names nothing is strict: the runtime would have refused any node on the CPU

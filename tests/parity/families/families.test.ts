@@ -7,12 +7,17 @@ import { Decoder, type DecoderAdapter } from '../../../engine/generate/decoder.t
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import type { GenerationRequest } from '../../../engine/generate/sequence.ts'
 import { openModel } from '../../../engine/models/index.ts'
+import { type Device, parseDevice } from '../../../engine/onnx/device.ts'
 import { CompiledStep } from '../../../engine/train/compiled-step.ts'
 import type { TokenBatch } from '../../../engine/train/step.ts'
 import type { LoraMethod } from '../../../engine/train/training-method.ts'
 import { collect, fakeRequest } from '../../engine/generate/fake-decoder.ts'
+import { useSoftwareGpu } from '../../webgpu.ts'
 import { type FamilyCase, loraModule, readCase, writeCaseAdapter, writeModel } from './reference-model.ts'
 
+/** PARITY_DEVICE=webgpu compares another device's numbers, within the same bounds. */
+const device = parseDevice(process.env.PARITY_DEVICE ?? 'cpu') as Device
+if (device.kind === 'webgpu') useSoftwareGpu()
 const LOGITS_BOUND = 1e-4
 const GRADIENT_BOUND = 1e-3
 /** Labels begin here in make.py. */
@@ -96,6 +101,7 @@ async function compileStep(
 ) {
   const { rank, scale, linear, experts } = reference
   return CompiledStep.create(openModel(folder), {
+    session: { device },
     method: { kind: 'lora', rank, scale, dropout: 0, targets: [...linear, ...experts], ...options },
     maxLength: 32,
     checkpointing,
@@ -113,7 +119,7 @@ describe.each(names)('%s', (name) => {
   const adapterFolder = writeCaseAdapter(join(scratch, 'adapter'), reference)
   let decoder: Decoder
   beforeAll(async () => {
-    decoder = await Decoder.load(folder)
+    decoder = await Decoder.load(folder, { device })
   })
   afterAll(async () => {
     await decoder.release()
@@ -156,7 +162,7 @@ describe.each(names)('%s', (name) => {
     expect(relativeError(reference.logits, reference.adaptedLogits)).toBeGreaterThan(1e-2)
     const outputFolder = join(scratch, 'merged')
     await mergeAdapter({ baseFolder: folder, adapterFolder, outputFolder })
-    const merged = await Decoder.load(outputFolder)
+    const merged = await Decoder.load(outputFolder, { device })
     const logits = await allLogits(merged, reference)
     await merged.release()
     expect(relativeError(logits, reference.adaptedLogits)).toBeLessThan(LOGITS_BOUND)
@@ -215,6 +221,6 @@ describe('weights that a config leaves out', () => {
   ]
   it.each(cases)('%s are refused by their names', async (name, fields, message) => {
     const folder = writeModel(join(scratch, name), { ...llama, config: { ...llama.config, ...fields } })
-    await expect(Decoder.load(folder)).rejects.toThrow(message)
+    await expect(Decoder.load(folder, { device })).rejects.toThrow(message)
   })
 })
