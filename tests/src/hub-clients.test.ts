@@ -236,7 +236,8 @@ describe('the hub', () => {
       '/v2/',
       `/v2/anneal/${EXPORT}/manifests/latest`,
     ]) {
-      expect((await fetch(server.url + path)).status, path).toBe(401)
+      // Ollama's client cannot answer a challenge.
+      expect((await fetch(server.url + path)).status, path).toBe(path.startsWith('/v2/') ? 403 : 401)
     }
   })
 
