@@ -1,8 +1,8 @@
 import { EngineError } from '../errors.ts'
 import { BYTE_LEVEL_FORMS, type ByteLevelForm } from '../gguf/pre-tokenizers.ts'
 import type { TemplateChoice } from '../text/chat-template.ts'
-import { loadTokenizer, type ModelTokenizer } from '../text/tokenizer.ts'
-import { isJsonObject, type JsonObject, requireJsonObject } from '../text/tokenizer-files.ts'
+import { loadTokenizer, type ModelTokenizer, readTokenizer } from '../text/tokenizer.ts'
+import { isJsonObject, type JsonObject } from '../text/tokenizer-files.ts'
 import { type CarriedTemplate, carriedTemplate } from './carried-template.ts'
 import type { GgufMetadataValue } from './gguf-writer.ts'
 
@@ -34,7 +34,7 @@ export function ggufTokenizer(
   size: number,
   { template, addBos }: GgufTokenizerOptions = {},
 ): Map<string, GgufMetadataValue> {
-  const json = requireJsonObject(folder, 'tokenizer.json')
+  const { json } = readTokenizer(folder)
   const tokenizer = loadTokenizer(folder)
   const model = isJsonObject(json.model) ? json.model : {}
   if (model.type !== 'BPE') throw unsupported(`the tokenizer model ${String(model.type)}`, 'BPE is')
@@ -61,7 +61,7 @@ const PHI3_TOKENS = ['<unk>', '<s>', '</s>', '<|endoftext|>']
  * do (llama-vocab.cpp), so Phi-3's must say so, and no other may.
  */
 export function ggufName(name: string, folder: string): string {
-  const added = (requireJsonObject(folder, 'tokenizer.json').added_tokens ?? []) as {
+  const added = (readTokenizer(folder).json.added_tokens ?? []) as {
     content: string
     rstrip?: boolean
   }[]

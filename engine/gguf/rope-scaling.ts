@@ -32,15 +32,13 @@ export function readRopeScaling(
 /** YaRN's fields; llama.cpp multiplies attn_factor by 0.1 · ln(factor) + 1, which is all of transformers' attention_factor. */
 function yarnScaling(metadata: GgufMetadata, name: string, factor: number): Record<string, unknown> {
   const number = (key: string) => metadata.number(`${name}.rope.scaling.${key}`)
-  const original = metadata.count(`${name}.rope.scaling.original_context_length`)
-  if (original === undefined) {
-    throw metadata.unsupported(`${name}.rope.scaling.original_context_length`, 'missing', 'a length is')
-  }
   return {
     rope_type: 'yarn',
     type: 'yarn',
     factor,
-    original_max_position_embeddings: original,
+    original_max_position_embeddings:
+      metadata.count(`${name}.rope.scaling.original_context_length`) ??
+      metadata.require(`${name}.context_length`, (key) => metadata.count(key)),
     beta_fast: number('yarn_beta_fast') ?? 32,
     beta_slow: number('yarn_beta_slow') ?? 1,
     attention_factor: (number('attn_factor') ?? 1) * (1 + 0.1 * Math.log(factor)),

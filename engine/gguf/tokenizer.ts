@@ -1,7 +1,8 @@
+import { surroundedBy } from '../text/post-processor.ts'
+import { sentencePieceParts } from '../text/sentence-piece-bpe.ts'
 import { malformedGguf } from './cursor.ts'
 import type { GgufMetadata } from './metadata.ts'
 import { BYTE_LEVEL_FORMS } from './pre-tokenizers.ts'
-import { mergesOfScores } from './sentence-piece.ts'
 
 /** The files of a tokenizer in a Hugging Face folder, as JSON values. */
 export type TokenizerFiles = Record<
@@ -33,7 +34,7 @@ export function tokenizerFiles(metadata: GgufMetadata): TokenizerFiles {
   const special = readSpecialTokens(metadata, vocabulary, kind)
   const added = addedTokens(vocabulary, metadata.text('general.name') ?? '')
   const parts =
-    kind === 'gpt2' ? byteLevelParts(metadata, vocabulary) : sentencePieceParts(metadata, vocabulary, kind)
+    kind === 'gpt2' ? byteLevelParts(metadata, vocabulary) : scoredParts(metadata, vocabulary, kind)
   const { named, addBos, addEos } = special
   return {
     'tokenizer.json': {
@@ -41,7 +42,7 @@ export function tokenizerFiles(metadata: GgufMetadata): TokenizerFiles {
       truncation: null,
       padding: null,
       added_tokens: added,
-      post_processor: postProcessor(special),
+      post_processor: surroundedBy(addBos ? special.bos : undefined, addEos ? special.eos : undefined),
       ...parts,
     },
     'tokenizer_config.json': {
@@ -130,29 +131,6 @@ function readSpecialTokens(metadata: GgufMetadata, { tokens }: Vocabulary, kind:
   }
 }
 
-/** Adds bos and eos where the file asks for them. */
-function postProcessor({ addBos, addEos, bos, eos }: SpecialTokens): object | null {
-  const first = addBos ? bos : undefined
-  const last = addEos ? eos : undefined
-  if (!first && !last) return null
-  const special = (token: { content: string } | undefined, type: number) =>
-    token ? [{ SpecialToken: { id: token.content, type_id: type } }] : []
-  const text = (id: 'A' | 'B', type: number) => [
-    ...special(first, type),
-    { Sequence: { id, type_id: type } },
-    ...special(last, type),
-  ]
-  const used = [first, last].filter((token) => token !== undefined)
-  return {
-    type: 'TemplateProcessing',
-    single: text('A', 0),
-    pair: [...text('A', 0), ...text('B', 1)],
-    special_tokens: Object.fromEntries(
-      used.map(({ id, content }) => [content, { id: content, ids: [id], tokens: [content] }]),
-    ),
-  }
-}
-
 function byteLevelParts(metadata: GgufMetadata, { tokens, types }: Vocabulary): object {
   const name = metadata.text('tokenizer.ggml.pre') ?? 'gpt-2'
   const form = Object.hasOwn(BYTE_LEVEL_FORMS, name) ? BYTE_LEVEL_FORMS[name]! : undefined
@@ -185,10 +163,8 @@ function byteLevelParts(metadata: GgufMetadata, { tokens, types }: Vocabulary): 
   }
 }
 
-const SPACE = '▁'
-
 /** SentencePiece's BPE in the form that Llama 2's own tokenizer.json has. */
-function sentencePieceParts(metadata: GgufMetadata, { tokens, types }: Vocabulary, kind: string): object {
+function scoredParts(metadata: GgufMetadata, { tokens, types }: Vocabulary, kind: string): object {
   if (kind !== 'llama') throw metadata.unsupported('tokenizer.ggml.model', kind, "'gpt2' and 'llama' are")
   const scores = metadata.require('tokenizer.ggml.scores', metadata.numbers)
   if (scores.length !== tokens.length) {
@@ -196,32 +172,8 @@ function sentencePieceParts(metadata: GgufMetadata, { tokens, types }: Vocabular
   }
   const unknown = metadata.count('tokenizer.ggml.unknown_token_id', 0, tokens.length - 1) ?? 0
   const addSpace = metadata.flag('tokenizer.ggml.add_space_prefix') ?? true
-  const toSpace = { type: 'Replace', pattern: { String: ' ' }, content: SPACE }
-  const fromSpace = { type: 'Replace', pattern: { String: SPACE }, content: ' ' }
-  const strip = addSpace ? [{ type: 'Strip', content: ' ', start: 1, stop: 0 }] : []
-  return {
-    normalizer: {
-      type: 'Sequence',
-      normalizers: addSpace ? [{ type: 'Prepend', prepend: SPACE }, toSpace] : [toSpace],
-    },
-    pre_tokenizer: null,
-    decoder: {
-      type: 'Sequence',
-      decoders: [fromSpace, { type: 'ByteFallback' }, { type: 'Fuse' }, ...strip],
-    },
-    model: {
-      type: 'BPE',
-      dropout: null,
-      unk_token: tokens[unknown],
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: true,
-      byte_fallback: true,
-      ignore_merges: false,
-      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
-      merges: mergesOfScores(tokens, scores, types),
-    },
-  }
+  const prefix = addSpace ? ('always' as const) : ('none' as const)
+  return sentencePieceParts({ tokens, scores, types, unknown, prefix, byteFallback: true })
 }
 
 function chatTemplate(metadata: GgufMetadata): { chat_template?: string } {

@@ -1,7 +1,9 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers'
 import { EngineError, messageOf } from '../errors.ts'
 import { exactPreTokenizer } from './pre-tokenizers.ts'
+import { convertSentencePiece, type TokenizerJson } from './sentence-piece-tokenizer.ts'
 import { tokenBytes, type VocabularyKind, vocabularyKind } from './token-bytes.ts'
 import {
   isJsonObject,
@@ -63,14 +65,13 @@ interface LibraryDecoder {
 }
 
 /**
- * Loads the tokenizer of a Hugging Face model folder: tokenizer.json and tokenizer_config.json, with
+ * Loads the tokenizer of a Hugging Face model folder: tokenizer.json (or tokenizer.model) and tokenizer_config.json, with
  * special_tokens_map.json, chat_template.jinja, chat_template.json, config.json and generation_config.json where present.
  *
  * @throws EngineError `missing_file` or `malformed_file`, naming the file.
  */
 export function loadTokenizer(folder: string): ModelTokenizer {
-  const json = requireJsonObject(folder, 'tokenizer.json')
-  const config = readJsonObject(folder, 'tokenizer_config.json') ?? {}
+  const { json, config } = readTokenizer(folder)
   const named = readNamedTokens(config, readJsonObject(folder, 'special_tokens_map.json'))
   const tokenizer = createTokenizer(join(folder, 'tokenizer.json'), json, config)
 
@@ -107,6 +108,18 @@ export function loadTokenizer(folder: string): ModelTokenizer {
     vocabularyKind: kind,
     tokenBytes: (id) => tokenBytes(tokenizer.id_to_token(id) ?? '', kind, addedTokens.has(id)),
   }
+}
+
+/**
+ * A folder's tokenizer.json and tokenizer_config.json, made of tokenizer.model where there is no tokenizer.json.
+ * @throws EngineError `missing_file` for a folder with neither, and what reading them throws.
+ */
+export function readTokenizer(folder: string): TokenizerJson {
+  const config = readJsonObject(folder, 'tokenizer_config.json') ?? {}
+  if (!existsSync(join(folder, 'tokenizer.json')) && existsSync(join(folder, 'tokenizer.model'))) {
+    return convertSentencePiece(folder, config)
+  }
+  return { json: requireJsonObject(folder, 'tokenizer.json'), config }
 }
 
 function encode(tokenizer: Tokenizer, text: string, addSpecialTokens: boolean): Int32Array {

@@ -154,10 +154,10 @@ describe('importGguf', () => {
     ['another tokenizer', { 'tokenizer.ggml.model': { text: 'bert' } }, tinyTensors(), 'bert'],
     ['partial rotation', { 'llama.rope.dimension_count': { u32: 2 } }, tinyTensors(), 'dimension_count'],
     [
-      'YaRN',
-      { 'llama.rope.scaling.type': { text: 'yarn' }, 'llama.rope.scaling.factor': { f32: 4 } },
+      'longrope',
+      { 'llama.rope.scaling.type': { text: 'longrope' }, 'llama.rope.scaling.factor': { f32: 4 } },
       tinyTensors(),
-      'yarn',
+      'longrope',
     ],
   ])('refuses %s by name and writes nothing', async (_, changes, tensors, name) => {
     write(tinyMetadata('llama', changes), tensors)

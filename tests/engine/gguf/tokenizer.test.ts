@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { GgufMetadata } from '../../../engine/gguf/metadata.ts'
-import { mergesOfScores } from '../../../engine/gguf/sentence-piece.ts'
 import { tokenizerFiles } from '../../../engine/gguf/tokenizer.ts'
+import { mergesOfScores } from '../../../engine/text/sentence-piece-bpe.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { writeModelFolder } from '../text/byte-tokenizer.ts'
 
