@@ -1,6 +1,7 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { OpenModel } from '../models/index.ts'
-import { loadTokenizer } from '../text/tokenizer.ts'
+import { loadTokenizer, readTokenizer } from '../text/tokenizer.ts'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
 import { CONFIG_FILE, carryFiles, changedConfig } from '../weights/model-files.ts'
@@ -15,12 +16,21 @@ interface OnnxFacts {
 /** Writes config and tokenizer files as transformers.js looks for them, and genai_config.json. */
 export function writeOnnxConfigs(folder: string, model: OpenModel, facts: OnnxFacts): void {
   carryFiles(model.folder, folder, facts.dtype)
+  writeTokenizer(model.folder, folder)
   const forTransformersJs = { 'transformers.js_config': { use_external_data_format: { [facts.file]: 1 } } }
   writeFileDurably(join(folder, CONFIG_FILE), changedConfig(folder, forTransformersJs))
   writeFileDurably(
     join(folder, 'genai_config.json'),
     `${JSON.stringify(genaiConfig(model, facts), null, 2)}\n`,
   )
+}
+
+/** transformers.js reads tokenizer.json alone, which is made of tokenizer.model where the model has no other. */
+function writeTokenizer(modelFolder: string, folder: string): void {
+  if (existsSync(join(folder, 'tokenizer.json'))) return
+  const { json, config } = readTokenizer(modelFolder)
+  writeFileDurably(join(folder, 'tokenizer.json'), JSON.stringify(json))
+  writeFileDurably(join(folder, 'tokenizer_config.json'), `${JSON.stringify(config, null, 2)}\n`)
 }
 
 /** https://onnxruntime.ai/docs/genai/reference/config.html */
