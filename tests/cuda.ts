@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { messageOf } from '../engine/errors.ts'
 import { GraphBuilder } from '../engine/graph/builder.ts'
 import { Session } from '../engine/onnx/session.ts'
 import { CUDA_LIBRARIES } from '../src/device/cuda-facts.ts'
@@ -31,9 +32,13 @@ export async function cudaForTests(): Promise<CudaForTests> {
   }
   if (!computes && !standIn()) return skip('neither a GPU nor a C compiler')
   const g = new GraphBuilder()
-  const session = await Session.create(g.finish([g.Neg(g.input('x', 'float32', [1]))]), { device: CUDA })
-  await session.release()
-  return { missing: '', computes }
+  try {
+    const graph = g.finish([g.Neg(g.input('x', 'float32', [1]))])
+    await (await Session.create(graph, { device: CUDA })).release()
+    return { missing: '', computes }
+  } catch (error) {
+    return skip(messageOf(error))
+  }
 }
 
 /** Builds no-gpu.c under the names of CUDA's libraries and loads it; false without a compiler. */

@@ -27,7 +27,8 @@ const hasHalf = missing === '' && (await convertsHalf(WEBGPU))
 const halfMissing = hasHalf ? '' : " (skipped: the adapter has no 'shader-f16', as lavapipe has)"
 const devices = [{ kind: 'cpu' }, WEBGPU] as const
 
-describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, () => {
+// SwiftShader takes up to two seconds for a shader, and a busy machine several times as long.
+describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, { timeout: 240_000 }, () => {
   it("a training step has the CPU's loss and gradients, with bf16 weights, and no node of it runs there", async () => {
     const folder = mkdtempSync(join(tmpdir(), 'anneal-profile-'))
     const cpu = await runStep({}, tiny)
