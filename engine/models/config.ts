@@ -4,6 +4,10 @@ import { z } from 'zod'
 import { EngineError } from '../errors.ts'
 import type { ModuleNames } from './names.ts'
 
+/** The scalings that LLaMA-Factory's field rope_scaling names. */
+export const STRETCHES = ['linear', 'dynamic', 'yarn', 'llama3'] as const
+export type Stretch = (typeof STRETCHES)[number]
+
 /** How rotary frequencies are stretched for contexts longer than the model was trained on. */
 export type RopeScaling =
   | { kind: 'linear'; factor: number }

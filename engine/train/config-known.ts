@@ -9,7 +9,6 @@ export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = 
   add_tokens: [],
   add_special_tokens: [],
   new_special_tokens_config: [],
-  rope_scaling: [],
   mixture_of_depths: [],
   moe_aux_loss_coef: [],
   upcast_layernorm: [false],

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { STRETCHES } from '../models/config.ts'
 import { methodFields, optimizerFields } from './config-methods.ts'
 
 const count = z.number().int()
@@ -37,6 +38,12 @@ export const trainConfigSchema = z.object({
   eval_dataset: names.optional().describe('Names of sets to evaluate on; excludes val_size.'),
   dataset_dir: name.optional().describe('Folder with dataset_info.json; the configured one when left out.'),
   template: name.optional().describe("Name of a chat template; the model's own when left out."),
+  rope_scaling: z
+    .enum(STRETCHES)
+    .optional()
+    .describe(
+      "Stretch the model's rope to cutoff_len where that is longer than its context; the run keeps a base of its own.",
+    ),
   enable_thinking: z
     .boolean()
     .optional()

@@ -1,8 +1,9 @@
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
+import { copyFile, link } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { EngineError } from '../errors.ts'
-import { writeFileDurably } from './atomic-folder.ts'
+import { commitFolder, writeFileDurably } from './atomic-folder.ts'
 import type { WeightDType } from './dtypes.ts'
 import { changeJson } from './json-edit.ts'
 
@@ -50,6 +51,37 @@ export function carryFiles(modelFolder: string, target: string, dtype: WeightDTy
     const content = readFileSync(join(modelFolder, name))
     const changed = name === CONFIG_FILE && dtype ? withDType(modelFolder, dtype) : content
     writeFileDurably(join(target, name), changed)
+  }
+}
+
+/**
+ * The same model in a folder of its own, whose `finish` may change its small files: weights are the same files on disk (hard
+ * links), or copies where the file system has none.
+ * @throws EngineError as commitFolder does.
+ */
+export async function linkModel(
+  modelFolder: string,
+  target: string,
+  finish: (partial: string) => Promise<void>,
+  signal?: AbortSignal,
+): Promise<void> {
+  const weights = readdirSync(modelFolder).filter((name) => /\.safetensors(\.index\.json)?$/.test(name))
+  await commitFolder(
+    target,
+    async (partial) => {
+      carryFiles(modelFolder, partial, undefined)
+      for (const name of weights) await linkOrCopy(realpathSync(join(modelFolder, name)), join(partial, name))
+      await finish(partial)
+    },
+    signal,
+  )
+}
+
+async function linkOrCopy(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to)
+  } catch {
+    await copyFile(from, to)
   }
 }
 

@@ -7,6 +7,7 @@ import type { LinearModule } from '../../engine/nn/linear-module.ts'
 import type { BaseModel } from '../../engine/quant/source.ts'
 import { loraMethod } from '../../engine/train/lora-method.ts'
 import { plannedAdapter } from './adapter-config.ts'
+import { stretchedBy } from './derive-base.ts'
 import { adapterRoles, type TrainTask } from './task.ts'
 
 /**
@@ -16,6 +17,7 @@ import { adapterRoles, type TrainTask } from './task.ts'
  */
 export function checkStart(task: TrainTask, base: BaseModel, linears: readonly LinearModule[]): void {
   const { merged } = adapterRoles(task)
+  stretchedBy(task)
   if (base.quantization && task.config.pissa_init) {
     throw onQuantized(
       'pissa_init',
@@ -60,6 +62,17 @@ function checkSavedModules(task: TrainTask, base: BaseModel, linears: readonly L
 
 /** What of the request an adapter that goes on does not follow. */
 export function startWarnings(task: TrainTask): { code: string; message: string }[] {
+  return [...ropeWarnings(task), ...adapterWarnings(task)]
+}
+
+function ropeWarnings(task: TrainTask): { code: string; message: string }[] {
+  const { rope_scaling: stretch, cutoff_len: length } = task.config
+  if (stretch === undefined || stretchedBy(task) !== undefined) return []
+  const message = `The model reads ${length} tokens (cutoff_len) as it is; rope_scaling ${stretch} changes nothing.`
+  return [{ code: 'rope_scaling_unneeded', message }]
+}
+
+function adapterWarnings(task: TrainTask): { code: string; message: string }[] {
   const { resumed } = adapterRoles(task)
   if (resumed === undefined) return []
   const { r, lora_alpha, target_modules } = readPeftConfig(join(resumed, ADAPTER_CONFIG_FILE))

@@ -12,11 +12,14 @@ import {
 } from '../../engine/adapter/peft.ts'
 import { convertPissa, type PissaOptions, principalModule } from '../../engine/adapter/pissa.ts'
 import { targetedPaths } from '../../engine/adapter/targets.ts'
+import { readRawConfig } from '../../engine/models/config.ts'
+import { stretchedRope } from '../../engine/models/stretch-rope.ts'
 import { baseLinearModules, openBase } from '../../engine/quant/source.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'
 import { collectAdapter, loraMethod } from '../../engine/train/lora-method.ts'
 import type { Parameter } from '../../engine/train/step.ts'
 import { writeFileDurably } from '../../engine/weights/atomic-folder.ts'
+import { CONFIG_FILE, changedConfig, linkModel } from '../../engine/weights/model-files.ts'
 import type { Adjust, ByteProgress } from '../../engine/weights/model-writer.ts'
 import { DERIVED_BASE } from '../models/run-base.ts'
 import { adapterConfig, plannedAdapter } from './adapter-config.ts'
@@ -50,7 +53,8 @@ export async function deriveBase(task: TrainTask, options: DeriveOptions): Promi
       rmSync(join(options.outputDir, name), { recursive: true, force: true })
     }
   }
-  if (merged.length === 0 && !initFolder) {
+  const rope = stretchedBy(task)
+  if (merged.length === 0 && !initFolder && !rope) {
     remove()
     return baseFolder
   }
@@ -59,10 +63,19 @@ export async function deriveBase(task: TrainTask, options: DeriveOptions): Promi
     baseFolder,
     merged,
     begin: initFolder ? beginSettings(task, planned) : null,
+    ...(rope ? { rope } : {}),
   })
   const isMade = existsSync(target) && readDerivation(target) === derivation
   if (isMade && (!initFolder || existsSync(initFolder))) return target
   remove()
+  const finish = async (partial: string) => {
+    if (rope) writeFileDurably(join(partial, CONFIG_FILE), changedConfig(partial, rope))
+    writeFileDurably(join(partial, DERIVATION_FILE), derivation)
+  }
+  if (merged.length === 0 && !initFolder) {
+    await linkModel(baseFolder, target, finish, options.signal)
+    return target
+  }
   const config = { ...planned, base_model_name_or_path: target }
   const begun: LoraAdapter = { config, modules: new Map(), saved: new Map() }
   await mergeAdapter({
@@ -74,10 +87,19 @@ export async function deriveBase(task: TrainTask, options: DeriveOptions): Promi
     outputFolder: target,
     signal: options.signal,
     onProgress: options.onProgress,
-    finish: async (partial) => writeFileDurably(join(partial, DERIVATION_FILE), derivation),
+    finish,
   })
   if (initFolder) writeAdapter(initFolder, begun)
   return target
+}
+
+/** What the base's config.json says instead with `rope_scaling`; undefined where nothing changes. @throws EngineError as stretchedRope does. */
+export function stretchedBy({
+  config,
+  model,
+}: Pick<TrainTask, 'config'> & { model: { baseFolder: string } }): Record<string, unknown> | undefined {
+  const { rope_scaling: stretch, cutoff_len: length } = config
+  return stretch && stretchedRope(readRawConfig(model.baseFolder), stretch, length)
 }
 
 /** Where the adapter lies that PiSSA or LoftQ begins with; undefined where neither is asked for. */

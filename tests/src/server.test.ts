@@ -106,6 +106,20 @@ describe('the path from a base model to an export', () => {
     )
   })
 
+  it('asks a run in the words that it was trained with', async () => {
+    const fields = { template: 'qwen3', enable_thinking: false, default_system: 'Be brief.', max_steps: 1 }
+    const { body: created } = await call('POST', '/v1/training/runs', { ...CONFIG, ...fields })
+    expect(await finish(`/v1/training/runs/${created.id}`)).toMatchObject({ status: 'succeeded' })
+    const asked = { model: created.id, messages: [{ role: 'user', content: 'say 1' }] }
+    const { body } = await call('POST', '/v1/chat/completions/render', asked)
+    const said =
+      '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nsay 1<|im_end|>\n<|im_start|>assistant\n'
+    expect(body.text).toBe(`${said}<think>\n\n</think>\n\n`)
+    const thinking = { ...asked, chat_template_kwargs: { enable_thinking: true } }
+    const rendered = await call('POST', '/v1/chat/completions/render', thinking)
+    expect(rendered.body.text).toBe(said)
+  })
+
   it('merges and exports', async () => {
     merge = (await call('POST', '/v1/merges', { model: `${run}:ckpt-step-2` })).body.id
     expect(await finish(`/v1/merges/${merge}`)).toMatchObject({ status: 'succeeded', base: 'tiny' })

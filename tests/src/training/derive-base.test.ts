@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -12,6 +12,7 @@ import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { WeightFolder } from '../../../engine/weights/safetensors.ts'
 import { baseOfRun } from '../../../src/models/run-base.ts'
 import { buildStep } from '../../../src/training/build-step.ts'
+import { startWarnings } from '../../../src/training/check-start.ts'
 import { deriveBase, overBase, readBegin, writeConverted } from '../../../src/training/derive-base.ts'
 import type { TrainTask } from '../../../src/training/task.ts'
 import { tinyAdapter, tinyLlama } from '../engine-host/tiny-llama.ts'
@@ -57,6 +58,47 @@ async function lossOf(run: TrainTask, folder: string): Promise<number> {
   base.weights.close()
   return loss
 }
+
+describe('rope_scaling', () => {
+  const short = tinyLlama(5, 64)
+  const stretched = (rope_scaling: string, cutoff_len: number) => {
+    const run = task({ rope_scaling, cutoff_len })
+    return { ...run, model: { ...run.model, baseFolder: short } }
+  }
+
+  it.each([
+    ['linear', { rope_type: 'linear', factor: 2 }],
+    ['yarn', { rope_type: 'yarn', factor: 2, original_max_position_embeddings: 64 }],
+    ['dynamic', { rope_type: 'dynamic', factor: 2, original_max_position_embeddings: 64 }],
+    [
+      'llama3',
+      {
+        rope_type: 'llama3',
+        factor: 2,
+        original_max_position_embeddings: 64,
+        low_freq_factor: 1,
+        high_freq_factor: 4,
+      },
+    ],
+  ])('%s gives the run a base of the same weights that reads cutoff_len tokens', async (kind, scaling) => {
+    const run = stretched(kind, 100)
+    const folder = await deriveBase(run, { outputDir })
+    expect(baseOfRun(outputDir, short)).toBe(folder)
+    const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'))
+    expect(config).toMatchObject({ max_position_embeddings: 128, rope_scaling: scaling })
+    expect(worstDifference(weightsOf(folder), weightsOf(short))).toBe(0)
+    expect(openBase(folder).config.maxPositions).toBe(128)
+    expect(await deriveBase(run, { outputDir })).toBe(folder)
+    const differs = (await lossOf(run, folder)) !== (await lossOf(run, short))
+    expect(differs).toBe(kind !== 'dynamic')
+  })
+
+  it('changes nothing where the model reads that far, and says so', async () => {
+    expect(await deriveBase(stretched('yarn', 64), { outputDir })).toBe(short)
+    expect(startWarnings(stretched('yarn', 64))).toMatchObject([{ code: 'rope_scaling_unneeded' }])
+    expect(startWarnings(stretched('yarn', 65))).toEqual([])
+  })
+})
 
 describe('the base of a run', () => {
   it('is the given one unless something is merged or taken out', async () => {
