@@ -8,6 +8,9 @@ import { type DatasetFiles, FILE_TYPES, findFiles, unsupportedType } from './fil
 import { countRows } from './readers/index.ts'
 
 const INFO_FILE = 'dataset_info.json'
+/** Datasets that an error lists, of those that there are. */
+const NAMED = 8
+
 /** A name that can stand in a URL and in front of a file extension. */
 const DATASET_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/
 
@@ -63,11 +66,16 @@ export class DatasetRegistry {
    * @throws EngineError `unknown_dataset`, or why its entry or file cannot be used.
    */
   async get(name: string): Promise<DatasetSource> {
-    const found = (await this.#entries()).get(name)
+    const entries = await this.#entries()
+    const found = entries.get(name)
     if (found === undefined) {
-      throw new EngineError('not_found', 'unknown_dataset', `Undefined dataset ${name} in ${INFO_FILE}.`, {
-        param: 'dataset',
-      })
+      const names = [...entries.keys()]
+      const known =
+        names.length > 0
+          ? ` Known: ${names.slice(0, NAMED).join(', ')}${names.length > NAMED ? ', …' : ''}.`
+          : ''
+      const message = `Undefined dataset ${name} in ${INFO_FILE}.${known}`
+      throw new EngineError('not_found', 'unknown_dataset', message, { param: 'dataset' })
     }
     return readSource(name, found.directory, found.entry)
   }
