@@ -1,3 +1,6 @@
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { openSqlite } from '../../../src/db/sqlite.ts'
 
@@ -14,5 +17,11 @@ describe('openSqlite', () => {
     sqlite.prepare('create table t (x)').run()
     expect(() => sqlite.prepare('create table t (x)')).not.toThrow()
     sqlite.close()
+  })
+
+  it('outlives the collection of what it made, which ends Node 24.19 and later if statements are among it', async () => {
+    const child = join(import.meta.dirname, 'idle-statements.ts')
+    const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', child])
+    expect(stdout).toBe('done\n')
   })
 })
