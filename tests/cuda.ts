@@ -31,6 +31,8 @@ export async function cudaForTests(): Promise<CudaForTests> {
     return skip("the library that 'anneal device install cuda' fetches is not there")
   }
   if (!computes && !standIn()) return skip('neither a GPU nor a C compiler')
+  // exact float32 instead of TF32, so that what differs is a kernel's
+  process.env.NVIDIA_TF32_OVERRIDE ??= '0'
   const g = new GraphBuilder()
   try {
     const graph = g.finish([g.Neg(g.input('x', 'float32', [1]))])

@@ -3,7 +3,7 @@ import { GraphBuilder } from '../graph/builder.ts'
 import type { Graph } from '../graph/graph.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
 import { float16Bits, float16Value } from '../weights/dtypes.ts'
-import { CPU, type Device, formatDevice } from './device.ts'
+import { CPU, type Device, type DeviceKind, formatDevice } from './device.ts'
 import { Session } from './session.ts'
 
 /** What became of a device's self-test. */
@@ -25,8 +25,11 @@ export interface SelfTestResult {
 
 const ROWS = 256
 const WIDTH = 1024
-/** Largest difference allowed, over the largest result. */
-const BOUND = 1e-3
+/**
+ * Largest difference allowed, over the largest result. CUDA's float32 products take 10 bits of what goes in (TF32, which
+ * the runtime asks cuBLAS for on GPUs since Ampere): up to 2.6e-2 for this graph with its products' inputs cut so by hand.
+ */
+const BOUNDS: Readonly<Record<DeviceKind, number>> = { cpu: 1e-3, webgpu: 1e-3, cuda: 0.1 }
 const RUNS = 3
 /** Among them one that float16 rounds, its largest, and one below its normal numbers. */
 const HALF_PROBE = Float32Array.of(1, -2.5, 0.1, 65504, 1e-6)
@@ -47,7 +50,7 @@ export async function selfTest(device: Device): Promise<SelfTestResult> {
     const actual = await measure(graph, device)
     const difference = relativeDifference(actual.data, expected.data)
     const times = `${actual.milliseconds.toFixed(1)} ms, the CPU ${expected.milliseconds.toFixed(1)} ms`
-    if (!(difference <= BOUND)) {
+    if (!(difference <= BOUNDS[device.kind])) {
       const reason = `${name} computes other numbers than the CPU: ${difference.toExponential(1)} of the largest`
       return { ok: false, reason, milliseconds: undefined, cpuMilliseconds: expected.milliseconds }
     }

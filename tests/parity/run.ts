@@ -38,6 +38,8 @@ if (!root || !existsSync(root)) {
 const device = parseDevice(values.device)
 if (device === 'auto') throw new Error('--device takes one device: cpu, webgpu or cuda')
 if (device.kind === 'webgpu') useSoftwareGpu()
+// the bounds are float32's, not TF32's
+if (device.kind === 'cuda') process.env.NVIDIA_TF32_OVERRIDE ??= '0'
 const python = findPython()
 const totals = { passed: 0, failed: 0, unsupported: 0 }
 const names = readdirSync(root)
