@@ -2,8 +2,8 @@ import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
+import { type GptqModule, gptqModules, quantizedModules } from '../quant/gptq-modules.ts'
 import { packGptq } from '../quant/gptq-packing.ts'
-import type { OrderedBlocks } from '../quant/gptq-reader.ts'
 import type { QuantizedLayers } from '../quant/quantized-layers.ts'
 import { QuantizedSource } from '../quant/quantized-source.ts'
 import { checkCancelled, writeFileDurably } from '../weights/atomic-folder.ts'
@@ -63,7 +63,11 @@ export async function writeGptq(folder: string, options: GptqWriteOptions): Prom
       for (const { from, byteLength } of shard) {
         checkCancelled(signal)
         if ('tensor' in from) writeKept(writer, source, model.weights.entry(from.tensor), dtype)
-        else writeModule(writer, from.path, source.layer(from.layer).matrices.get(from.path)!, version)
+        else {
+          const matrix = source.layer(from.layer).matrices.get(from.path)!
+          for (const module of gptqModules(model.config, from.path, matrix))
+            writeModule(writer, module, version)
+        }
         done += byteLength
         onProgress?.(done / total, 'tensor' in from ? from.tensor : from.path)
         await setImmediate() // lets a cancellation in
@@ -84,9 +88,9 @@ function planUnits({ model, layers, dtype }: GptqWriteOptions): Unit[] {
   const units: Unit[] = []
   const quantized = new Set<string>()
   for (let layer = 0; layer < model.config.layers; layer++) {
-    for (const [path, { blocks }] of layers.read(layer).matrices) {
+    for (const [path, matrix] of layers.read(layer).matrices) {
       quantized.add(`${path}.weight`)
-      const tensors = moduleTensors(path, blocks)
+      const tensors = gptqModules(model.config, path, matrix).flatMap(moduleTensors)
       units.push({ tensors, byteLength: bytesOf(tensors), from: { path, layer } })
     }
   }
@@ -99,10 +103,8 @@ function planUnits({ model, layers, dtype }: GptqWriteOptions): Unit[] {
   return [...kept, ...units]
 }
 
-function moduleTensors(
-  path: string,
-  { bits, rows, columns, blockSize }: OrderedBlocks['blocks'],
-): PlannedTensor[] {
+function moduleTensors({ path, matrix }: GptqModule): PlannedTensor[] {
+  const { bits, rows, columns, blockSize } = matrix.blocks
   const perWord = 32 / bits
   if (rows % perWord !== 0 || columns % perWord !== 0) {
     throw new EngineError(
@@ -125,7 +127,7 @@ function bytesOf(tensors: readonly PlannedTensor[]): number {
   return tensors.reduce((sum, { dtype, shape }) => sum + tensorBytes(dtype, shape)!, 0)
 }
 
-function writeModule(writer: SafetensorsWriter, path: string, matrix: OrderedBlocks, version: 1 | 2): void {
+function writeModule(writer: SafetensorsWriter, { path, matrix }: GptqModule, version: 1 | 2): void {
   const { qweight, qzeros, groupIndex, scales } = packGptq(matrix, version)
   const bytes = (words: Int32Array) => new Uint8Array(words.buffer, words.byteOffset, words.byteLength)
   writer.write(`${path}.qweight`, bytes(qweight))
@@ -147,6 +149,7 @@ function writeConfigs(folder: string, options: GptqWriteOptions, version: 1 | 2)
     static_groups: false,
     true_sequential: options.method === 'gptq',
     lm_head: false,
+    modules_in_block_to_quantize: quantizedModules(options.model.config),
     format,
     checkpoint_format: format,
     pack_dtype: 'int32',

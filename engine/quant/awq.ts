@@ -1,7 +1,8 @@
 import { setImmediate } from 'node:timers/promises'
+import { clipRanges, errorsOf } from './clip-ranges.ts'
 import { FeedbackRounding } from './feedback-rounding.ts'
 import { type GptqOptions, type Matrix, shrinksOf } from './gptq.ts'
-import { dequantizeIntBlocks, type IntBlocks } from './int-blocks.ts'
+import type { IntBlocks } from './int-blocks.ts'
 import type { MatrixProduct } from './matrix-product.ts'
 
 /** Exponents that are tried, from 0 (no scaling) on. */
@@ -19,8 +20,8 @@ export interface ScaledMatrices {
  * (x / s), where s_j = a_j^α with a_j the root of input j's mean square, divided by √(max s · min s). α is the one of a grid
  * that leaves the least error of the outputs on the calibration text,
  *   Σ_rows (ŵ − w)·H·(ŵ − w)ᵀ with ŵ = round(w·diag(s))/s and H = Xᵀ·X.
- * The paper clips ranges by a search of its own; here every group's scale is chosen to leave the least error weighted by H's
- * diagonal, which clips as well.
+ * While exponents are tried, every group's range is chosen to leave the least error weighted by H's diagonal; with the best
+ * one, by what it leaves of the outputs (clip-ranges.ts).
  *
  * @param matrices all with `columns` inputs; they share the scales.
  * @param hessian Xᵀ·X of their inputs X, [columns, columns].
@@ -45,23 +46,19 @@ export async function awq(
     for (const { path, rows, values } of matrices) {
       const rounded = rounding.quantize(scaled(values, scales), rows, inTurn)
       blocks.set(path, rounded)
-      error += await outputError(values, effectiveValues(rounded, scales), columns, hessian, product)
+      error += await outputError(errorsOf(rounded, values, scales), columns, hessian, product)
       await setImmediate() // lets a cancellation in
     }
     if (error >= least) continue
     least = error
     best = { blocks, scales }
   }
-  return best!
-}
-
-/** The values that a matrix of scaled inputs has for unscaled ones: ŵ / s. */
-export function effectiveValues(blocks: IntBlocks, scales: Float32Array | undefined): Float32Array {
-  const values = dequantizeIntBlocks(blocks)
-  if (!scales) return values
-  const { columns } = blocks
-  for (let i = 0; i < values.length; i++) values[i]! /= scales[i % columns]!
-  return values
+  const blocks = new Map<string, IntBlocks>()
+  for (const { path, values } of matrices) {
+    const rounded = { values, blocks: best!.blocks.get(path)!, scales: best!.scales }
+    blocks.set(path, await clipRanges(rounded, hessian, options, product))
+  }
+  return { blocks, scales: best!.scales }
 }
 
 function scaled(values: Float32Array, scales: Float32Array | undefined): Float32Array {
@@ -90,26 +87,19 @@ function roundingOf(
   return new FeedbackRounding(options, { feedback: undefined, diagonal })
 }
 
-/** tr((Ŵ − W)·H·(Ŵ − W)ᵀ). */
+/** tr(E·H·Eᵀ) of errors E, input by input. */
 async function outputError(
-  values: Float32Array,
-  rounded: Float32Array,
+  errors: Float32Array,
   columns: number,
   hessian: Float32Array,
   product: MatrixProduct,
 ): Promise<number> {
-  const rows = values.length / columns
-  const turned = new Float32Array(values.length)
-  for (let row = 0; row < rows; row++) {
-    for (let i = 0; i < columns; i++) {
-      const at = row * columns + i
-      turned[i * rows + row] = rounded[at]! - values[at]!
-    }
-  }
-  const through = await product.run(turned, hessian, columns)
-  let error = 0
-  for (let row = 0; row < rows; row++) {
-    for (let i = 0; i < columns; i++) error += through[row * columns + i]! * turned[i * rows + row]!
-  }
-  return error
+  return dot(await product.run(hessian, errors, columns), errors)
+}
+
+/** A loop of its own: V8 is slow at those of async functions. */
+function dot(a: Float32Array, b: Float32Array): number {
+  let sum = 0
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!
+  return sum
 }

@@ -41,6 +41,21 @@ export function dequantizeIntBlocks(matrix: IntBlocks): Float32Array {
   return values
 }
 
+/** Rows [first, first + count) of a matrix, over the same memory; the part has to begin at a whole byte. */
+export function rowsOf(matrix: IntBlocks, first: number, count: number): IntBlocks {
+  const { bits, columns, blockSize, codes, scales, zeros } = matrix
+  const blocks = Math.ceil(columns / blockSize)
+  const part = (packed: Uint8Array, perRow: number) =>
+    packed.subarray(packedBytes(first * perRow, bits), packedBytes((first + count) * perRow, bits))
+  return {
+    ...matrix,
+    rows: count,
+    codes: part(codes, columns),
+    scales: scales.subarray(first * blocks, (first + count) * blocks),
+    zeros: part(zeros, blocks),
+  }
+}
+
 /** Bytes of `count` codes. */
 export function packedBytes(count: number, bits: 4 | 8): number {
   return Math.ceil((count * bits) / 8)
@@ -56,4 +71,18 @@ export function codeAt(packed: Uint8Array, index: number, bits: 4 | 8): number {
 export function put(packed: Uint8Array, index: number, code: number, bits: 4 | 8): void {
   if (bits === 8) packed[index] = code
   else packed[index >> 1]! |= code << (4 * (index & 1))
+}
+
+/** `count` packed codes, a byte for each. */
+export function unpackCodes(packed: Uint8Array, count: number, bits: 4 | 8): Uint8Array {
+  const codes = new Uint8Array(count)
+  for (let i = 0; i < count; i++) codes[i] = codeAt(packed, i, bits)
+  return codes
+}
+
+/** The inverse of unpackCodes. */
+export function packCodes(codes: Uint8Array, bits: 4 | 8): Uint8Array {
+  const packed = new Uint8Array(packedBytes(codes.length, bits))
+  for (const [i, code] of codes.entries()) put(packed, i, code, bits)
+  return packed
 }

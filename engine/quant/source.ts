@@ -6,6 +6,7 @@ import type { LinearModule } from '../nn/linear-module.ts'
 import { ModelBuilder } from '../nn/model-builder.ts'
 import type { TensorEntry } from '../weights/safetensors-header.ts'
 import { WeightFolder } from '../weights/weight-folder.ts'
+import { withGptqNames } from './gptq-modules.ts'
 
 /** How the linear modules of a checkpoint are packed already. */
 export type SourceQuantization =
@@ -31,8 +32,9 @@ export function openBase(folder: string): BaseModel {
   const { quantization_config: _, ...plain } = raw
   const family = familyOf(raw)
   const quantization = parseQuantization(raw)
-  const config = family.parseConfig(plain as RawConfig)
-  return { folder, family, raw, config, quantization, weights: WeightFolder.open(folder) }
+  const weights = WeightFolder.open(folder)
+  const config = withGptqNames(family.parseConfig(plain as RawConfig), (tensor) => weights.has(tensor))
+  return { folder, family, raw, config, quantization, weights }
 }
 
 /** @throws EngineError `unsupported` naming the field of a method or variant that isn't read. */

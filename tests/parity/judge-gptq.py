@@ -3,11 +3,13 @@
 usage: judge-gptq.py EXPORT BASE [TEXT]
 
 The values are unpacked here by the format's formula, w = (code - zero - 1) * scale (zero points are stored one too small
-in version 1), and put into the base's transformers model. Exits with 1 when any logit differs by more than 1 % of their span.
+in version 1), and put into the base's transformers model; gate and up, which exports part, into one module where it has them
+in one. Exits with 1 when any logit differs by more than 1 % of their span.
 """
 
 import json
 import os
+import re
 import sys
 
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
@@ -35,7 +37,12 @@ for name, tensor in tensors.items():
         codes = ((tensor.unsqueeze(1) >> shifts.view(1, -1, 1)) & mask).reshape(-1, tensor.shape[1])
         zeros = ((qzeros.unsqueeze(2) >> shifts.view(1, 1, -1)) & mask).reshape(qzeros.shape[0], -1)
         values = (codes - zeros[groups.long()] - one).float() * scales.float()[groups.long()]
-        weights[f"{path}.weight"].data = values.T.contiguous()
+        joined = re.sub(r"(gate|up)_proj$", "gate_up_proj", path)
+        if joined != path and f"{joined}.weight" in weights:
+            halves = weights[f"{joined}.weight"].data.chunk(2)
+            halves[path.endswith(".up_proj")].copy_(values.T)
+        else:
+            weights[f"{path}.weight"].data = values.T.contiguous()
     elif name in weights:
         weights[name].data = tensor.float()
 

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { awq, effectiveValues } from '../../../engine/quant/awq.ts'
+import { awq } from '../../../engine/quant/awq.ts'
+import { clipRanges } from '../../../engine/quant/clip-ranges.ts'
 import { type Factors, factorHessian } from '../../../engine/quant/factor.ts'
 import { FeedbackRounding } from '../../../engine/quant/feedback-rounding.ts'
 import { type GptqOptions, gptq, shrinksOf } from '../../../engine/quant/gptq.ts'
@@ -39,13 +40,14 @@ function inputs(): Float32Array {
 const weights = () => gaussian(ROWS * COLUMNS, 9)
 const hessianOf = (x: Float32Array) => product.run(x, x, SAMPLES)
 
-/** tr((W − Ŵ)·H·(W − Ŵ)ᵀ): the squared error of the outputs. */
+const rowOf = (values: Float32Array, row: number) => values.subarray(row * COLUMNS, (row + 1) * COLUMNS)
+
+/** tr((W − Ŵ)·H·(W − Ŵ)ᵀ): the squared error of the outputs, of some rows. */
 function outputError(w: Float32Array, approximate: Float32Array, hessian: Float32Array): number {
   let sum = 0
-  for (let row = 0; row < ROWS; row++) {
-    const e = w
-      .subarray(row * COLUMNS, (row + 1) * COLUMNS)
-      .map((value, column) => value - approximate[row * COLUMNS + column]!)
+  for (let row = 0; row < w.length / COLUMNS; row++) {
+    const other = rowOf(approximate, row)
+    const e = rowOf(w, row).map((value, column) => value - other[column]!)
     for (let i = 0; i < COLUMNS; i++) {
       for (let j = 0; j < COLUMNS; j++) sum += e[i]! * hessian[i * COLUMNS + j]! * e[j]!
     }
@@ -201,7 +203,10 @@ describe('awq', () => {
     const hessian = await hessianOf(inputs())
     const matrices = [{ path: 'm', rows: ROWS, values: weights() }]
     const { blocks, scales } = await awq(matrices, COLUMNS, hessian, OPTIONS, product, scalable)
-    return { error: outputError(weights(), effectiveValues(blocks.get('m')!, scales), hessian), scales }
+    const values = dequantizeIntBlocks(blocks.get('m')!).map((value, i) => {
+      return scales ? value / scales[i % COLUMNS]! : value
+    })
+    return { error: outputError(weights(), values, hessian), scales }
   }
 
   it('leaves less of the output error the more it may do: clip, then scale', async () => {
@@ -247,5 +252,49 @@ describe('packNBits', () => {
     expect(packed.codes.length).toBe(2 * 3)
     expect(packed.zeros.length).toBe(2 * 2)
     expect(packed.codes[5]! >> 4).toBe(packed.zeros[3]! & 15)
+  })
+})
+
+describe('clipRanges', () => {
+  const CLIPS = Array.from({ length: 11 }, (_, i) => 1 - i / 20)
+  const options = { bits: 4, rows: ROWS, columns: COLUMNS, symmetric: true } as const
+  const clipped = async (blockSize: number, hessian: Float32Array) => {
+    const blocks = quantizeIntBlocks(weights(), { ...options, blockSize })
+    return clipRanges({ values: weights(), blocks, scales: undefined }, hessian, options, product)
+  }
+  /** Everything rounded with one range for all groups. */
+  const roundedTo = (clip: number, groupSize: number) => {
+    const grid = { ...options, groupSize, shrinks: [clip] }
+    const equal = { feedback: undefined, diagonal: new Float32Array(COLUMNS).fill(1) }
+    return dequantizeIntBlocks(new FeedbackRounding(grid, equal).quantize(weights(), ROWS, IN_TURN))
+  }
+  const exact = weights()
+  const rowError = (row: Float32Array, at: number, hessian: Float32Array) =>
+    outputError(rowOf(exact, at), row, hessian)
+
+  it('takes the range that leaves the least error of the outputs, row by row', async () => {
+    const hessian = await hessianOf(inputs())
+    const found = dequantizeIntBlocks(await clipped(COLUMNS, hessian))
+    const trials = CLIPS.map((clip) => roundedTo(clip, COLUMNS))
+    for (let row = 0; row < ROWS; row++) {
+      const least = Math.min(...trials.map((trial) => rowError(rowOf(trial, row), row, hessian)))
+      expect(rowError(rowOf(found, row), row, hessian) / least).toBeCloseTo(1, 4)
+    }
+  })
+
+  it('leaves the last group none that is better beside the other groups', async () => {
+    const hessian = await hessianOf(inputs())
+    const found = dequantizeIntBlocks(await clipped(64, hessian))
+    const plain = dequantizeIntBlocks(quantizeIntBlocks(weights(), { ...options, blockSize: 64 }))
+    expect(outputError(weights(), found, hessian)).toBeLessThan(outputError(weights(), plain, hessian))
+    for (const clip of CLIPS) {
+      const trial = roundedTo(clip, 64)
+      for (let row = 0; row < ROWS; row++) {
+        const changed = rowOf(found, row).slice()
+        changed.set(rowOf(trial, row).subarray(128), 128)
+        const least = rowError(rowOf(found, row), row, hessian)
+        expect(least).toBeLessThan(1.0001 * rowError(changed, row, hessian))
+      }
+    }
   })
 })
