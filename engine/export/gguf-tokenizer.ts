@@ -9,6 +9,13 @@ import type { GgufMetadataValue } from './gguf-writer.ts'
 /** Kinds of token (llama.h, enum llama_token_type). */
 const KIND = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const
 
+interface AddedToken {
+  id: number
+  content: string
+  special: boolean
+  single_word?: boolean
+}
+
 interface Vocabulary {
   /** By id, with a name for each hole. */
   tokens: string[]
@@ -85,7 +92,9 @@ function readVocabulary(json: JsonObject, model: JsonObject, size: number): Voca
     const isByte = model.byte_fallback === true && /^<0x[0-9A-F]{2}>$/.test(token)
     place(id, token, isByte ? KIND.byte : token === model.unk_token ? KIND.unknown : KIND.normal)
   }
-  for (const token of (json.added_tokens ?? []) as { id: number; content: string; special: boolean }[]) {
+  for (const token of (json.added_tokens ?? []) as AddedToken[]) {
+    if (token.single_word)
+      throw unsupported(`single_word of the added token '${token.content}'`, 'tokens without it are')
     const kind = token.special ? KIND.control : KIND.userDefined
     place(token.id, token.content, token.content === model.unk_token ? KIND.unknown : kind)
   }

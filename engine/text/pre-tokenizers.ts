@@ -4,7 +4,7 @@ import { isJsonObject, type JsonObject } from './tokenizer-files.ts'
 const GPT2_WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 /** What `\w` stands for in Rust's regex crate: Oniguruma's, which Split has, also takes ² and ½. */
-const WORD = '\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d'
+export const WORD = '\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d'
 
 /** Rust's is_ascii_punctuation, and Unicode's class P. */
 const PUNCTUATION = '!-/:-@\\[-`{-~\\p{P}'

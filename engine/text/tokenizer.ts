@@ -16,6 +16,7 @@ import {
   requireJsonObject,
   tokenContent,
 } from './tokenizer-files.ts'
+import { keepWholeWords, type WithSplitters } from './whole-words.ts'
 
 /** A model folder's tokenizer with what the folder says about special tokens and its chat template. */
 export interface ModelTokenizer {
@@ -136,11 +137,11 @@ function encode(tokenizer: Tokenizer, text: string, addSpecialTokens: boolean): 
 }
 
 function createTokenizer(path: string, json: JsonObject, config: JsonObject): Tokenizer {
-  refuseWholeWords(path, json)
   const exact = { ...json, pre_tokenizer: exactPreTokenizer(json.pre_tokenizer ?? null) }
   try {
     const tokenizer = new LibraryTokenizer({ ...EMPTY_TOKENIZER, ...exact }, plainConfig(config))
     keepByteOrderMarks(tokenizer.decoder)
+    keepWholeWords(tokenizer as unknown as WithSplitters, json)
     return tokenizer
   } catch (cause) {
     const reason = messageOf(cause)
@@ -159,18 +160,6 @@ function createTokenizer(path: string, json: JsonObject, config: JsonObject): To
 function keepByteOrderMarks(decoder: LibraryDecoder | null | undefined): void {
   if (decoder?.text_decoder) decoder.text_decoder = new TextDecoder('utf-8', { ignoreBOM: true })
   for (const part of decoder?.decoders ?? []) keepByteOrderMarks(part)
-}
-
-/** The library finds such a token inside of other words, too. */
-function refuseWholeWords(path: string, { added_tokens: added }: JsonObject): void {
-  const tokens: unknown[] = Array.isArray(added) ? added : []
-  const token = tokens.find((one) => isJsonObject(one) && one.single_word === true)
-  if (token === undefined) return
-  throw new EngineError(
-    'unsupported',
-    'tokenizer_unsupported',
-    `${path}: the added token ${JSON.stringify(tokenContent(token))} has single_word, which this engine does not do.`,
-  )
 }
 
 /** What tokenizer.json may leave out, in the form that the library insists on. */

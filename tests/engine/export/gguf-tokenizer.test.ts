@@ -85,3 +85,16 @@ describe('ggufName', () => {
     expect(ggufName('merge-1', other)).toBe('merge-1')
   })
 })
+
+it('refuses added tokens that are single words, which llama.cpp would find within words', () => {
+  const token = {
+    id: 4,
+    content: 'ab',
+    single_word: true,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: false,
+  }
+  expect(() => ggufTokenizer(folderWith([], [token]), 8)).toThrow(/single_word of the added token 'ab'/)
+})

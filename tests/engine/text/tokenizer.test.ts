@@ -132,14 +132,6 @@ describe('loadTokenizer', () => {
     }
   })
 
-  it('refuses added tokens that only stand for whole words, by name', () => {
-    const tokenizer = JSON.parse(readFileSync(join(writeModelFolder({}), 'tokenizer.json'), 'utf8'))
-    tokenizer.added_tokens[0].single_word = true
-    const error = failure(() => loadTokenizer(writeModelFolder({ 'tokenizer.json': tokenizer })))
-    expect(error).toMatchObject({ kind: 'unsupported', code: 'tokenizer_unsupported' })
-    expect(error.message).toContain('"<|im_start|>" has single_word')
-  })
-
   it('throws nothing but EngineError on any JSON in tokenizer.json', () => {
     const folder = writeModelFolder({})
     fc.assert(
