@@ -4,7 +4,7 @@ import type { Dataset } from '../../routes/services.ts'
 import { withApplication } from './support/application.ts'
 import { UsageError } from './support/failure.ts'
 import { formatBytes, formatCount, formatTable } from './support/format.ts'
-import { print, printJson } from './support/terminal.ts'
+import { note, print, printJson } from './support/terminal.ts'
 
 /** Question-and-answer keys to those of the Alpaca format. */
 const DEFAULT_RENAMES = ['query=instruction', 'response=output']
@@ -13,17 +13,26 @@ const DEFAULT_RENAMES = ['query=instruction', 'response=output']
 export function datasetsCommand(): Command {
   const command = new Command('datasets')
     .description('List the datasets, or convert one.')
-    .option('--json', 'print them as JSON')
+    .option('--all', 'also entries whose data is on a hub or in the cloud, which is not read')
+    .option('--json', 'print them all as JSON')
     .addHelpText('after', '\nExample:\n  anneal datasets')
-    .action(({ json }: { json?: boolean }) =>
+    .action(({ all, json }: { all?: boolean; json?: boolean }) =>
       withApplication(async ({ services }) => {
         const datasets = await services.datasets.list()
-        if (json) printJson(datasets)
-        else print(formatTable([['DATASET', 'FORMAT', 'ROWS', 'SIZE', 'FILE'], ...datasets.map(row)]))
+        if (json) return printJson(datasets)
+        const shown = all ? datasets : datasets.filter((dataset) => !isElsewhere(dataset))
+        print(formatTable([['DATASET', 'FORMAT', 'ROWS', 'SIZE', 'FILE'], ...shown.map(row)]))
+        const hidden = datasets.length - shown.length
+        if (hidden > 0) note(`${hidden} more on a hub or in the cloud, which is not read (--all lists them).`)
       }),
     )
   command.addCommand(convertCommand())
   return command
+}
+
+/** LLaMA-Factory's own dataset_info.json has about ninety such entries. */
+export function isElsewhere({ error, file_name }: Dataset): boolean {
+  return error !== null && file_name === ''
 }
 
 function convertCommand(): Command {

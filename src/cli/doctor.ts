@@ -11,6 +11,7 @@ import { probeCuda } from '../device/cuda-facts.ts'
 import { cudaFindings, type DeviceFinding } from '../device/findings.ts'
 import { misnamedFolders } from '../models/bases.ts'
 import { servedDevice } from '../places.ts'
+import { isElsewhere } from './datasets.ts'
 import { withApplication } from './support/application.ts'
 import { formatBytes } from './support/format.ts'
 import { print, printJson, shownPath } from './support/terminal.ts'
@@ -131,7 +132,9 @@ async function folders({ settings, services }: Application): Promise<Finding[]> 
   const models = await services.models.list()
   const bases = models.filter(({ kind }) => kind === 'base').map(({ id }) => id)
   const datasets = await services.datasets.list()
-  const broken = datasets.filter(({ error }) => error !== null)
+  const here = datasets.filter((dataset) => !isElsewhere(dataset))
+  const broken = here.filter(({ error }) => error !== null)
+  const usable = here.length - broken.length
   return [
     {
       check: 'settings',
@@ -150,7 +153,7 @@ async function folders({ settings, services }: Application): Promise<Finding[]> 
       ok: false,
       text: `model folder ${shownPath(folder)} is not listed: ${reason}`,
     })),
-    { check: 'datasets', ok: datasets.length > 0, text: `${datasets.length} datasets in ${shownPath(data)}` },
+    { check: 'datasets', ok: usable > 0, text: `${usable} datasets in ${shownPath(data)}` },
     ...broken.map(({ name, error }) => ({ check: 'dataset', ok: false, text: `dataset ${name}: ${error}` })),
   ]
 }

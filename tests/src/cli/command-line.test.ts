@@ -1,4 +1,5 @@
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { anneal, createWorkplace } from './run-anneal.ts'
@@ -74,6 +75,17 @@ describe('anneal', () => {
     expect(JSON.parse(datasets.stdout)).toContainEqual(
       expect.objectContaining({ name: 'anneal_identity', formatting: 'alpaca', error: null }),
     )
+  })
+
+  it('lists datasets whose data is on a hub apart, as LLaMA-Factory has many', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'anneal-hub-sets-'))
+    const info = { here: { file_name: 'here.json' }, there: { hf_hub_url: 'org/there' } }
+    writeFileSync(join(folder, 'dataset_info.json'), JSON.stringify(info))
+    writeFileSync(join(folder, 'here.json'), '[{"instruction": "Hi", "output": "Hello"}]')
+    const { stdout, stderr } = await anneal(['datasets'], { env: { ...env, ANNEAL_DATA_DIR: folder } })
+    expect(stdout).toMatch(/^here /m)
+    expect(stdout).not.toMatch(/there/)
+    expect(stderr).toMatch(/^1 more on a hub/)
   })
 
   it('converts a dataset and refuses to do it twice', async () => {
