@@ -1,6 +1,7 @@
 import { EngineError, messageOf } from '../errors.ts'
+import type { Format } from './format.ts'
 import { FormatTemplate } from './format-template.ts'
-import { FORMATS, type Format } from './formats.ts'
+import { FORMATS } from './formats.ts'
 import { parseTemplate, type Template } from './jinja.ts'
 import type { Piece } from './pieces.ts'
 import { THINK_CLOSE, THINK_OPEN } from './reasoning.ts'

@@ -1,4 +1,4 @@
-import type { Format } from './formats.ts'
+import type { Format } from './format.ts'
 
 /** How a reasoning model's format is used: LLaMA-Factory's enable_thinking and preserve_thinking. */
 export interface Thinking {

@@ -1,43 +1,4 @@
-/**
- * A part of a format: text with `{content}` in the place of a message. Of a list each part is tokenized by itself;
- * `{bos}`, `{eos}` and `{token:NAME}` alone are one token.
- */
-export type Slots = string | readonly string[]
-
-/** A chat format by its parts, as LLaMA-Factory names it. A question's part ends where the answer begins. */
-export interface Format {
-  /** Before everything. */
-  prefix?: Slots
-  /** The content alone when left out. */
-  system?: Slots
-  /** The system text stands inside the first question (`inFirst`), or before it as a part of its own. */
-  systemPlace?: 'own' | 'inFirst'
-  defaultSystem?: string
-  /** The content alone when left out. */
-  user?: Slots
-  /** The content and the end token when left out; the content alone with learnsEnd. */
-  assistant?: Slots
-  /** An answer that calls tools; as any answer when left out. */
-  calls?: Slots
-  /** A tool's result; written as a question when left out. */
-  observation?: Slots
-  /** Tokens that end an answer besides the model's own end token. */
-  stops?: readonly string[]
-  /** Nothing marks an answer's end (LLaMA-Factory's efficient_eos): see ChatTemplate.learnsEnd. */
-  learnsEnd?: true
-  /** The first stop takes the end token's place (replace_eos): what ends a raw text in stage pt. */
-  replacesEnd?: true
-  /** What ends a raw text where that is another. */
-  textEnd?: string
-  /** How tools are listed and called, a key of TOOL_WORDS; `default` when left out. */
-  tools?: string
-  /** Tools stand in these words as they were given, instead. */
-  rawTools?: readonly [open: string, close: string]
-  /** The format is of a reasoning model (ReasoningTemplate), whose thoughts stand between these words. */
-  thoughts?: readonly [open: string, close: string]
-  /** What stands for no thought, where it is not both words. */
-  emptyThought?: string
-}
+import type { Format } from './format.ts'
 
 const IM_START = '<|im_start|>'
 const IM_END = '<|im_end|>'
@@ -185,6 +146,15 @@ export const FORMATS: Readonly<Record<string, Format>> = {
   deepseek: { prefix: ['{bos}'], system: '{content}\n\n', user: 'User: {content}\n\nAssistant:' },
   deepseek3: DEEPSEEK3,
   deepseekr1: { ...DEEPSEEK3, thoughts: THINK },
+  deepseekcoder: {
+    prefix: ['{bos}'],
+    user: '### Instruction:\n{content}\n### Response:',
+    assistant: '\n{content}\n<|EOT|>\n',
+    defaultSystem:
+      'You are an AI programming assistant, utilizing the DeepSeek Coder model, developed by DeepSeek Company, and you only ' +
+      'answer questions related to computer science. For politically sensitive questions, security and privacy issues, ' +
+      'and other non-computer science questions, you will refuse to answer.\n',
+  },
   default: {
     system: ['System: {content}', '{eos}', '\n'],
     user: ['Human: {content}', '{eos}', '\nAssistant:'],
@@ -329,6 +299,12 @@ export const FORMATS: Readonly<Record<string, Format>> = {
     defaultSystem:
       'A chat between a curious user and an artificial intelligence assistant. ' +
       "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+  },
+  xuanyuan: {
+    user: 'Human: {content} Assistant:',
+    defaultSystem:
+      '以下是用户和人工智能助手之间的对话。用户以Human开头，人工智能助手以Assistant开头，会对人类提出的问题给出有帮助、' +
+      '高质量、详细和礼貌的回答，并且总是拒绝参与与不道德、不安全、有争议、政治敏感等相关的话题、问题和指示。\n',
   },
   xverse: { user: 'Human: {content}\n\nAssistant: ' },
   yi: CHATML,

@@ -20,10 +20,10 @@ import types
 HERE = pathlib.Path(__file__).parent / "templates"
 OLD_NAMES = ["baichuan", "baichuan2", "orion", "xverse"]
 # `empty` ends answers with the end token here; it is left out on purpose.
-NAMES = """alpaca breeze chatglm3 chatml chatml_de cohere cpm4 deepseek deepseek3 deepseekr1 default exaone falcon
+NAMES = """alpaca breeze chatglm3 chatml chatml_de cohere cpm4 deepseek deepseek3 deepseekr1 deepseekcoder default exaone falcon
 falcon_h1 fewshot gemma gemma2 gemma3 glm4 glm4_moe glm4_7 glmz1 granite3 granite4 hunyuan intern2 llama2 llama2_zh llama3
 llama4 mimo ministral mistral mistral_small moonlight olmo openchat openchat-3.6 opencoder phi phi_small phi4 phi4_mini
-qwen qwen3 qwen3_nothink qwen3_5 qwen3_5_nothink qwen3_6 sailor seed_coder smollm smollm2 solar starchat vicuna yi yuan
+qwen qwen3 qwen3_nothink qwen3_5 qwen3_5_nothink qwen3_6 sailor seed_coder smollm smollm2 solar starchat vicuna xuanyuan yi yuan
 zephyr""".split()
 
 TOOLS = json.dumps([
