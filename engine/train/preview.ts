@@ -113,7 +113,10 @@ function warningsOf(
   const rate = config.learning_rate
   const candidates: [applies: boolean, code: string, message: string][] = [
     [
-      examples.length <= SMALL_SET && total < EPOCHS_FOR_SMALL_SET * plan.stepsPerEpoch,
+      // Preferences are not taken over by heart: a pass or two is usual, whatever the size.
+      (config.stage === 'sft' || config.stage === 'pt') &&
+        examples.length <= SMALL_SET &&
+        total < EPOCHS_FOR_SMALL_SET * plan.stepsPerEpoch,
       'few_epochs',
       `${examples.length} samples, small set: use at least ${EPOCHS_FOR_SMALL_SET} epochs if the model is to take them ` +
         `over; this run makes ${Number((total / plan.stepsPerEpoch).toFixed(2))}.`,

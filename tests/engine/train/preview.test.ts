@@ -181,6 +181,7 @@ describe('a preview', () => {
     expect(warnings[0]!.message).toMatch(/^20 samples, small set: use at least 300 epochs/)
     expect(codes({ num_train_epochs: 300 })).toEqual([])
     expect(codes({ max_steps: 100, logging_steps: 1 })).toEqual(['few_epochs'])
+    expect(codes({ stage: 'kto', max_steps: 100, logging_steps: 1 })).toEqual([])
   })
 
   it('warns of what is probably not meant', () => {
