@@ -228,6 +228,8 @@ function runtimeOptions(
         ...(weightsFolder ? { model_external_initializers_file_folder_path: weightsFolder } : {}),
         ...(prepack ? {} : { disable_prepacking: '1' }),
         ...(strict ? { disable_cpu_ep_fallback: '1' } : {}),
+        // else weights lie in the arena, which grows by powers of two: up to twice their memory
+        ...(device.kind === 'cuda' ? { use_device_allocator_for_initializers: '1' } : {}),
         // else a DequantizeLinear and its product become an 8-bit product, or the weight is widened at load
         disable_quant_qdq: '1',
         disable_qdq_constant_folding: '1',
