@@ -1,40 +1,6 @@
-import type { EngineError } from '../errors.ts'
 import type { DecoderAdapter, DecoderStep } from './decoder.ts'
-import type { EventQueue } from './event-queue.ts'
-import type { KvGroup, KvRow } from './kv-group.ts'
-import type { PromptLookup } from './prompt-lookup.ts'
-import type { GenerationEvent, Sequence } from './sequence.ts'
-
-/** A request in the scheduler: its sequence, its tokens so far, and its place in the cache while it runs. */
-export interface Job {
-  readonly sequence: Sequence
-  readonly events: EventQueue<GenerationEvent>
-  readonly adapter: DecoderAdapter | undefined
-  /** Undefined where nothing is guessed. */
-  readonly lookup: PromptLookup | undefined
-  /** Prompt and answer; `known` of them are there. */
-  readonly tokens: Int32Array
-  known: number
-  row: KvRow | undefined
-  ended: EngineError | Error | 'finished' | undefined
-}
-
-/** Tokens that are known but not in the cache yet: one for a sequence that decodes, more for one that prefills. */
-export function pending(job: Job): number {
-  return job.known - (job.row?.length ?? 0)
-}
-
-/**
- * Whether a request that has computed nothing yet had better wait for the other's prompt: at least half of its own is the
- * same, and `atLeast` tokens, and they have one adapter.
- */
-export function follows(job: Job, leader: Job, atLeast: number): boolean {
-  if (job === leader || job.row?.length !== 0 || job.adapter !== leader.adapter) return false
-  const wanted = Math.max(atLeast, job.known / 2)
-  if (job.known <= atLeast || leader.known < wanted) return false
-  for (let at = 0; at < wanted; at++) if (job.tokens[at] !== leader.tokens[at]) return false
-  return true
-}
+import type { Job } from './job.ts'
+import type { KvGroup } from './kv-group.ts'
 
 /** The step that feeds the next `count` tokens of one sequence. */
 export function prefillStep(job: Job, count: number): DecoderStep {

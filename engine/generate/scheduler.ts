@@ -1,14 +1,13 @@
 import { setImmediate } from 'node:timers/promises'
-import { EngineError } from '../errors.ts'
-import { decodeStep, follows, guessedStep, type Job, pending, prefillStep } from './batch.ts'
+import type { EngineError } from '../errors.ts'
+import { decodeStep, guessedStep, prefillStep } from './batch.ts'
 import type { Decoder, DecoderResult } from './decoder.ts'
-import { EventQueue } from './event-queue.ts'
-import { cancelledError } from './generation.ts'
+import { cancelledError, queueFullError } from './generation.ts'
+import { adapterKey, follows, guessFor, type Job, newJob, pending } from './job.ts'
 import type { KvGroup } from './kv-group.ts'
 import { KvPool } from './kv-pool.ts'
 import { PrefillPace } from './prefill-pace.ts'
 import { BLOCK_TOKENS, PrefixCache, type Prefixes } from './prefix-cache.ts'
-import { PromptLookup } from './prompt-lookup.ts'
 import { type GenerationEvent, type GenerationRequest, Sequence } from './sequence.ts'
 import { SlotPrefixes } from './slot-prefixes.ts'
 
@@ -37,15 +36,6 @@ export interface SchedulerLimits {
 /** What the scheduler needs of a decoder. */
 export type BatchDecoder = Pick<Decoder, 'maxPositions' | 'vocabSize' | 'cacheShape' | 'run'> &
   Partial<Pick<Decoder, 'cacheKernels'>>
-
-/** What a reader gets whose request found no place; worth trying again a little later. */
-export function queueFullError(waiting: number): EngineError {
-  return new EngineError(
-    'unavailable',
-    'queue_full',
-    `This model is busy and ${waiting} requests are waiting already; try again shortly.`,
-  )
-}
 
 /**
  * Continuous batching: requests join and leave the running batch at every step. Each turn of the loop admits who fits,
@@ -224,14 +214,13 @@ export class Scheduler {
     const result = await this.#decoder.run(guessedStep(job, guess))
     if (job.ended) return
     const { row, sequence } = job
-    const before = sequence.guessed ?? { tokens: 0, accepted: 0 }
-    const tokens = before.tokens + guess.length
+    sequence.guessed ??= { tokens: 0, accepted: 0 }
+    sequence.guessed.tokens += guess.length
     let accepted = 0
-    sequence.guessed = { ...before, tokens }
     this.#accept(job, result, 0)
     while (!job.ended && guess[accepted] === sequence.lastToken) {
-      sequence.guessed = { tokens, accepted: before.accepted + ++accepted }
-      this.#accept(job, result, accepted)
+      sequence.guessed.accepted++
+      this.#accept(job, result, ++accepted)
     }
     row!.group.append(row!, result.present, 1, 0, 1 + guess.length, 1 + accepted)
     job.lookup!.checked(guess.length, accepted)
@@ -314,27 +303,6 @@ export class Scheduler {
     if (job.row) this.#pool.release(job.row)
     job.row = undefined
   }
-}
-
-function newJob(sequence: Sequence, promptLookup: boolean): Job {
-  const { prompt, adapter, prediction } = sequence.request
-  const tokens = new Int32Array(prompt.length + sequence.maxTokens)
-  tokens.set(prompt)
-  const events = new EventQueue<GenerationEvent>()
-  const guesses = promptLookup || prediction !== undefined
-  const lookup = guesses ? new PromptLookup(prompt.length, prediction) : undefined
-  return { sequence, events, adapter, lookup, tokens, known: prompt.length, row: undefined, ended: undefined }
-}
-
-/** Tokens to try, as many as its row and its answer have room for; undefined for none. */
-function guessFor({ lookup, row, tokens, known }: Job): Int32Array | undefined {
-  const most = Math.min(tokens.length - known, row!.group.capacity - row!.length) - 1
-  const guess = lookup?.guess(tokens.subarray(0, known), most)
-  return guess?.length ? guess : undefined
-}
-
-function adapterKey({ adapter }: Job): string {
-  return adapter ? `adapter ${adapter.key}` : 'base'
 }
 
 function asError(error: unknown): Error {
