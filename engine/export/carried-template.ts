@@ -29,6 +29,7 @@ export function carriedTemplate(
   choice: string | null | TemplateChoice | undefined,
 ): CarriedTemplate {
   const { chatTemplate: own, eosTokenIds } = tokenizer
+  if (choice === undefined || choice === null) return { source: own, eosTokenIds }
   const chosen = resolveChatTemplate(tokenizer, choice)
   if (chosen.origin === 'tokenizer' || chosen.origin === 'fallback') return { source: own, eosTokenIds }
   const ends = [...new Set([...eosTokenIds, ...chosen.endTokenIds])]

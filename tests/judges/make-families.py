@@ -2,7 +2,9 @@
 """Makes a tiny random model of each family with a tokenizer of the kind that its releases have, and what transformers
 computes for a few texts: OUT/<case>/{config.json, model.safetensors, tokenizer.json, …, reference.json}.
 
-usage: make-families.py OUT [SEED] [CASE...]          (needs torch and transformers)
+With --plain, models draw neither special tokens nor parts of characters, of which some runtimes tell nothing.
+
+usage: make-families.py [--plain] OUT [SEED] [CASE...]          (needs torch and transformers)
 """
 import json
 import math
@@ -113,7 +115,17 @@ def randomize(model, generator):
         p.data = p.data.half().float()  # what a file at 16 bits can hold
 
 
-def one(name, out, seed):
+def silence(model, tokenizer):
+    """Zeroes the output rows of tokens that are special, no whole characters, or beyond the vocabulary: no logit is largest at 0."""
+    rows = model.get_output_embeddings().weight.data
+    names = [tokenizer.decode([id], skip_special_tokens=False) for id in range(tokenizer.get_vocab_size())]
+    plain = [name not in SPECIAL and name != "" and "\ufffd" not in name for name in names]
+    for id in range(rows.shape[0]):
+        if id >= len(plain) or not plain[id]:
+            rows[id] = 0
+
+
+def one(name, out, seed, plain=False):
     model_type, kind, extra = CASES[name]
     tokenizer = sentence_piece(kind) if kind in ("spm", "gemma") else byte_level(kind)
     folder = out / name
@@ -128,6 +140,8 @@ def one(name, out, seed):
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
     randomize(model, torch.Generator().manual_seed(seed))
     model.tie_weights()
+    if plain:
+        silence(model, tokenizer)
     model.save_pretrained(folder)
     texts = []
     with torch.no_grad():
@@ -141,7 +155,8 @@ def one(name, out, seed):
 
 
 if __name__ == "__main__":
-    out, seed, wanted = pathlib.Path(sys.argv[1]), int((sys.argv[2:] or ["0"])[0]), sys.argv[3:]
+    given = [word for word in sys.argv[1:] if word != "--plain"]
+    out, seed, wanted = pathlib.Path(given[0]), int((given[1:] or ["0"])[0]), given[2:]
     torch.set_num_threads(1)
     for name in wanted or CASES:
-        one(name, out, seed)
+        one(name, out, seed, "--plain" in sys.argv)

@@ -20,7 +20,8 @@ export interface OllamaAnswer {
   message: OllamaMessage
   done_reason: string
   prompt_eval_count: number
-  logprobs: OllamaToken[]
+  /** Left out of an answer without tokens. */
+  logprobs?: OllamaToken[]
 }
 
 /** Ollama's server with everything that it keeps in one folder, and its command line beside it. */
