@@ -1,11 +1,12 @@
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { goTemplate } from '../../../engine/export/go-template.ts'
-import { modelfile } from '../../../engine/export/modelfile.ts'
+import { checkModelfile, modelfile, putsBos } from '../../../engine/export/modelfile.ts'
 import { readTurnForm, renderForm, type TurnForm } from '../../../engine/export/turn-form.ts'
+import { openModel } from '../../../engine/models/index.ts'
 import { resolveChatTemplate } from '../../../engine/text/chat-template.ts'
 import { FORMATS } from '../../../engine/text/formats.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
@@ -130,6 +131,33 @@ describe('modelfile', () => {
     const text = modelfile({ ...options, context: 131_072 })
     expect(text).toContain('PARAMETER num_ctx 8192\n')
     expect(text).toContain('# The model reads up to 131072 tokens')
+  })
+
+  it('is refused for a gemma3 with windows where Ollama has none', () => {
+    const model = openModel(MODEL)
+    model.weights.close()
+    const [layer] = model.config.layerAttention
+    const withWindows = (kinds: string) => {
+      const layerAttention = [...kinds].map((kind) => ({ ...layer!, window: kind === 's' ? 64 : null }))
+      return { ...model, config: { ...model.config, modelType: 'gemma3_text', layers: 6, layerAttention } }
+    }
+    expect(() => checkModelfile(withWindows('sssssf'))).not.toThrow()
+    expect(() => checkModelfile(withWindows('sfsfsf'))).toThrowError(
+      expect.objectContaining({ code: 'ollama_unsupported' }),
+    )
+  })
+
+  it('leaves bos to Ollama only where the tokenizer adds it and the template has it', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'anneal-modelfile-'))
+    cpSync(MODEL, folder, { recursive: true })
+    const json = JSON.parse(readFileSync(join(folder, 'tokenizer_config.json'), 'utf8'))
+    const bos = '<|im_end|>' // any token of its vocabulary
+    const changed = { ...json, bos_token: bos, add_bos_token: true }
+    writeFileSync(join(folder, 'tokenizer_config.json'), JSON.stringify(changed))
+    const puts = [putsBos(folder, 'llama3'), putsBos(folder, 'phi'), putsBos(MODEL, 'llama3')]
+    expect(puts).toEqual([true, false, false])
+    expect(modelfile({ ...options, modelFolder: folder, template: 'llama3' })).not.toContain(`"""${bos}`)
+    rmSync(folder, { recursive: true })
   })
 
   it('follows the template that training used', () => {
