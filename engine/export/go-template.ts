@@ -35,8 +35,8 @@ export function goTemplate(form: TurnForm, { bos = '', reasons = false } = {}): 
   )
 }
 
-/** What begins an action, what ends a Modelfile's block, and characters that Ollama's reader of Modelfiles drops or turns. */
-const SPECIAL = /\{\{|"""|[^\P{C}\n\t]|[^\P{Z} ]/gu
+/** What may begin an action, what ends a Modelfile's block, and characters that Ollama's reader of Modelfiles drops or turns. */
+const SPECIAL = /\{+|"""|[^\P{C}\n\t]|[^\P{Z} ]/gu
 
 /** Text as it stands in a template of a Modelfile. */
 function literal(text: string): string {

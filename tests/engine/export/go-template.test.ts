@@ -93,6 +93,7 @@ describe('goTemplate', () => {
     const start = 'a {{ b """ c\u00a0d\u200be 漢\n\t'
     const expected = 'a {{ "{{" }} b {{ "\\"\\"\\"" }} c{{ "\\u00a0" }}d{{ "\\u200b" }}e 漢\n\t'
     expect(goTemplate({ ...FORM, start }).startsWith(expected)).toBe(true)
+    expect(goTemplate({ ...FORM, start: '{' }).startsWith('{{ "{" }}{{ $asked')).toBe(true)
   })
 })
 
