@@ -88,12 +88,11 @@ const config: ConfigInput = {
      */
     /** Memory for those of earlier prompts and answers, which are not computed again. */
     prefixBytes: 256 * 1024 ** 2,
-    /**
-     * Guess tokens ahead from the prompt and the answer so far, while one request is alone: answers that quote, extract or
-     * edit come faster. At 8 and 4 bits an answer may then differ in near ties from one that shares the batch. Requests
-     * with a `prediction` guess always.
+    /*
+     * promptLookup (true or false): guess tokens ahead from the prompt and the answer so far, while one request is alone:
+     * answers that quote, extract or edit come two to four times as fast. Left out: with float32 weights alone, as at 8 and 4 bits an
+     * answer may then differ in near ties from one that shares the batch. Requests with a `prediction` guess always.
      */
-    promptLookup: false,
     /** Adapters of one model that stay in memory, the last used ones. */
     loadedAdapters: 16,
   },

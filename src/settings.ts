@@ -91,7 +91,7 @@ export const configSchema = z.strictObject({
       concurrent: count.min(1).max(256).default(8),
       kvBytes: count.min(2 ** 20).optional(),
       prefixBytes: count.min(0).default(2 ** 28),
-      promptLookup: z.boolean().default(false),
+      promptLookup: z.boolean().optional(),
       loadedAdapters: count.min(1).max(10_000).default(16),
     })
     .prefault({}),

@@ -4,6 +4,7 @@ import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
 import type { Device } from '../onnx/device.ts'
 import { type DeviceTensor, Session, type SessionOptions } from '../onnx/session.ts'
+import { packedLayout } from '../quant/packed-layout.ts'
 import { intTensor, type Tensor } from '../tensor.ts'
 import { AdapterFeeds } from './adapter-feeds.ts'
 import { type DecoderAdapter, loadDecoderAdapter } from './decoder-adapter.ts'
@@ -115,6 +116,14 @@ export class Decoder {
 
   get vocabSize(): number {
     return this.model.config.vocabSize
+  }
+
+  /**
+   * Whether activations are rounded to 8 bits, as over a base at 8 or 4 bits. Sums in another order, as of several tokens in
+   * one run, then change logits by some tenths, where they change them by 1e-5 otherwise.
+   */
+  get roundsActivations(): boolean {
+    return packedLayout(this.model.weights) !== undefined
   }
 
   /** Nodes that the device has no kernel for and that run on the CPU, by name; empty for most models. */

@@ -26,7 +26,8 @@ export class LoadedModel {
     this.#decoder = decoder
     this.#reader = reader
     this.#adapters = new AdapterCache(decoder, limits.maxAdapters)
-    this.scheduler = new Scheduler(decoder, limits)
+    const { promptLookup = !decoder.roundsActivations } = limits
+    this.scheduler = new Scheduler(decoder, { ...limits, promptLookup })
     const { maxPositions } = this.scheduler
     reader.maxTokens = maxPositions
     this.#encoder = new Encoder(folder, {

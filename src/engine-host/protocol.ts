@@ -135,7 +135,7 @@ export interface EngineLimits {
   /** Memory for keys and values of running requests, and of earlier ones. */
   kvBytes?: number
   prefixBytes?: number
-  /** Whether a request that is alone guesses tokens ahead by what its text holds already. */
+  /** Whether a request that is alone guesses tokens ahead by what its text holds; where that changes nothing if left out. */
   promptLookup?: boolean
   /** Adapters that stay in memory. */
   maxAdapters?: number
