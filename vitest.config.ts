@@ -4,6 +4,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['tests/**/*.test.ts'],
+    reporters: ['default', './tests/skipped-reporter.ts'],
     globalSetup: 'tests/temporary-folder.ts',
     pool: 'forks',
     poolOptions: { forks: { maxForks: 2 } },

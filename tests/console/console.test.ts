@@ -9,7 +9,7 @@ import { type RunningServer, startServer } from '../../src/main.ts'
 import { loadSettings } from '../../src/settings.ts'
 import { browserPath, launch } from './browser.ts'
 
-if (!browserPath) console.warn('skipped: the console in a browser (no chromium is installed)')
+const needs = browserPath ? '' : ' (skipped: no chromium is installed)'
 
 const root = mkdtempSync(join(tmpdir(), 'anneal-console-'))
 const data = join(import.meta.dirname, '../../data')
@@ -87,7 +87,7 @@ async function seriousFindings(): Promise<string[]> {
     .map(({ id, nodes }) => id + ': ' + nodes[0].html))`)
 }
 
-describe.skipIf(!browserPath)('the console', () => {
+describe.skipIf(!browserPath)(`the console${needs}`, () => {
   it('trains: estimate, start, live curve, and the same run after the page was closed', async () => {
     await open('train')
     await page.getByLabel('Dataset', { exact: true }).selectOption('anneal_identity')

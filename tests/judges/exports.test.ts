@@ -19,7 +19,6 @@ const JUDGES = fileURLToPath(new URL('.', import.meta.url))
 const MODEL = fileURLToPath(new URL('../../data/models/anneal-tiny', import.meta.url))
 const installed = existsSync(join(JUDGES, 'node_modules/node-llama-cpp'))
 const NEEDS = installed ? '' : ' (skipped: npm --prefix tests/judges install --ignore-scripts)'
-if (!installed) console.warn(`exports in other runtimes${NEEDS}`)
 
 const TEXTS = ['Captain is a grey', 'The Lighthouse library stands on', 'Marina opens the door at']
 const COUNT = 12

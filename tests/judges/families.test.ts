@@ -14,7 +14,6 @@ const ready = installed && PYTHON !== undefined
 const NEEDS = ready
   ? ''
   : ' (skipped: npm --prefix tests/judges install --ignore-scripts, and JUDGE_PYTHON with transformers)'
-if (!ready) console.warn(`families in llama.cpp${NEEDS}`)
 
 /** What make-families.py makes. */
 const CASES = [

@@ -38,7 +38,6 @@ const PROGRAM = process.env.OLLAMA_BIN
 const PYTHON = process.env.JUDGE_PYTHON
 const ready = PROGRAM !== undefined && existsSync(PROGRAM)
 const NEEDS = ready ? '' : ' (skipped: OLLAMA_BIN names no program)'
-if (!ready) console.warn(`Ollama${NEEDS}`)
 
 const JUDGES = fileURLToPath(new URL('.', import.meta.url))
 const DATA = fileURLToPath(new URL('../../data', import.meta.url))

@@ -9,13 +9,12 @@ import { startServer } from '../../../src/main.ts'
 import { loadSettings } from '../../../src/settings.ts'
 
 const python = process.env.JUDGE_PYTHON
-if (!python)
-  console.warn("skipped: fine-tuning with Python's openai (set JUDGE_PYTHON to a Python that has it)")
+const needs = python ? '' : ' (skipped: JUDGE_PYTHON names no Python with openai)'
 const tiny = join(import.meta.dirname, '../../../data/models/anneal-tiny')
 
 describe("Python's openai client", () => {
   it.skipIf(!python)(
-    'uploads, fine-tunes, reads events and checkpoints, and chats',
+    `uploads, fine-tunes, reads events and checkpoints, and chats${needs}`,
     async () => {
       const root = mkdtempSync(join(tmpdir(), 'anneal-python-'))
       mkdirSync(join(root, 'models'))
