@@ -1,3 +1,4 @@
+import { greatestCommonDivisor } from '../integers.ts'
 import type { GraphBuilder } from './builder.ts'
 import { type Accelerator, hasKernel } from './device-table.ts'
 import type { Node } from './graph.ts'
@@ -178,10 +179,6 @@ function splitInTree(g: GraphBuilder, x: Value, axis: number, sizes: readonly nu
   )
   const totals = groups.map((group) => group.reduce((sum, size) => sum + size, 0))
   return g.Split(x, axis, totals).flatMap((part, index) => splitInTree(g, part, axis, groups[index]!))
-}
-
-function greatestCommonDivisor(a: number, b: number): number {
-  return b === 0 ? a : greatestCommonDivisor(b, a % b)
 }
 
 function lastTwoSwapped({ shape }: Value): number[] {

@@ -1,3 +1,4 @@
+import { greatestCommonDivisor } from '../integers.ts'
 import { dequantizeIntBlocks } from './int-blocks.ts'
 import { dequantizeByCodebook, quantizeByCodebook } from './nf4.ts'
 import { BLOCK_SIZE, CODEBOOKS, type WeightScheme } from './packed-layout.ts'
@@ -22,8 +23,4 @@ export function roundTrip(
 /** Weights that share a scale of a codebook: a block never spans two rows. */
 export function codebookBlock(columns: number): number {
   return greatestCommonDivisor(BLOCK_SIZE, columns)
-}
-
-function greatestCommonDivisor(a: number, b: number): number {
-  return b === 0 ? a : greatestCommonDivisor(b, a % b)
 }

@@ -1,7 +1,7 @@
 import { EngineError } from '../errors.ts'
 import type { RenderOptions, TemplateChoice, TemplateMessage } from './chat-template.ts'
 import type { Message } from './conversation.ts'
-import type { Format, Slots } from './format.ts'
+import { type Format, type Slots, THINK } from './format.ts'
 import { argumentsOf, type CallMessage, readCallMessage, readTools } from './format-calls.ts'
 import { emptyThought, hasThought, type Thinking, withoutThought } from './format-thoughts.ts'
 import { type Piece, pieceText } from './pieces.ts'
@@ -114,7 +114,7 @@ export class FormatTemplate {
     const text = answers && bare && this.#thinks ? withoutThought(content, this.#format) : content
     if (role !== 'function') return { role, content: text }
     const inFirst = this.#format.systemPlace === 'inFirst'
-    const words = this.#format.thoughts ?? (['<think>\n', '\n</think>\n\n'] as const)
+    const words = this.#format.thoughts ?? THINK
     return { role, content: text, calls: readCallMessage(text, inFirst ? undefined : words) }
   }
 

@@ -4,6 +4,9 @@
  */
 export type Slots = string | readonly string[]
 
+/** What most reasoning models put around a thought. */
+export const THINK = ['<think>\n', '\n</think>\n\n'] as const
+
 /** A chat format by its parts, as LLaMA-Factory names it. A question's part ends where the answer begins. */
 export interface Format {
   /** Before everything. */

@@ -1,4 +1,4 @@
-import type { Format } from './format.ts'
+import { type Format, THINK } from './format.ts'
 
 const IM_START = '<|im_start|>'
 const IM_END = '<|im_end|>'
@@ -15,8 +15,6 @@ const CHATML_TOOL: Format = {
 }
 const CHATML_OWN: Format = { ...CHATML_TOOL, stops: [IM_END, IM_START], replacesEnd: true }
 
-/** What most reasoning models put around a thought. */
-const THINK = ['<think>\n', '\n</think>\n\n'] as const
 const THINK_TIGHT = ['<think>', '</think>'] as const
 
 const QWEN: Format = {
