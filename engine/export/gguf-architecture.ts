@@ -1,7 +1,7 @@
 import { type Architecture, ggufArchitectureOf, slidesByPeriod } from '../gguf/families.ts'
 import { type GgufSource, modelTensors } from '../gguf/tensors.ts'
-import type { DecoderConfig, RopeScaling } from '../models/config.ts'
 import type { OpenModel } from '../models/index.ts'
+import type { DecoderConfig, RopeScaling } from '../nn/config.ts'
 import { checkArchitectureFits } from './gguf-fit.ts'
 import type { GgufMetadataValue } from './gguf-writer.ts'
 

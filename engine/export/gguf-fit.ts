@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
 import { type Architecture, queryScaleWidth } from '../gguf/families.ts'
-import type { DecoderConfig, RopeScaling } from '../models/config.ts'
+import type { DecoderConfig, RopeScaling } from '../nn/config.ts'
 
 /**
  * Compares what llama.cpp's code for an architecture takes for granted with what the model's config says.

@@ -1,5 +1,5 @@
-import type { DecoderConfig } from '../models/config.ts'
 import { familyOf } from '../models/index.ts'
+import type { DecoderConfig } from '../nn/config.ts'
 import { elementCount } from '../tensor.ts'
 import { readConfig } from './config.ts'
 import { malformedGguf } from './cursor.ts'

@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig } from '../nn/config.ts'
 
 /** What llama.cpp's code for an architecture takes for granted (its src/models/*.cpp, conversion/*.py). */
 export interface Architecture {

@@ -1,4 +1,4 @@
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig } from '../nn/config.ts'
 import { rotaryFrequencies } from '../nn/rope.ts'
 import type { Architecture } from './families.ts'
 

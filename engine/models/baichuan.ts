@@ -1,8 +1,8 @@
 import { decoder } from '../nn/decoder-layer.ts'
-import { type RawConfig, unsupportedField } from './config.ts'
 import { decoderConfig } from './decoder-config.ts'
 import type { Family } from './family.ts'
 import { llamaNames } from './names.ts'
+import { type RawConfig, unsupportedField } from './raw-config.ts'
 
 /**
  * Baichuan2-7B and Baichuan-7B (arXiv:2309.10305): the llama shape with one module for query, key and value; Baichuan 2

@@ -1,8 +1,8 @@
+import type { ModuleNames } from '../nn/config.ts'
 import { decoder } from '../nn/decoder-layer.ts'
-import { type RawConfig, unsupportedField } from './config.ts'
 import { decoderConfig, optionalNumber } from './decoder-config.ts'
 import type { Family } from './family.ts'
-import type { ModuleNames } from './names.ts'
+import { type RawConfig, unsupportedField } from './raw-config.ts'
 
 const names: ModuleNames = {
   embedding: 'transformer.embedding.word_embeddings',

@@ -1,15 +1,8 @@
 import { z } from 'zod'
-import {
-  type Activation,
-  type DecoderConfig,
-  malformedConfig,
-  parseWith,
-  type RawConfig,
-  type RopeConfig,
-  unsupportedField,
-} from './config.ts'
+import type { Activation, DecoderConfig, RopeConfig } from '../nn/config.ts'
 import { layerWindows, type SlidingRule } from './layer-windows.ts'
 import { llamaNames } from './names.ts'
+import { malformedConfig, parseWith, type RawConfig, unsupportedField } from './raw-config.ts'
 import { parseRope, type RopeOptions } from './rope-config.ts'
 
 const size = z.number().int().positive()

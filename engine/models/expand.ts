@@ -4,7 +4,7 @@ import { writeFileDurably } from '../weights/atomic-folder.ts'
 import { changedConfig, readModelConfig } from '../weights/model-files.ts'
 import { type Adjust, type ByteProgress, writeModel } from '../weights/model-writer.ts'
 import { WeightFolder } from '../weights/safetensors.ts'
-import { type RawConfig, readRawConfig, unsupportedField } from './config.ts'
+import { type RawConfig, readRawConfig, unsupportedField } from './raw-config.ts'
 
 export interface ExpandOptions {
   baseFolder: string

@@ -1,7 +1,8 @@
 import type { Value } from '../graph/values.ts'
+import type { DecoderConfig } from '../nn/config.ts'
 import type { BuildForm } from '../nn/decoder-layer.ts'
 import type { ModelBuilder } from '../nn/model-builder.ts'
-import type { DecoderConfig, RawConfig } from './config.ts'
+import type { RawConfig } from './raw-config.ts'
 
 /** One model architecture, by the `model_type` of its config.json. */
 export interface Family {

@@ -1,8 +1,9 @@
+import type { DecoderConfig, ModuleNames } from '../nn/config.ts'
 import { decoder } from '../nn/decoder-layer.ts'
-import type { DecoderConfig, RawConfig } from './config.ts'
 import { decoderConfig, type FamilyRules, optionalNumber } from './decoder-config.ts'
 import type { Family } from './family.ts'
-import { llamaNames, type ModuleNames } from './names.ts'
+import { llamaNames } from './names.ts'
+import type { RawConfig } from './raw-config.ts'
 
 const DEFAULTS = { head_dim: 256, tie_word_embeddings: true }
 const TANH = 'gelu_pytorch_tanh'

@@ -1,8 +1,9 @@
+import type { RopeConfig } from '../nn/config.ts'
 import { decoder } from '../nn/decoder-layer.ts'
-import { malformedConfig, type RawConfig, type RopeConfig, unsupportedField } from './config.ts'
 import { optionalNumber } from './decoder-config.ts'
 import type { Family } from './family.ts'
 import { gemmaConfig, sandwichNames } from './gemma.ts'
+import { malformedConfig, type RawConfig, unsupportedField } from './raw-config.ts'
 import { parseRopeAt } from './rope-config.ts'
 
 /** Gemma 3 without its vision tower (arXiv:2503.19786): q/k norms, and a rope of its own for layers with a window. */

@@ -1,8 +1,9 @@
+import type { DecoderConfig } from '../nn/config.ts'
 import { decoder } from '../nn/decoder-layer.ts'
-import type { DecoderConfig, RawConfig } from './config.ts'
 import { decoderConfig } from './decoder-config.ts'
 import type { Family } from './family.ts'
 import { llamaNames } from './names.ts'
+import type { RawConfig } from './raw-config.ts'
 
 /** Half of each head rotates, in interleaved pairs; gate and up are one module; the output has no bias. */
 function glmConfig(raw: RawConfig): DecoderConfig {

@@ -1,8 +1,8 @@
 import { EngineError } from '../errors.ts'
+import type { DecoderConfig } from '../nn/config.ts'
 import { WeightFolder } from '../weights/safetensors.ts'
 import { baichuan } from './baichuan.ts'
 import { chatglm } from './chatglm.ts'
-import { type DecoderConfig, type RawConfig, readRawConfig } from './config.ts'
 import type { Family } from './family.ts'
 import { gemma, gemma2 } from './gemma.ts'
 import { gemma3Text } from './gemma3.ts'
@@ -15,6 +15,7 @@ import { phi3 } from './phi3.ts'
 import { qwen2 } from './qwen2.ts'
 import { qwen3 } from './qwen3.ts'
 import { qwen3Moe } from './qwen3-moe.ts'
+import { type RawConfig, readRawConfig } from './raw-config.ts'
 
 const families: readonly Family[] = [
   llama,

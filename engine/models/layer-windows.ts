@@ -1,4 +1,4 @@
-import { malformedConfig, type RawConfig, unsupportedField } from './config.ts'
+import { malformedConfig, type RawConfig, unsupportedField } from './raw-config.ts'
 
 /** How a family decides which layers see only a window. */
 export interface SlidingRule {

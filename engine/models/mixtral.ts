@@ -1,8 +1,8 @@
 import { decoder } from '../nn/decoder-layer.ts'
-import { malformedConfig, type RawConfig, unsupportedField } from './config.ts'
 import { decoderConfig } from './decoder-config.ts'
 import type { Family } from './family.ts'
 import { llamaNames } from './names.ts'
+import { malformedConfig, type RawConfig, unsupportedField } from './raw-config.ts'
 
 /** Mixtral (arXiv:2401.04088): Mistral's layers with routed experts in place of each mlp. */
 export const mixtral: Family = {

@@ -1,8 +1,8 @@
 import { decoder } from '../nn/decoder-layer.ts'
-import type { RawConfig } from './config.ts'
 import { decoderConfig } from './decoder-config.ts'
 import type { Family } from './family.ts'
 import type { SlidingRule } from './layer-windows.ts'
+import type { RawConfig } from './raw-config.ts'
 
 /** Qwen2 and Qwen2.5 (arXiv:2407.10671): the llama shape with biases on query, key and value. */
 export const qwen2: Family = {

@@ -1,9 +1,9 @@
 import { decoder } from '../nn/decoder-layer.ts'
-import { malformedConfig, type RawConfig } from './config.ts'
 import { decoderConfig, optionalNumber } from './decoder-config.ts'
 import type { Family } from './family.ts'
 import { expertCounts } from './mixtral.ts'
 import { llamaNames } from './names.ts'
+import { malformedConfig, type RawConfig } from './raw-config.ts'
 
 /** Qwen3 with routed experts (arXiv:2505.09388) in all layers or in those that the config names. */
 export const qwen3Moe: Family = {

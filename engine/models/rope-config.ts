@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { malformedConfig, parseWith, type RawConfig, type RopeConfig, unsupportedField } from './config.ts'
+import type { RopeConfig } from '../nn/config.ts'
+import { malformedConfig, parseWith, type RawConfig, unsupportedField } from './raw-config.ts'
 import { parseScaling } from './rope-scaling.ts'
 
 const positive = z.number().positive()

@@ -1,4 +1,5 @@
-import { malformedConfig, type RawConfig, type RopeScaling, unsupportedField } from './config.ts'
+import type { RopeScaling } from '../nn/config.ts'
+import { malformedConfig, type RawConfig, unsupportedField } from './raw-config.ts'
 import type { RawRope } from './rope-config.ts'
 
 interface ScalingOptions {

@@ -1,5 +1,5 @@
 import { type Dim, multiplyDims, type Value } from '../graph/values.ts'
-import type { DecoderConfig, RopeConfig } from '../models/config.ts'
+import type { DecoderConfig, RopeConfig } from './config.ts'
 import { MASKED } from './masks.ts'
 import type { ModelBuilder } from './model-builder.ts'
 import { softCap } from './soft-cap.ts'

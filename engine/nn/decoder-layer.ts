@@ -1,7 +1,7 @@
 import { EngineError } from '../errors.ts'
 import type { Value } from '../graph/values.ts'
-import type { DecoderConfig, RopeConfig } from '../models/config.ts'
 import type { AttentionForm } from './attention.ts'
+import type { DecoderConfig, RopeConfig } from './config.ts'
 import { routedExperts } from './experts.ts'
 import { gatedMlp } from './mlp.ts'
 import { type ModelBuilder, TOKENS } from './model-builder.ts'

@@ -1,5 +1,5 @@
 import { multiplyDims, type Value } from '../graph/values.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig } from './config.ts'
 import { activate } from './mlp.ts'
 import { type ModelBuilder, TOKENS } from './model-builder.ts'
 import { project } from './projections.ts'

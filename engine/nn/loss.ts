@@ -1,5 +1,5 @@
 import type { Value } from '../graph/values.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig } from './config.ts'
 import { modelHead } from './decoder-layer.ts'
 import type { ModelBuilder } from './model-builder.ts'
 

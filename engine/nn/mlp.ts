@@ -1,5 +1,5 @@
 import type { Value } from '../graph/values.ts'
-import type { Activation, DecoderConfig } from '../models/config.ts'
+import type { Activation, DecoderConfig } from './config.ts'
 import type { ModelBuilder } from './model-builder.ts'
 import { project } from './projections.ts'
 

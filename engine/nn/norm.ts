@@ -1,5 +1,5 @@
 import type { Value } from '../graph/values.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig } from './config.ts'
 import type { ModelBuilder } from './model-builder.ts'
 
 /** x / √(mean(x²) + ε) · (w + offset) over the last axis, which has `width` elements (RMSNorm, arXiv:1910.07467). */

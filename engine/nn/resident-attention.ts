@@ -1,5 +1,4 @@
 import { shapeSize, type Value } from '../graph/values.ts'
-import type { DecoderConfig } from '../models/config.ts'
 import {
   type AttentionForm,
   foldGroup,
@@ -9,6 +8,7 @@ import {
   scores,
   unfoldGroup,
 } from './attention.ts'
+import type { DecoderConfig } from './config.ts'
 import { MASKED } from './masks.ts'
 import type { ModelBuilder } from './model-builder.ts'
 

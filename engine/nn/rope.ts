@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
 import type { Value } from '../graph/values.ts'
-import type { RopeConfig, RopeScaling } from '../models/config.ts'
+import type { RopeConfig, RopeScaling } from './config.ts'
 import type { ModelBuilder } from './model-builder.ts'
 
 /** Tables of cos and sin, [positions, rotaryDim / 2] each, times a factor where one was asked for. */

@@ -1,6 +1,6 @@
 import type { Value } from '../graph/values.ts'
-import type { DecoderConfig } from '../models/config.ts'
 import type { AttentionForm, AttentionInputs } from './attention.ts'
+import type { DecoderConfig } from './config.ts'
 import { type ModelBuilder, TOKENS } from './model-builder.ts'
 import { rmsNorm } from './norm.ts'
 import { project, projectJoined } from './projections.ts'

@@ -1,4 +1,4 @@
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig } from '../nn/config.ts'
 import type { OrderedBlocks } from './gptq-reader.ts'
 import { rowsOf } from './int-blocks.ts'
 

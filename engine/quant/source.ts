@@ -1,6 +1,6 @@
 import { z } from 'zod'
-import { parseWith, type RawConfig, readRawConfig, unsupportedField } from '../models/config.ts'
 import { familyOf, type OpenModel } from '../models/index.ts'
+import { parseWith, type RawConfig, readRawConfig, unsupportedField } from '../models/raw-config.ts'
 import { sequenceAttention } from '../nn/attention.ts'
 import type { LinearModule } from '../nn/linear-module.ts'
 import { ModelBuilder } from '../nn/model-builder.ts'

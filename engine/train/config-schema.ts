@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { STRETCHES } from '../models/config.ts'
+import { STRETCHES } from '../models/stretch-rope.ts'
 import { methodFields, optimizerFields } from './config-methods.ts'
 
 const count = z.number().int()

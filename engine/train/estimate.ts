@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts'
-import type { DecoderConfig } from '../models/config.ts'
+import type { DecoderConfig } from '../nn/config.ts'
 import { CPU_TRAITS, type DeviceTraits } from '../onnx/device.ts'
 import type { TrainConfig } from './config.ts'
 import { comparesWithStart } from './objectives/compares-with-start.ts'

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
-import { readRawConfig } from '../../engine/models/config.ts'
 import { familyOf } from '../../engine/models/index.ts'
+import { readRawConfig } from '../../engine/models/raw-config.ts'
 import { WeightFolder } from '../../engine/weights/safetensors.ts'
 
 /** What a folder in Hugging Face layout says about itself, without loading a weight. */

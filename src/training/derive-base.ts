@@ -12,7 +12,7 @@ import {
 } from '../../engine/adapter/peft.ts'
 import { convertPissa, type PissaOptions, principalModule } from '../../engine/adapter/pissa.ts'
 import { targetedPaths } from '../../engine/adapter/targets.ts'
-import { readRawConfig } from '../../engine/models/config.ts'
+import { readRawConfig } from '../../engine/models/raw-config.ts'
 import { stretchedRope } from '../../engine/models/stretch-rope.ts'
 import { baseLinearModules, openBase } from '../../engine/quant/source.ts'
 import type { TrainConfig } from '../../engine/train/config.ts'

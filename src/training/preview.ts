@@ -1,5 +1,5 @@
 import { EngineError } from '../../engine/errors.ts'
-import { mlpWidth } from '../../engine/models/config.ts'
+import { mlpWidth } from '../../engine/nn/config.ts'
 import type { LinearModule } from '../../engine/nn/linear-module.ts'
 import { packedBytesOf, type WeightScheme } from '../../engine/quant/packed-layout.ts'
 import { type BaseModel, baseLinearModules, baseParameterCount, openBase } from '../../engine/quant/source.ts'

@@ -1,5 +1,5 @@
 import type { Value } from '../../graph/values.ts'
-import type { DecoderConfig } from '../../models/config.ts'
+import type { DecoderConfig } from '../../nn/config.ts'
 import type { ModelBuilder } from '../../nn/model-builder.ts'
 import type { Tensor } from '../../tensor.ts'
 import type { TrainExample } from '../../text/conversation.ts'

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { ggufModel } from '../../../engine/export/gguf-architecture.ts'
-import type { RawConfig } from '../../../engine/models/config.ts'
 import { familyOf, type OpenModel } from '../../../engine/models/index.ts'
+import type { RawConfig } from '../../../engine/models/raw-config.ts'
 
 const TINY = {
   vocab_size: 32,

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
-import { type DecoderConfig, mlpWidth, type RawConfig } from '../../../engine/models/config.ts'
 import { familyOf, supportedModelTypes } from '../../../engine/models/index.ts'
+import type { RawConfig } from '../../../engine/models/raw-config.ts'
+import { type DecoderConfig, mlpWidth } from '../../../engine/nn/config.ts'
 
 const SIZES = {
   vocab_size: 320,

@@ -1,13 +1,3 @@
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { z } from 'zod'
-import { EngineError } from '../errors.ts'
-import type { ModuleNames } from './names.ts'
-
-/** The scalings that LLaMA-Factory's field rope_scaling names. */
-export const STRETCHES = ['linear', 'dynamic', 'yarn', 'llama3'] as const
-export type Stretch = (typeof STRETCHES)[number]
-
 /** How rotary frequencies are stretched for contexts longer than the model was trained on. */
 export type RopeScaling =
   | { kind: 'linear'; factor: number }
@@ -71,6 +61,36 @@ export interface ExpertsConfig {
   readonly layers: ReadonlySet<number>
 }
 
+/** Where a checkpoint keeps what: the names of a family's modules, without '.weight' and '.bias'. */
+export interface ModuleNames {
+  readonly embedding: string
+  /** Layer N is `${layers}.${N}`. */
+  readonly layers: string
+  readonly finalNorm: string
+  readonly head: string
+  readonly attention: string
+  /** A module each, or one whose rows are query, key and value in turn. */
+  readonly queryKeyValue: readonly [query: string, key: string, value: string] | string
+  readonly output: string
+  readonly mlp: string
+  /** A module each, or one whose rows are gate and up in turn. */
+  readonly gateUp: readonly [gate: string, up: string] | string
+  readonly down: string
+  /** Norms of a layer; those that a family does without are left out. */
+  readonly norms: {
+    readonly attentionInput?: string
+    readonly attentionOutput?: string
+    readonly mlpInput?: string
+    readonly mlpOutput?: string
+  }
+  readonly experts?: {
+    readonly block: string
+    readonly router: string
+    readonly gateUp: readonly [gate: string, up: string]
+    readonly down: string
+  }
+}
+
 /** What every decoder-only family shares, in one vocabulary; a family's parser fills it from its config.json. */
 export interface DecoderConfig {
   readonly modelType: string
@@ -112,59 +132,4 @@ export function mlpWidth({ experts, intermediateSize, layers }: DecoderConfig): 
   if (!experts) return intermediateSize
   const routed = experts.perToken * experts.intermediateSize
   return experts.layers.size < layers ? Math.max(routed, intermediateSize) : routed
-}
-
-/** config.json as it stands on disk, in transformers' older form or the one of version 5. */
-export type RawConfig = Record<string, unknown> & { model_type: string }
-
-/** Reads config.json of a Hugging Face folder. */
-export function readRawConfig(folder: string): RawConfig {
-  const path = join(folder, 'config.json')
-  let content: string
-  try {
-    content = readFileSync(path, 'utf8')
-  } catch (cause) {
-    throw new EngineError(
-      'not_found',
-      'config_missing',
-      `${path} cannot be read; a model folder needs a config.json`,
-      {
-        cause,
-      },
-    )
-  }
-  try {
-    return z.looseObject({ model_type: z.string() }).parse(JSON.parse(content))
-  } catch (cause) {
-    throw new EngineError('invalid', 'config_malformed', `${path} is not a JSON object with a model_type`, {
-      cause,
-    })
-  }
-}
-
-/** Validates `raw` with a family's schema; the error lists every wrong field. */
-export function parseWith<T>(schema: z.ZodType<T>, raw: RawConfig): T {
-  const result = schema.safeParse(raw)
-  if (result.success) return result.data
-  const problems = result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`)
-  throw malformedConfig(raw, problems.join('; '))
-}
-
-export function malformedConfig(raw: RawConfig, problem: string): EngineError {
-  return new EngineError('invalid', 'config_malformed', `config.json of ${raw.model_type}: ${problem}`)
-}
-
-/** The error for a variant that this engine does not compute; silence here would give wrong numbers. */
-export function unsupportedField(
-  raw: RawConfig,
-  field: string,
-  value: unknown,
-  supported: string,
-): EngineError {
-  return new EngineError(
-    'unsupported',
-    'config_unsupported',
-    `config.json of ${raw.model_type}: ${field} = ${JSON.stringify(value)} is not supported; ${supported}`,
-    { param: field },
-  )
 }
