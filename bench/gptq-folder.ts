@@ -1,5 +1,5 @@
-import { unpackGptq } from '../engine/quant/gptq-reader.ts'
-import { orderedValues } from '../engine/quant/ordered-values.ts'
+import { unpackGptq } from '../engine/packed/gptq-reader.ts'
+import { orderedValues } from '../engine/packed/ordered-values.ts'
 import { openBase } from '../engine/quant/source.ts'
 import type { WeightSource } from '../engine/quant/weight-source.ts'
 

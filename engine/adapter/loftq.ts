@@ -1,4 +1,4 @@
-import type { WeightScheme } from '../quant/packed-layout.ts'
+import type { WeightScheme } from '../packed/layout.ts'
 import { roundTrip } from '../quant/round-trip.ts'
 import { addProduct, rowNorms } from './merge.ts'
 import type { LoraModule } from './peft.ts'

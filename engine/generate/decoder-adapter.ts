@@ -2,7 +2,7 @@ import { readAdapter } from '../adapter/peft.ts'
 import { type ServingModule, servingForm } from '../adapter/serving.ts'
 import type { OpenModel } from '../models/index.ts'
 import type { LinearModule } from '../nn/linear-module.ts'
-import { readWeight as readStoredWeight } from '../quant/packed-layout.ts'
+import { readWeight as readStoredWeight } from '../packed/layout.ts'
 
 /** One module's part of an adapter: A [rank, in], Bᵀ [rank, out] with alpha / rank in it, and DoRA's factors [out]. */
 export interface AdaptedModule {

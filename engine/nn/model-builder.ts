@@ -1,6 +1,6 @@
 import { GraphBuilder } from '../graph/builder.ts'
 import type { Dim, Value } from '../graph/values.ts'
-import { type PackedLayout, packedLayout } from '../quant/packed-layout.ts'
+import { type PackedLayout, packedLayout } from '../packed/layout.ts'
 import type { DType } from '../tensor.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
 import type { LinearModule } from './linear-module.ts'

@@ -1,5 +1,5 @@
 import type { Value } from '../graph/values.ts'
-import type { PackedLayout } from '../quant/packed-layout.ts'
+import type { PackedLayout } from '../packed/layout.ts'
 import type { LinearModule } from './linear-module.ts'
 import type { StoredTensors } from './packed-weight.ts'
 

@@ -1,7 +1,7 @@
 import type { GraphBuilder } from '../graph/builder.ts'
 import type { Value } from '../graph/values.ts'
-import { byteTable } from '../quant/nf4.ts'
-import { CODEBOOKS, type PackedLayout } from '../quant/packed-layout.ts'
+import { byteTable } from '../packed/codebook-blocks.ts'
+import { CODEBOOKS, type PackedLayout } from '../packed/layout.ts'
 import type { DType } from '../tensor.ts'
 
 /** The tensors of a packed base as they stand in its files. */

@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises'
+import type { IntBlocks } from '../packed/int-blocks.ts'
 import { clipRanges, errorsOf } from './clip-ranges.ts'
 import { FeedbackRounding } from './feedback-rounding.ts'
 import { type GptqOptions, type Matrix, shrinksOf } from './gptq.ts'
-import type { IntBlocks } from './int-blocks.ts'
 import type { MatrixProduct } from './matrix-product.ts'
 
 /** Exponents that are tried, from 0 (no scaling) on. */

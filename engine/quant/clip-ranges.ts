@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
+import { dequantizeIntBlocks, type IntBlocks, packCodes, unpackCodes } from '../packed/int-blocks.ts'
 import { FeedbackRounding } from './feedback-rounding.ts'
 import type { GptqOptions } from './gptq.ts'
-import { dequantizeIntBlocks, type IntBlocks, packCodes, unpackCodes } from './int-blocks.ts'
 import type { MatrixProduct } from './matrix-product.ts'
 
 /** Trial ranges of a group, as parts of the whole one. */

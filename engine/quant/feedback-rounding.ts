@@ -1,7 +1,7 @@
+import { type IntBlocks, packedBytes, put } from '../packed/int-blocks.ts'
 import { compileWasm, reserve } from '../wasm/instance.ts'
 import type { FixedGrid } from './gguf-codes-k.ts'
 import { COLUMN_BYTES, feed, fit, round, STRIP } from './gptq-kernel.ts'
-import { type IntBlocks, packedBytes, put } from './int-blocks.ts'
 
 export interface RoundingOptions {
   /** Inputs of the matrices. */

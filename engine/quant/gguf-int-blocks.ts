@@ -1,5 +1,5 @@
+import { codeAt, type IntBlocks } from '../packed/int-blocks.ts'
 import { float16Bits } from '../weights/dtypes.ts'
-import { codeAt, type IntBlocks } from './int-blocks.ts'
 
 /** GGUF's block types whose values are those of integer blocks of 32. */
 export type GgufIntType = 'Q4_0' | 'Q4_1' | 'Q8_0'

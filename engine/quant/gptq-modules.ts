@@ -1,6 +1,6 @@
 import type { DecoderConfig } from '../nn/config.ts'
-import type { OrderedBlocks } from './gptq-reader.ts'
-import { rowsOf } from './int-blocks.ts'
+import type { OrderedBlocks } from '../packed/gptq-reader.ts'
+import { rowsOf } from '../packed/int-blocks.ts'
 
 /** A module of GPTQ's layout. */
 export interface GptqModule {

@@ -1,10 +1,10 @@
 import { setImmediate } from 'node:timers/promises'
+import type { OrderedBlocks } from '../packed/gptq-reader.ts'
 import { factorHessian } from './factor.ts'
 import { FeedbackRounding } from './feedback-rounding.ts'
 import { type GgufBlockType, quantizeBlocks } from './gguf-blocks.ts'
 import { gridOf, type PackedBlocks, SUPER_GRIDS, setCodes } from './gguf-codes-k.ts'
 import { GGUF_GRIDS, isGgufIntType, packGgufBlocks } from './gguf-int-blocks.ts'
-import type { OrderedBlocks } from './gptq-reader.ts'
 import type { MatrixProduct } from './matrix-product.ts'
 
 export interface GptqOptions {

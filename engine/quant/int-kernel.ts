@@ -1,3 +1,4 @@
+import type { IntBlockOptions, IntBlocks } from '../packed/int-blocks.ts'
 import {
   advance,
   type Code,
@@ -43,7 +44,6 @@ import {
   truncateDoubles,
   upTo,
 } from '../wasm/vectors.ts'
-import type { IntBlockOptions, IntBlocks } from './int-blocks.ts'
 
 /** Weights that are rounded in one step; blocks are whole steps. */
 export const STEP = 32

@@ -1,6 +1,6 @@
+import type { IntBlockOptions, IntBlocks } from '../packed/int-blocks.ts'
 import { FeedbackRounding } from './feedback-rounding.ts'
 import { shrinksOf } from './gptq.ts'
-import type { IntBlockOptions, IntBlocks } from './int-blocks.ts'
 
 /**
  * Rounds a matrix to nearest without data, for a file: codes are those of scales as they are stored, in float16. Symmetric

@@ -1,9 +1,9 @@
 import { GraphBuilder } from '../graph/builder.ts'
 import type { Graph, Node } from '../graph/graph.ts'
 import type { Value } from '../graph/values.ts'
-import type { OrderedBlocks } from './gptq-reader.ts'
-import type { IntBlocks } from './int-blocks.ts'
-import { nbitsProduct, nbitsShapes, packNBits } from './nbits-packing.ts'
+import type { OrderedBlocks } from '../packed/gptq-reader.ts'
+import type { IntBlocks } from '../packed/int-blocks.ts'
+import { nbitsProduct, nbitsShapes, packNBits } from '../packed/nbits-packing.ts'
 
 /** A quantized matrix as its products need it. */
 export interface PackedMatrix extends OrderedBlocks {

@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import type { OrderedBlocks } from '../packed/gptq-reader.ts'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
 import { type PlannedTensor, WeightFolder, writeSafetensors } from '../weights/safetensors.ts'
 import type { PackedBlocks } from './gguf-codes-k.ts'
-import type { OrderedBlocks } from './gptq-reader.ts'
 
 /** A quantized layer on disk: blocks by module path, and tensors that the method changed, in float32. */
 export interface QuantizedLayer {

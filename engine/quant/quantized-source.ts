@@ -1,9 +1,9 @@
 import { dequantize } from '../gguf/dequantize.ts'
+import type { OrderedBlocks } from '../packed/gptq-reader.ts'
+import { orderedValues } from '../packed/ordered-values.ts'
 import { elementCount } from '../tensor.ts'
 import type { WeightFolder } from '../weights/safetensors.ts'
 import type { PackedBlocks } from './gguf-codes-k.ts'
-import type { OrderedBlocks } from './gptq-reader.ts'
-import { orderedValues } from './ordered-values.ts'
 import type { QuantizedLayer, QuantizedLayers } from './quantized-layers.ts'
 import type { WeightSource } from './weight-source.ts'
 

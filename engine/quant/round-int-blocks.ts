@@ -1,4 +1,4 @@
-import { type IntBlockOptions, type IntBlocks, packedBytes, put } from './int-blocks.ts'
+import { type IntBlockOptions, type IntBlocks, packedBytes, put } from '../packed/int-blocks.ts'
 import { roundMatrix, STEP } from './int-kernel.ts'
 
 /**

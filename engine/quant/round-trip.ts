@@ -1,7 +1,8 @@
 import { greatestCommonDivisor } from '../integers.ts'
-import { dequantizeIntBlocks } from './int-blocks.ts'
-import { dequantizeByCodebook, quantizeByCodebook } from './nf4.ts'
-import { BLOCK_SIZE, CODEBOOKS, type WeightScheme } from './packed-layout.ts'
+import { dequantizeByCodebook } from '../packed/codebook-blocks.ts'
+import { dequantizeIntBlocks } from '../packed/int-blocks.ts'
+import { BLOCK_SIZE, CODEBOOKS, type WeightScheme } from '../packed/layout.ts'
+import { quantizeByCodebook } from './round-codebook-blocks.ts'
 import { quantizeIntBlocks } from './round-int-blocks.ts'
 
 /** What a weight [rows, columns] becomes when `packBase` packs it: quantized and read back. */

@@ -1,7 +1,7 @@
 import { EngineError } from '../../engine/errors.ts'
 import { mlpWidth } from '../../engine/nn/config.ts'
 import type { LinearModule } from '../../engine/nn/linear-module.ts'
-import { packedBytesOf, type WeightScheme } from '../../engine/quant/packed-layout.ts'
+import { packedBytesOf, type WeightScheme } from '../../engine/packed/layout.ts'
 import { type BaseModel, baseLinearModules, baseParameterCount, openBase } from '../../engine/quant/source.ts'
 import { elementCount } from '../../engine/tensor.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'

@@ -1,9 +1,9 @@
 import { expect, it } from 'vitest'
 import { dequantize } from '../../../engine/gguf/dequantize.ts'
+import { dequantizeIntBlocks } from '../../../engine/packed/int-blocks.ts'
 import { FeedbackRounding } from '../../../engine/quant/feedback-rounding.ts'
 import { GGUF_GRIDS, type GgufIntType, packGgufBlocks } from '../../../engine/quant/gguf-int-blocks.ts'
 import { shrinksOf } from '../../../engine/quant/gptq.ts'
-import { dequantizeIntBlocks } from '../../../engine/quant/int-blocks.ts'
 import { gaussian } from '../weights/tiny-model.ts'
 
 const [ROWS, COLUMNS] = [5, 96]

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { initializeLora } from '../../../engine/adapter/initialize.ts'
+import { readWeight, type WeightScheme } from '../../../engine/packed/layout.ts'
 import { packBase } from '../../../engine/quant/packed-base.ts'
-import { readWeight, type WeightScheme } from '../../../engine/quant/packed-layout.ts'
 import {
   type BaseModel,
   baseLinearModules,

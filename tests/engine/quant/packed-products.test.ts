@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
 import { Session } from '../../../engine/onnx/session.ts'
-import { orderedValues } from '../../../engine/quant/ordered-values.ts'
+import { orderedValues } from '../../../engine/packed/ordered-values.ts'
 import { type PackedMatrix, withPackedProducts } from '../../../engine/quant/packed-products.ts'
 import { quantizeIntBlocks } from '../../../engine/quant/round-int-blocks.ts'
 import { floatTensor } from '../../../engine/tensor.ts'

@@ -1,7 +1,7 @@
 import { decodeFloat32 } from '../weights/dtypes.ts'
 import type { WeightFolder } from '../weights/weight-folder.ts'
+import { dequantizeByCodebook, FP4, NF4 } from './codebook-blocks.ts'
 import { dequantizeIntBlocks } from './int-blocks.ts'
-import { dequantizeByCodebook, FP4, NF4 } from './nf4.ts'
 
 /** How the linear modules of a base are held in memory. */
 export type WeightScheme = 'nf4' | 'fp4' | 'int4' | 'int8'
