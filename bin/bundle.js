@@ -11,7 +11,7 @@ import { bundleFolder, fileStamp, manifestFile, packageRoot } from './program.js
 const PROGRAMS = {
   cli: 'src/cli/main.ts',
   host: 'src/engine-host/host.ts',
-  worker: 'src/jobs/worker.ts',
+  worker: 'src/tasks/worker.ts',
   selfTest: 'src/device/self-test-child.ts',
   checker: 'engine/generate/grammar/checker-worker.ts',
 }

@@ -5,13 +5,13 @@ import { type Logger, pino } from 'pino'
 import { z } from 'zod'
 import { DatasetRegistry } from './datasets/registry.ts'
 import { openDatabase } from './db/client.ts'
+import { SqliteJobQueue } from './db/job-queue.ts'
 import { JobQueries } from './db/queries.ts'
 import { Devices } from './device/devices.ts'
 import { EngineHosts } from './engine-host/client.ts'
 import { FileStore } from './files/store.ts'
 import { logFileOf } from './jobs/log-file.ts'
 import { identityOf } from './jobs/process-identity.ts'
-import { SqliteJobQueue } from './jobs/queue.ts'
 import { JobSupervisor } from './jobs/supervisor.ts'
 import type { ProcessIdentity } from './jobs/types.ts'
 import { FolderLeases } from './models/leases.ts'
@@ -94,6 +94,7 @@ export function openApplication(
     queue,
     owner: self,
     concurrency,
+    entry: new URL('./tasks/worker.ts', import.meta.url),
     places: jobPlaces(devices),
     cancelGraceMs: settings.jobs.cancelGraceSeconds * 1000,
     logFile: (job) => logFileOf(job, directories.saves),

@@ -31,15 +31,49 @@ function importsOf(file: string): string[] {
   return [...text.matchAll(pattern)].map((match) => (match[1] ?? match[2] ?? match[3])!)
 }
 
+/** Files of this package that a file imports, by their paths from its root. */
+function localImportsOf(file: string): string[] {
+  return importsOf(file)
+    .filter((specifier) => specifier.startsWith('.'))
+    .map((specifier) => relative(root, resolve(root, dirname(file), specifier)))
+}
+
 function roomViolations(room: string): string[] {
   const allowed = [room, ...allowedRooms[room]!]
   return sourceFiles(room).flatMap((file) =>
-    importsOf(file)
-      .filter((specifier) => specifier.startsWith('.'))
-      .map((specifier) => relative(root, resolve(root, dirname(file), specifier)))
+    localImportsOf(file)
       .filter((target) => !allowed.includes(target.split('/')[0]!) && !allowed.includes(target))
       .map((target) => `${file} imports ${target}`),
   )
+}
+
+/** A folder directly below a room, with all that lies in it; a file directly below the room stands for itself. */
+const placeOf = (file: string) => file.split('/').slice(0, 2).join('/')
+
+/** What the folders of a room import of each other. */
+function folderArrows(room: string): Map<string, Set<string>> {
+  const arrows = new Map<string, Set<string>>()
+  for (const file of sourceFiles(room)) {
+    const from = placeOf(file)
+    const targets = arrows.get(from) ?? new Set()
+    arrows.set(from, targets)
+    for (const target of localImportsOf(file)) {
+      const to = placeOf(target)
+      if (to !== from && to.startsWith(`${room}/`)) targets.add(to)
+    }
+  }
+  return arrows
+}
+
+/** What is left of the arrows when folders that import no other, or that no other imports, are taken away, again and again. */
+function circlesOf(arrows: ReadonlyMap<string, ReadonlySet<string>>): string[] {
+  let left = [...arrows].flatMap(([from, targets]) => [...targets].map((to) => ({ from, to })))
+  for (let before = Number.POSITIVE_INFINITY; left.length < before; ) {
+    before = left.length
+    const [importing, imported] = [new Set(left.map(({ from }) => from)), new Set(left.map(({ to }) => to))]
+    left = left.filter(({ from, to }) => imported.has(from) && importing.has(to))
+  }
+  return left.map(({ from, to }) => `${from} → ${to}`)
 }
 
 function packageViolations(name: string, place: string): string[] {
@@ -55,6 +89,14 @@ describe('arrows between rooms', () => {
     it(`${room} imports only ${[room, ...allowedRooms[room]!].join(', ')}`, () => {
       expect(sourceFiles(room).length).toBeGreaterThan(0)
       expect(roomViolations(room)).toEqual([])
+    })
+  }
+
+  for (const room of ['engine', 'src']) {
+    it(`the folders of ${room} import each other in no circle`, () => {
+      const arrows = folderArrows(room)
+      expect(arrows.size).toBeGreaterThan(10)
+      expect(circlesOf(arrows)).toEqual([])
     })
   }
 

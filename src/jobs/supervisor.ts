@@ -13,8 +13,8 @@ export interface SupervisorOptions {
   cancelGraceMs: number
   /** Where a job's running log lies. */
   logFile(job: Job): string
-  /** The child's module; worker.ts unless a test has its own. */
-  entry?: URL
+  /** The child's module. */
+  entry: URL
   /** Where jobs compute; on the CPU when left out. */
   places?: JobPlaces
   /** Told of troubles that no job can be blamed for, such as a full disk. */
@@ -45,7 +45,6 @@ export class JobSupervisor {
 
   constructor(options: SupervisorOptions) {
     this.#options = {
-      entry: new URL('./worker.ts', import.meta.url),
       places: jobsOnCpu,
       onError: () => {},
       onSettled: () => {},

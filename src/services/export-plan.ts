@@ -15,10 +15,10 @@ import { checkQuantizable } from '../../engine/quant/quantize-model.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
 import type { ExportRequest } from '../../routes/services.ts'
 import type { DatasetRegistry } from '../datasets/registry.ts'
-import type { ExportTask } from '../jobs/job-tasks.ts'
 import type { ModelFacts } from '../models/model-folder.ts'
 import type { ModelEntry } from '../models/registry.ts'
 import { sourceOf } from '../models/source-model.ts'
+import type { ExportTask } from '../tasks/job-tasks.ts'
 
 /** A text that the package's own datasets directory has, for reports where the request names none. */
 const REPORT_DATASET = 'small_world'

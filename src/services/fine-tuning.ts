@@ -19,10 +19,11 @@ import {
   writeDatasets,
   writeRecord,
 } from '../fine-tuning/job-folder.ts'
-import { fineTunedModel, jobIdOf, ORGANIZATION, runIdOf } from '../fine-tuning/names.ts'
+import { jobIdOf, runIdOf } from '../fine-tuning/job-ids.ts'
 import { checkRequest, resolveHyperparameters, trainingBody } from '../fine-tuning/plan.ts'
-import { taskOf } from '../jobs/job-tasks.ts'
 import { isTerminal, type Job, type JobEventRow } from '../jobs/types.ts'
+import { fineTunedModel, ORGANIZATION } from '../models/fine-tuned-names.ts'
+import { taskOf } from '../tasks/job-tasks.ts'
 import type { ServiceContext } from './context.ts'
 import { conflict, jobFieldsOf, unixTime } from './jobs.ts'
 import { pageAfter } from './page-after.ts'

@@ -11,7 +11,7 @@ import { atRest, fakeJob, fakeSupervisor, type OpenQueue, openQueue } from '../j
 
 const folder = mkdtempSync(join(tmpdir(), 'anneal-lost-'))
 const baseFolder = tinyLlama()
-const WORKER = new URL('../../../src/jobs/worker.ts', import.meta.url)
+const WORKER = new URL('../../../src/tasks/worker.ts', import.meta.url)
 let open: OpenQueue
 
 beforeAll(() => {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { WeightFolder } from '../../../engine/weights/safetensors.ts'
-import { trainTask } from '../../../src/jobs/tasks/train.ts'
+import { trainTask } from '../../../src/tasks/train.ts'
 import { tinyLlama } from '../engine-host/tiny-llama.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'anneal-stages-'))

@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs'
-import { mergeAdapter } from '../../../engine/adapter/merge.ts'
-import { adoptTemplate } from '../../../engine/export/carried-template.ts'
-import { readManifest, writeManifest } from '../../../engine/export/manifest.ts'
-import { readModelFacts } from '../../models/model-folder.ts'
-import { taskOf } from '../job-tasks.ts'
-import type { Task } from '../protocol.ts'
+import { mergeAdapter } from '../../engine/adapter/merge.ts'
+import { adoptTemplate } from '../../engine/export/carried-template.ts'
+import { readManifest, writeManifest } from '../../engine/export/manifest.ts'
+import type { Task } from '../jobs/protocol.ts'
+import { readModelFacts } from '../models/model-folder.ts'
+import { taskOf } from './job-tasks.ts'
 import { byteProgressReporter } from './progress.ts'
 
 /** Merges an adapter into its base. The output folder appears whole, so one that is there is an earlier start's work. */

@@ -1,6 +1,6 @@
 import { basename } from 'node:path'
-import type { Progress, TrainEvent } from '../../../engine/train/events.ts'
-import type { TaskContext } from '../protocol.ts'
+import type { Progress, TrainEvent } from '../../engine/train/events.ts'
+import type { TaskContext } from '../jobs/protocol.ts'
 
 /** Tells the supervisor what the loop says, in the wire's names. The last logged loss stays in view between logs. */
 export function reportTrainEvent(event: TrainEvent, report: TaskContext['report']): void {

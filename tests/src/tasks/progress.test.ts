@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { byteProgressReporter, createStages } from '../../../src/jobs/tasks/progress.ts'
+import { byteProgressReporter, createStages } from '../../../src/tasks/progress.ts'
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ['performance'] })

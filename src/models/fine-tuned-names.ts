@@ -1,17 +1,7 @@
-const JOB = /^ftjob-([0-9a-f]{12})$/
 const MODEL = /^ft:[^:]{1,150}:[^:]{0,64}:[^:]{0,64}:([0-9a-f]{12})(:ckpt-step-\d{1,12})?$/
 
 /** The only organisation that there is on one's own machine. */
 export const ORGANIZATION = 'anneal'
-
-/** A fine-tuning job and its training run share their digits. */
-export const jobIdOf = (runId: string) => runId.replace(/^run-/, 'ftjob-')
-
-/** The training run of a fine-tuning job's id; undefined for another id. */
-export function runIdOf(jobId: string): string | undefined {
-  const digits = JOB.exec(jobId)?.[1]
-  return digits && `run-${digits}`
-}
 
 /** ft:BASE:ORGANIZATION:SUFFIX:DIGITS, and :ckpt-step-N behind it for a checkpoint. */
 export function fineTunedModel(

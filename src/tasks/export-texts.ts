@@ -1,11 +1,11 @@
-import { EngineError } from '../../../engine/errors.ts'
-import type { TextWindows } from '../../../engine/export/export-model.ts'
-import { calibrationWindows } from '../../../engine/quant/calibration.ts'
-import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
-import { loadDataset } from '../../datasets/load.ts'
-import { DatasetRegistry } from '../../datasets/registry.ts'
-import { contextLength } from '../../models/model-folder.ts'
-import type { ExportTask } from '../job-tasks.ts'
+import { EngineError } from '../../engine/errors.ts'
+import type { TextWindows } from '../../engine/export/export-model.ts'
+import { calibrationWindows } from '../../engine/quant/calibration.ts'
+import { loadTokenizer } from '../../engine/text/tokenizer.ts'
+import { loadDataset } from '../datasets/load.ts'
+import { DatasetRegistry } from '../datasets/registry.ts'
+import { contextLength } from '../models/model-folder.ts'
+import type { ExportTask } from './job-tasks.ts'
 
 /** Longest window that a report measures on. */
 const REPORT_WINDOW = 512

@@ -1,6 +1,6 @@
-import type { ByteProgress } from '../../../engine/weights/model-writer.ts'
-import type { Stages } from '../../evaluation/task.ts'
-import type { TaskContext } from '../protocol.ts'
+import type { ByteProgress } from '../../engine/weights/model-writer.ts'
+import type { Stages } from '../evaluation/task.ts'
+import type { TaskContext } from '../jobs/protocol.ts'
 
 /** Enough for a bar that moves; a report costs a row. */
 const REPORT_MS = 250

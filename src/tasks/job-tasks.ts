@@ -2,9 +2,9 @@ import type { ExportFormat, ExportMethod } from '../../engine/export/formats.ts'
 import type { GgufFileType } from '../../engine/export/gguf-types.ts'
 import type { WeightDType } from '../../engine/weights/dtypes.ts'
 import type { EvaluationTask } from '../evaluation/task.ts'
+import type { Job, JobKind } from '../jobs/types.ts'
 import type { SourceModel } from '../models/source-model.ts'
 import type { TrainTask } from '../training/task.ts'
-import type { Job, JobKind } from './types.ts'
 
 /** What a merge is made of. */
 export interface MergeTask {

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
-import { importGguf } from '../../../engine/gguf/import.ts'
-import { readModelFacts } from '../../models/model-folder.ts'
-import { taskOf } from '../job-tasks.ts'
-import type { Task } from '../protocol.ts'
+import { importGguf } from '../../engine/gguf/import.ts'
+import type { Task } from '../jobs/protocol.ts'
+import { readModelFacts } from '../models/model-folder.ts'
+import { taskOf } from './job-tasks.ts'
 import { byteProgressReporter } from './progress.ts'
 
 /** Makes a base model of a GGUF file. The folder appears whole: one that a second start finds is the first one's work. */
