@@ -46,34 +46,14 @@ export function openApplication(
   options: { logger?: Logger; supervisor?: { entry: URL } } = {},
 ): Application {
   const { logger = pino({ level: 'silent' }) } = options
-  const { directories, limits, chat, concurrency } = settings
+  const { directories, concurrency } = settings
   mkdirSync(directories.saves, { recursive: true })
   const database = openDatabase(settings.database)
   const queue = new SqliteJobQueue(new JobQueries(database.db), settings.database)
   const self = identityOf(process.pid)
   if (!self) throw new Error('The system does not tell when this process started.')
   const devices = new Devices()
-  const hosts = new EngineHosts({
-    threads: chat.threads,
-    maxLoaded: chat.loadedModels,
-    maxPositions: limits.contextTokens,
-    maxQueue: limits.queuedChats,
-    maxRunning: chat.concurrent,
-    prefixBytes: chat.prefixBytes,
-    promptLookup: chat.promptLookup,
-    maxAdapters: chat.loadedAdapters,
-    idleMinutes: chat.keepAliveMinutes === 'forever' ? Infinity : chat.keepAliveMinutes,
-    adapters: chat.adapters === 'ready' ? 'plain' : 'none',
-    weights: chat.weights,
-    weightsOf: (folder) => chat.modelWeights[basename(folder)],
-    packedFolder: join(directories.saves, '.packed'),
-    placeOf: servedPlaces(devices, settings),
-    onReleased: (placement) => devices.release(placement),
-    onCrash: (placement) => {
-      if (placement.device.kind !== 'cpu') void devices.retest(placement)
-    },
-    logger,
-  })
+  const hosts = openHosts(settings, devices, logger)
   const closing = new AbortController()
   setMaxListeners(0, closing.signal)
   const context: ServiceContext = {
@@ -116,6 +96,32 @@ export function openApplication(
       database.close()
     },
   }
+}
+
+/** The processes that answer chats, under the settings' limits. */
+function openHosts(settings: Settings, devices: Devices, logger: Logger): EngineHosts {
+  const { directories, limits, chat } = settings
+  return new EngineHosts({
+    threads: chat.threads,
+    maxLoaded: chat.loadedModels,
+    maxPositions: limits.contextTokens,
+    maxQueue: limits.queuedChats,
+    maxRunning: chat.concurrent,
+    prefixBytes: chat.prefixBytes,
+    promptLookup: chat.promptLookup,
+    maxAdapters: chat.loadedAdapters,
+    idleMinutes: chat.keepAliveMinutes === 'forever' ? Infinity : chat.keepAliveMinutes,
+    adapters: chat.adapters === 'ready' ? 'plain' : 'none',
+    weights: chat.weights,
+    weightsOf: (folder) => chat.modelWeights[basename(folder)],
+    packedFolder: join(directories.saves, '.packed'),
+    placeOf: servedPlaces(devices, settings),
+    onReleased: (placement) => devices.release(placement),
+    onCrash: (placement) => {
+      if (placement.device.kind !== 'cpu') void devices.retest(placement)
+    },
+    logger,
+  })
 }
 
 function readVersion(): string {

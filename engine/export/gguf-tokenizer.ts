@@ -1,6 +1,6 @@
 import { EngineError } from '../errors.ts'
 import { BYTE_LEVEL_FORMS, type ByteLevelForm } from '../gguf/pre-tokenizers.ts'
-import type { TemplateChoice } from '../text/chat-template.ts'
+import type { TemplateChoice } from '../text/template-choice.ts'
 import { loadTokenizer, type ModelTokenizer, readTokenizer } from '../text/tokenizer.ts'
 import { isJsonObject, type JsonObject } from '../text/tokenizer-files.ts'
 import { type CarriedTemplate, carriedTemplate } from './carried-template.ts'

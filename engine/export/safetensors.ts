@@ -1,4 +1,4 @@
-import type { TemplateChoice } from '../text/chat-template.ts'
+import type { TemplateChoice } from '../text/template-choice.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
 import { type ByteProgress, writeModel } from '../weights/model-writer.ts'
 import { adoptTemplate } from './carried-template.ts'

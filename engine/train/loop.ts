@@ -99,13 +99,9 @@ export async function* train(options: TrainOptions): AsyncGenerator<TrainEvent> 
     let isBest = false
     const ends = complete || run.stopReason !== undefined
     if (evaluationSets.length > 0 && evaluationDue(config, run.step, ends)) {
-      const before = run.progress().elapsedSeconds
-      const batchSize = config.per_device_eval_batch_size
-      const values = await evaluate(model, evaluationSets, objective, { batchSize, padId })
-      const seconds = run.progress().elapsedSeconds - before
-      const evaluation = run.logEvaluation(values, seconds, heldOut(options))
-      isBest = evaluation.isBest && config.load_best_model_at_end
-      yield { type: 'eval', loss: values.eval_loss!, seconds, metrics: evaluation.metrics, ...run.progress() }
+      const { event, isBest: better } = await evaluateNow(options, objective, run)
+      isBest = better && config.load_best_model_at_end
+      yield event
     }
     const stopped = run.stopReason !== undefined
     if (complete || stopped || isBest || run.step % config.save_steps === 0) yield await save()
@@ -133,6 +129,20 @@ function resume(folder: string, model: TrainStep, optimizer: Optimizer, run: Run
 function evaluationDue(config: TrainConfig, step: number, last: boolean): boolean {
   if (last && config.do_eval) return true
   return config.eval_strategy === 'steps' && step % (config.eval_steps ?? config.logging_steps) === 0
+}
+
+/** Evaluates the parameters as they are, and notes it in the run. */
+async function evaluateNow(
+  { config, step: model, evaluationSets = [], padId }: TrainOptions,
+  objective: Objective,
+  run: RunState,
+): Promise<{ event: TrainEvent; isBest: boolean }> {
+  const before = run.progress().elapsedSeconds
+  const batchSize = config.per_device_eval_batch_size
+  const values = await evaluate(model, evaluationSets, objective, { batchSize, padId })
+  const seconds = run.progress().elapsedSeconds - before
+  const { isBest, metrics } = run.logEvaluation(values, seconds, heldOut(evaluationSets))
+  return { event: { type: 'eval', loss: values.eval_loss!, seconds, metrics, ...run.progress() }, isBest }
 }
 
 /** Takes the parameters of the best evaluation back, where that is asked for and another step was the last. */
@@ -199,8 +209,8 @@ function describeRows(examples: readonly TrainExample[]): string {
   return places.slice(0, MOST_NAMED).join(', ') + (rest > 0 ? ` and ${rest} more rows` : '')
 }
 
-function heldOut({ evaluationSets = [] }: TrainOptions): number {
-  return evaluationSets.reduce((sum, { examples }) => sum + examples.length, 0)
+function heldOut(sets: readonly EvaluationSet[] = []): number {
+  return sets.reduce((sum, { examples }) => sum + examples.length, 0)
 }
 
 function startEvent(options: TrainOptions, plan: Plan, resumedStep: number): TrainEvent {
@@ -211,7 +221,7 @@ function startEvent(options: TrainOptions, plan: Plan, resumedStep: number): Tra
     stepsPerEpoch: plan.stepsPerEpoch,
     epochs: plan.epochs,
     examples: options.examples.length,
-    evalExamples: heldOut(options),
+    evalExamples: heldOut(options.evaluationSets),
     trainableParameters: parameters.reduce((sum, { data }) => sum + data.length, 0),
     allParameters: options.allParameters,
     resumedStep,

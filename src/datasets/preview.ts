@@ -1,9 +1,5 @@
 import { EngineError } from '../../engine/errors.ts'
-import {
-  type ChatTemplate,
-  resolveChatTemplate,
-  type TemplateChoice,
-} from '../../engine/text/chat-template.ts'
+import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'
 import {
   type EncodedExample,
   IGNORE_INDEX,
@@ -12,6 +8,7 @@ import {
 } from '../../engine/text/conversation.ts'
 import { encodeRow } from '../../engine/text/encode-answers.ts'
 import { pieceText } from '../../engine/text/pieces.ts'
+import type { TemplateChoice } from '../../engine/text/template-choice.ts'
 import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { splitLastTurn, splitTurns } from '../../engine/text/turns.ts'
 import { convertRow, type Stage, stageMismatch } from './convert/index.ts'

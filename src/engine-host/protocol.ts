@@ -3,8 +3,9 @@ import type { SamplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationEvent } from '../../engine/generate/sequence.ts'
 import type { ServedWeights } from '../../engine/generate/served-weights.ts'
 import type { Device } from '../../engine/onnx/device.ts'
-import type { TemplateChoice, TemplateMessage } from '../../engine/text/chat-template.ts'
+import type { TemplateMessage } from '../../engine/text/chat-template.ts'
 import type { OutputPart } from '../../engine/text/output-parser.ts'
+import type { TemplateChoice } from '../../engine/text/template-choice.ts'
 import type { ToolChoice, ToolDefinition } from '../../engine/text/tools.ts'
 
 /** What is to be answered: a conversation for the chat template, or a prompt as text or token ids. */

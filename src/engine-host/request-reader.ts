@@ -6,16 +6,13 @@ import { Grammars } from '../../engine/generate/grammar/grammars.ts'
 import { type SamplingParams, samplingParams } from '../../engine/generate/sampling-params.ts'
 import type { GenerationRequest } from '../../engine/generate/sequence.ts'
 import { adaptConversation } from '../../engine/text/chat-input.ts'
-import {
-  type ChatTemplate,
-  resolveChatTemplate,
-  type TemplateChoice,
-} from '../../engine/text/chat-template.ts'
+import { type ChatTemplate, resolveChatTemplate } from '../../engine/text/chat-template.ts'
 import { createDetokenizer } from '../../engine/text/detokenizer.ts'
 import { encodePrompt } from '../../engine/text/encode-prompt.ts'
 import { OutputParser } from '../../engine/text/output-parser.ts'
 import { type Piece, pieceText } from '../../engine/text/pieces.ts'
 import { type ReasoningStart, reasoningStart, THINK_CLOSE, THINK_OPEN } from '../../engine/text/reasoning.ts'
+import type { TemplateChoice } from '../../engine/text/template-choice.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { readJsonObject } from '../../engine/text/tokenizer-files.ts'
 import { withTimeLimit } from '../../engine/time-limit.ts'

@@ -1,4 +1,4 @@
-import type { TemplateChoice } from '../../engine/text/chat-template.ts'
+import type { TemplateChoice } from '../../engine/text/template-choice.ts'
 import type { EvaluationRequest } from '../../routes/schemas/evaluations.ts'
 import type { EngineHosts } from '../engine-host/client.ts'
 

@@ -1,7 +1,11 @@
 import { existsSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
-import { type TemplateChoice, type TemplateFields, templateChoice } from '../../engine/text/chat-template.ts'
+import {
+  type TemplateChoice,
+  type TemplateFields,
+  templateChoice,
+} from '../../engine/text/template-choice.ts'
 import type { JobQueue } from '../jobs/queue.ts'
 import type { Job } from '../jobs/types.ts'
 import { findBases, misnamedFolders } from './bases.ts'

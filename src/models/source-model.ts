@@ -1,4 +1,4 @@
-import type { TemplateChoice } from '../../engine/text/chat-template.ts'
+import type { TemplateChoice } from '../../engine/text/template-choice.ts'
 import type { ModelEntry } from './registry.ts'
 
 /** What a job's row keeps of the model that it starts from. */

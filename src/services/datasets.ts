@@ -36,6 +36,21 @@ export function datasetService({ datasets, models, settings }: ServiceContext): 
     }
   }
 
+  async function previewOptions(query: DatasetPreviewQuery): Promise<PreviewOptions> {
+    const { offset, limit, stage } = query
+    const model = query.model === undefined ? undefined : await models.resolve(query.model)
+    return {
+      offset,
+      limit,
+      stage,
+      tokenizer: model && loadTokenizer(model.baseFolder),
+      template: model?.template,
+      cutoffLength: query.cutoff_len,
+      trainOnPrompt: query.train_on_prompt,
+      maskHistory: query.mask_history,
+    }
+  }
+
   return {
     async list() {
       return Promise.all((await datasets.list()).map(describe))
@@ -77,21 +92,6 @@ export function datasetService({ datasets, models, settings }: ServiceContext): 
         })),
       }
     },
-  }
-
-  async function previewOptions(query: DatasetPreviewQuery): Promise<PreviewOptions> {
-    const { offset, limit, stage } = query
-    const model = query.model === undefined ? undefined : await models.resolve(query.model)
-    return {
-      offset,
-      limit,
-      stage,
-      tokenizer: model && loadTokenizer(model.baseFolder),
-      template: model?.template,
-      cutoffLength: query.cutoff_len,
-      trainOnPrompt: query.train_on_prompt,
-      maskHistory: query.mask_history,
-    }
   }
 }
 

@@ -3,15 +3,10 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { listCheckpoints } from '../../engine/train/checkpoint.ts'
-import type {
-  FineTuningCheckpoint,
-  FineTuningEvent,
-  FineTuningJob,
-} from '../../routes/schemas/fine-tuning.ts'
+import type { FineTuningJob } from '../../routes/schemas/fine-tuning.ts'
 import type { FineTuningService } from '../../routes/services.ts'
 import {
   isPaused,
-  type JobRecord,
   markPaused,
   readRecord,
   rowsRoot,
@@ -21,20 +16,12 @@ import {
 } from '../fine-tuning/job-folder.ts'
 import { jobIdOf, runIdOf } from '../fine-tuning/job-ids.ts'
 import { checkRequest, resolveHyperparameters, trainingBody } from '../fine-tuning/plan.ts'
-import { isTerminal, type Job, type JobEventRow } from '../jobs/types.ts'
-import { fineTunedModel, ORGANIZATION } from '../models/fine-tuned-names.ts'
-import { taskOf } from '../tasks/job-tasks.ts'
+import { isTerminal, type Job } from '../jobs/types.ts'
 import type { ServiceContext } from './context.ts'
-import { conflict, jobFieldsOf, unixTime } from './jobs.ts'
+import { checkpointToWire, eventToWire, type FineTuningRun, statusOf, toWire } from './fine-tuning-wire.ts'
+import { conflict } from './jobs.ts'
 import { pageAfter } from './page-after.ts'
 import type { Training } from './training.ts'
-
-/** A training run together with what its fine-tuning job was asked for. */
-interface Found {
-  job: Job
-  record: JobRecord
-  folder: string
-}
 
 const ALL_EVENTS = 1_000_000
 
@@ -67,13 +54,13 @@ export function fineTuningService(context: ServiceContext, training: Training): 
   const { queue, files, settings } = context
   const root = rowsRoot(settings.directories.saves)
 
-  function foundOf(job: Job | undefined): Found | undefined {
+  function foundOf(job: Job | undefined): FineTuningRun | undefined {
     const folder = job?.request.dataset_dir
     const record = readRecord(folder, root)
     return job && record && { job, record, folder: folder as string }
   }
 
-  async function find(id: string): Promise<Found> {
+  async function find(id: string): Promise<FineTuningRun> {
     const runId = runIdOf(id)
     const found = foundOf(runId === undefined ? undefined : await queue.get(runId))
     if (found) return found
@@ -153,87 +140,6 @@ export function fineTuningService(context: ServiceContext, training: Training): 
         after,
         limit,
       )
-    },
-  }
-}
-
-function statusOf({ status }: Job, folder: string): FineTuningJob['status'] {
-  if ((status === 'cancelled' || status === 'cancelling') && isPaused(folder)) return 'paused'
-  return status === 'cancelling' ? 'running' : status
-}
-
-function toWire({ job, record, folder }: Found): FineTuningJob {
-  const { model, config } = taskOf(job, 'train')
-  const { request, method, hyperparameters } = record
-  const { created_at, finished_at, error } = jobFieldsOf(job)
-  const status = statusOf(job, folder)
-  const metrics = job.result?.metrics as Record<string, number> | undefined
-  const remaining = job.progress?.remaining_seconds
-  return {
-    id: jobIdOf(job.id),
-    object: 'fine_tuning.job',
-    created_at,
-    finished_at: status === 'paused' ? null : finished_at,
-    estimated_finish:
-      status === 'running' && typeof remaining === 'number'
-        ? unixTime(new Date()) + Math.round(remaining)
-        : null,
-    error,
-    model: model.id,
-    fine_tuned_model: status === 'succeeded' ? fineTunedModel(model.id, request.suffix, job.id) : null,
-    organization_id: ORGANIZATION,
-    status,
-    training_file: request.training_file,
-    validation_file: request.validation_file ?? null,
-    result_files: [],
-    trained_tokens: metrics?.num_input_tokens_seen ?? null,
-    seed: config.seed,
-    hyperparameters: {
-      n_epochs: hyperparameters.n_epochs,
-      batch_size: hyperparameters.batch_size,
-      learning_rate_multiplier: hyperparameters.learning_rate_multiplier,
-    },
-    method: { type: method, [method]: { hyperparameters } },
-    metadata: request.metadata ?? null,
-    integrations: [],
-  }
-}
-
-const LEVELS: Partial<Record<JobEventRow['type'], FineTuningEvent['level']>> = {
-  warning: 'warn',
-  failed: 'error',
-}
-
-function eventToWire({ jobId, seq, type, message, data, createdAt }: JobEventRow): FineTuningEvent {
-  const isMetrics = type === 'progress' || type === 'evaluation'
-  return {
-    id: `ftevent-${jobId.replace(/^run-/, '')}-${seq}`,
-    object: 'fine_tuning.job.event',
-    created_at: unixTime(createdAt),
-    level: LEVELS[type] ?? 'info',
-    message,
-    type: isMetrics ? 'metrics' : 'message',
-    data: isMetrics ? { ...data, train_loss: data.loss, valid_loss: data.eval_loss } : data,
-  }
-}
-
-function checkpointToWire(
-  job: Job,
-  { request }: JobRecord,
-  { step, loss, evalLoss, createdAt }: ReturnType<typeof listCheckpoints>[number],
-): FineTuningCheckpoint {
-  const { model } = taskOf(job, 'train')
-  return {
-    id: `ftckpt-${job.id.replace(/^run-/, '')}-${step}`,
-    object: 'fine_tuning.job.checkpoint',
-    created_at: unixTime(createdAt),
-    fine_tuning_job_id: jobIdOf(job.id),
-    fine_tuned_model_checkpoint: fineTunedModel(model.id, request.suffix, job.id, step),
-    step_number: step,
-    metrics: {
-      step,
-      ...(loss !== null && { train_loss: loss }),
-      ...(evalLoss !== null && { valid_loss: evalLoss }),
     },
   }
 }

@@ -1,37 +1,24 @@
 import { createReadStream, statSync } from 'node:fs'
 import { access } from 'node:fs/promises'
-import { relative } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { latestCheckpoint, listCheckpoints } from '../../engine/train/checkpoint.ts'
 import { checkFits } from '../../engine/train/estimate.ts'
 import { prepareOutput } from '../../engine/train/output-dir.ts'
-import type { TrainingPreview as EnginePreview } from '../../engine/train/preview.ts'
 import { drawLoss } from '../../engine/train/run-folder.ts'
-import type { TrainingProgress } from '../../routes/schemas/training.ts'
-import type { Checkpoint, TrainingPreview, TrainingRun, TrainingService } from '../../routes/services.ts'
+import type { TrainingPreview, TrainingRun, TrainingService } from '../../routes/services.ts'
 import { removeCopiedRows } from '../fine-tuning/job-folder.ts'
 import { logFileOf } from '../jobs/log-file.ts'
 import { isAlive } from '../jobs/process-identity.ts'
 import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
 import { removeFolder } from '../models/remove.ts'
-import { taskOf } from '../tasks/job-tasks.ts'
 import { capacityOf } from '../training/memory.ts'
 import { planRun } from '../training/plan-run.ts'
 import type * as Preview from '../training/preview.ts'
-import type { TrainTask } from '../training/task.ts'
 import type { ServiceContext } from './context.ts'
-import {
-  checkAtRest,
-  checkQueueSpace,
-  conflict,
-  findJob,
-  jobFieldsOf,
-  jobService,
-  newJobId,
-  unixTime,
-} from './jobs.ts'
+import { checkAtRest, checkQueueSpace, conflict, findJob, jobService, newJobId } from './jobs.ts'
 import { checkUnused } from './models.ts'
 import type { SubmitOptions } from './submit.ts'
+import { checkpointToWire, previewToWire, runToWire } from './training-wire.ts'
 
 export interface Training extends TrainingService {
   create(body: Record<string, unknown>, options?: SubmitOptions): Promise<TrainingRun>
@@ -140,75 +127,5 @@ async function releaseOutput({ queue }: ServiceContext, outputDir: string): Prom
     const message = `The process that ran ${job.id} died, and another run took over its folder.`
     const error = { kind: 'internal', code: 'owner_died', message, param: null }
     await queue.settle(job.id, { status: 'failed', error })
-  }
-}
-
-function runToWire(job: Job, saves: string): TrainingRun {
-  const { model, config } = taskOf(job, 'train')
-  const inside = relative(saves, job.outputDir)
-  const metrics = job.result?.metrics as Record<string, number> | undefined
-  return {
-    id: job.id,
-    object: 'training.run',
-    model: model.id,
-    stage: config.stage,
-    finetuning_type: config.finetuning_type,
-    datasets: config.dataset,
-    output_dir: inside.startsWith('..') ? job.outputDir : inside,
-    config: { ...config },
-    progress: progressOf(job),
-    metrics: metrics ?? null,
-    ...jobFieldsOf(job),
-  }
-}
-
-function previewToWire({ model }: TrainTask, preview: EnginePreview, available: number): TrainingPreview {
-  const required = preview.memory.total
-  return {
-    object: 'training.preview',
-    model: model.id,
-    config: { ...preview.config },
-    command: preview.command,
-    yaml: preview.yaml,
-    train_examples: preview.examples,
-    eval_examples: preview.evalExamples,
-    truncated_examples: preview.truncated,
-    tokens_per_epoch: preview.tokensPerEpoch,
-    trained_tokens_per_epoch: preview.trainedTokensPerEpoch,
-    steps_per_epoch: preview.stepsPerEpoch,
-    total_steps: preview.totalSteps,
-    total_parameters: preview.parameters,
-    trainable_parameters: preview.trainableParameters,
-    memory: { required_bytes: required, available_bytes: available, fits: required <= available },
-    warnings: preview.warnings,
-  }
-}
-
-function progressOf({ progress }: Job): TrainingProgress | null {
-  if (typeof progress?.step !== 'number' || typeof progress.total_steps !== 'number') return null
-  const number = (value: unknown) => (typeof value === 'number' ? value : null)
-  return {
-    step: progress.step,
-    total_steps: progress.total_steps,
-    epoch: number(progress.epoch) ?? 0,
-    loss: number(progress.loss),
-    learning_rate: number(progress.learning_rate),
-    tokens_per_second: number(progress.tokens_per_second),
-    elapsed_seconds: number(progress.elapsed_seconds) ?? 0,
-    remaining_seconds: number(progress.remaining_seconds),
-  }
-}
-
-function checkpointToWire(runId: string, info: ReturnType<typeof listCheckpoints>[number]): Checkpoint {
-  return {
-    id: `${runId}:ckpt-step-${info.step}`,
-    object: 'training.checkpoint',
-    run_id: runId,
-    step: info.step,
-    epoch: info.epoch,
-    loss: info.loss,
-    eval_loss: info.evalLoss,
-    bytes: info.bytes,
-    created_at: unixTime(info.createdAt),
   }
 }

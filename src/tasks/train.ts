@@ -1,8 +1,7 @@
-import { templateChoice } from '../../engine/text/chat-template.ts'
+import { templateChoice } from '../../engine/text/template-choice.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import type { CompiledStep } from '../../engine/train/compiled-step.ts'
 import { checkFits } from '../../engine/train/estimate.ts'
-import type { TrainEvent } from '../../engine/train/events.ts'
 import { train } from '../../engine/train/loop.ts'
 import { objectiveOf } from '../../engine/train/objectives/index.ts'
 import { planOutput, prepareOutput } from '../../engine/train/output-dir.ts'
@@ -25,6 +24,7 @@ import type { TrainTask } from '../training/task.ts'
 import { taskOf } from './job-tasks.ts'
 import { byteProgressReporter } from './progress.ts'
 import { reportTrainEvent } from './train-events.ts'
+import { logTrainEvent } from './train-log.ts'
 
 /** Trains, and lets the result answer its evaluation set where that is asked for. */
 export const trainTask: Task = async (context) => {
@@ -44,16 +44,11 @@ async function trainModel(
 ): Promise<{ model: EvaluatedModel; metrics: Record<string, number> }> {
   const { job, signal, report } = context
   const task = taskOf(job, 'train')
-  const { config, model: source, datasetDir } = task
+  const { config } = task
   const { outputDir, placement } = job
   const resumeFrom = openOutput(context)
-  const tokenizer = loadTokenizer(source.baseFolder)
-  const datasets = new DatasetRegistry({ directories: [datasetDir] })
-  const data = await prepareData({ config, tokenizer, datasets, signal })
-  const preview = previewPrepared(task, data, capacityNow(placement))
-  const { warnings, memory, checkpointing, halfActivations, lossChunks, parameters } = preview
-  for (const { code, message } of warnings) report('warning', message, { code })
-  checkFits(memory, capacityNow(placement).availableBytes)
+  const { data, preview, padId } = await prepare(task, context)
+  const { memory, checkpointing, halfActivations, lossChunks, parameters } = preview
   const baseFolder = await deriveBase(task, { outputDir, signal, onProgress: byteProgressReporter(report) })
   const run = { ...task, ...overBase(task, baseFolder) }
   const onProgress = (done: number, total: number) =>
@@ -83,7 +78,7 @@ async function trainModel(
       objective,
       examples: data.examples,
       evaluationSets: data.evaluationSets,
-      padId: tokenizer.padTokenId,
+      padId,
       outputDir,
       allParameters: parameters,
       writeModel,
@@ -93,7 +88,7 @@ async function trainModel(
     let metrics: Record<string, number> = {}
     for await (const event of events) {
       await record(event)
-      log(event)
+      logTrainEvent(event)
       reportTrainEvent(event, report)
       await track(event)
       if (event.type === 'done' && config.pissa_convert) writeConverted(task, step.parameters, outputDir)
@@ -106,6 +101,18 @@ async function trainModel(
     await step?.release()
     close()
   }
+}
+
+/** Reads the data, says what a preview warns of, and refuses a run that does not fit. */
+async function prepare(task: TrainTask, { job, signal, report }: TaskContext) {
+  const { config, model, datasetDir } = task
+  const tokenizer = loadTokenizer(model.baseFolder)
+  const datasets = new DatasetRegistry({ directories: [datasetDir] })
+  const data = await prepareData({ config, tokenizer, datasets, signal })
+  const preview = previewPrepared(task, data, capacityNow(job.placement))
+  for (const { code, message } of preview.warnings) report('warning', message, { code })
+  checkFits(preview.memory, capacityNow(job.placement).availableBytes)
+  return { data, preview, padId: tokenizer.padTokenId }
 }
 
 /** What the run has made, as something that answers: an adapter over the base that it was trained on, or a whole model. */
@@ -126,25 +133,6 @@ function openOutput({ job }: TaskContext): string | undefined {
   const plan = planOutput(job.outputDir, config, job.attempt > 1)
   prepareOutput(job.outputDir, plan)
   return plan.action === 'resume' ? plan.checkpoint : undefined
-}
-
-/** running_log.txt is this process's output. */
-function log(event: TrainEvent): void {
-  const time = new Date().toISOString()
-  if (event.type === 'log') {
-    const rate = event.learningRate.toExponential(3)
-    console.log(
-      `${time} step ${event.step}/${event.totalSteps} loss ${event.loss.toFixed(4)} learning rate ${rate}`,
-    )
-  } else if (event.type === 'eval')
-    console.log(`${time} step ${event.step} evaluation loss ${event.loss.toFixed(4)}`)
-  else if (event.type === 'checkpoint') console.log(`${time} saved ${event.path}`)
-  else if (event.type === 'stop') console.log(`${time} ${event.message}`)
-  else if (event.type === 'best') console.log(`${time} took back the weights of step ${event.step}`)
-  else if (event.type === 'warning') console.log(`${time} warning: ${event.message}`)
-  else if (event.type === 'start')
-    console.log(`${time} ${event.totalSteps} steps, ${event.examples} examples`)
-  else if (event.type === 'done') console.log(`${time} finished`)
 }
 
 /** A device lacks kernels for some operations of the step: which ones, since it costs time. */

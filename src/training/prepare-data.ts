@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { EngineError } from '../../engine/errors.ts'
-import { resolveChatTemplate, templateChoice } from '../../engine/text/chat-template.ts'
+import { resolveChatTemplate } from '../../engine/text/chat-template.ts'
 import {
   type EncodedExample,
   sequencesOf,
@@ -9,6 +9,7 @@ import {
 } from '../../engine/text/conversation.ts'
 import { encodeRow } from '../../engine/text/encode-answers.ts'
 import { packExamples, packText } from '../../engine/text/packing.ts'
+import { templateChoice } from '../../engine/text/template-choice.ts'
 import type { ModelTokenizer } from '../../engine/text/tokenizer.ts'
 import { checkEndOfTurn } from '../../engine/text/turns.ts'
 import type { EvaluationSet } from '../../engine/train/accumulate.ts'

@@ -5,9 +5,10 @@ import { openModel } from '../../engine/models/index.ts'
 import type { Device } from '../../engine/onnx/device.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import { CompiledStep } from '../../engine/train/compiled-step.ts'
-import { adapterTensor, type FamilyReport, greedyTokens, LOGITS_BOUND, LOSS_BOUND } from './checks.ts'
+import { type FamilyReport, greedyTokens, LOGITS_BOUND } from './checks.ts'
 import { bounded, type Check, exact, type Reference } from './reference.ts'
 import { trainCurve } from './train-curve.ts'
+import { adapterTensor, LOSS_BOUND } from './training-checks.ts'
 
 /** Compares the real model: loss, top logits, greedy text and a LoRA curve on real rows. */
 export async function checkRealModel(

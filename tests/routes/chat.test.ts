@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { createApp } from '../../routes/app.ts'
-import type { AppOptions } from '../../routes/services.ts'
+import type { AppOptions } from '../../routes/app-options.ts'
 import { FakeError, FakeServices, fakeOptions } from './fake-services.ts'
 import { until } from './serve.ts'
 

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream'
+import type { AppOptions } from '../../routes/app-options.ts'
 import type { Scope } from '../../routes/scopes.ts'
-import type { AppOptions, Dataset, Health, Services } from '../../routes/services.ts'
+import type { Dataset, Health, Services } from '../../routes/services.ts'
 import { trainConfig } from './fake-config.ts'
 import { FakeChat, FakeCompletions, FakeEmbeddings, FakeText } from './fake-generation.ts'
 import {

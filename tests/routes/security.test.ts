@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { createApp } from '../../routes/app.ts'
+import type { AppOptions } from '../../routes/app-options.ts'
 import type { Scope } from '../../routes/scopes.ts'
-import type { AppOptions } from '../../routes/services.ts'
 import { FakeServices, fakeOptions } from './fake-services.ts'
 
 const newApp = (options: Partial<AppOptions> = {}, keys: string[] = []) => {

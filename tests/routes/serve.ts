@@ -3,8 +3,8 @@ import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, expect, vi } from 'vitest'
 import { createApp } from '../../routes/app.ts'
+import type { AppOptions } from '../../routes/app-options.ts'
 import { createHttpServer } from '../../routes/http-server.ts'
-import type { AppOptions } from '../../routes/services.ts'
 import { type FakeServices, fakeOptions } from './fake-services.ts'
 
 const open: Server[] = []

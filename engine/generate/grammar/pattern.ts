@@ -1,9 +1,6 @@
 import { EngineError } from '../../errors.ts'
+import { type CharacterSet, complement, isSingle, jsonCharacters, normalized } from './character-set.ts'
 
-/** Code points, as ranges in ascending order without overlap. */
-type CharacterSet = readonly (readonly [from: number, to: number])[]
-
-const LAST = 0x10ffff
 const DIGITS: CharacterSet = [[0x30, 0x39]]
 const WORD: CharacterSet = [
   [0x30, 0x39],
@@ -30,19 +27,6 @@ const LINE_ENDS: CharacterSet = [
 ]
 const CLASSES: Readonly<Record<string, CharacterSet>> = { d: DIGITS, w: WORD, s: BLANKS }
 const CONTROLS: Readonly<Record<string, number>> = { t: 9, n: 10, v: 11, f: 12, r: 13, '0': 0 }
-/** The two-character escapes of JSON strings, by code point. */
-const JSON_ESCAPES: Readonly<Record<number, string>> = {
-  8: 'b',
-  9: 't',
-  10: 'n',
-  12: 'f',
-  13: 'r',
-  34: '"',
-  92: '\\',
-}
-/** Characters beyond ASCII of a set that are written out one by one. */
-const MAX_WRITTEN_OUT = 256
-
 /**
  * The JSON strings that match a regular expression of JSON Schema (ECMA-262), as an expression of a grammar
  * (xgrammar's EBNF). Any text may stand where an expression has no anchor. Fewer strings than match may come out, never others:
@@ -214,7 +198,7 @@ class Parser {
 
   /** One character of a set. */
   #set(set: CharacterSet): string {
-    const alternatives = [...asciiCharacters(set), ...otherCharacters(set)]
+    const alternatives = jsonCharacters(set)
     if (alternatives.length === 0) throw this.#unsupported('a set of characters beyond ASCII')
     return alternatives.length === 1 ? alternatives[0]! : `(${alternatives.join(' | ')})`
   }
@@ -246,60 +230,4 @@ class Parser {
     const message = `${this.#param} holds ${what}, which cannot be enforced; write the expression without it.`
     return new EngineError('invalid', 'invalid_schema', message, { param: this.#param })
   }
-}
-
-const isSingle = (set: CharacterSet) => set.length === 1 && set[0]![0] === set[0]![1]
-
-function normalized(ranges: readonly (readonly [number, number])[]): CharacterSet {
-  const merged: [number, number][] = []
-  for (const [from, to] of ranges.toSorted((a, b) => a[0] - b[0])) {
-    const last = merged.at(-1)
-    if (last && from <= last[1] + 1) last[1] = Math.max(last[1], to)
-    else merged.push([from, to])
-  }
-  return merged
-}
-
-function complement(set: CharacterSet): CharacterSet {
-  const found: [number, number][] = []
-  let next = 0
-  for (const [from, to] of set) {
-    if (from > next) found.push([next, from - 1])
-    next = to + 1
-  }
-  if (next <= LAST) found.push([next, LAST])
-  return found
-}
-
-const hex = (code: number, digits: number) => code.toString(16).padStart(digits, '0')
-
-/** The plain ones as one class, the others as JSON's escapes: rare controls only where there is nothing else. */
-function asciiCharacters(set: CharacterSet): string[] {
-  const codes = Array.from({ length: 0x80 }, (_, code) => code).filter((code) =>
-    set.some(([from, to]) => code >= from && code <= to),
-  )
-  const plain = codes.filter((code) => code >= 0x20 && code !== 34 && code !== 92)
-  const ranges = normalized(plain.map((code) => [code, code] as const))
-  const members = ranges.map(([from, to]) => `\\x${hex(from, 2)}-\\x${hex(to, 2)}`)
-  const letters = codes.flatMap((code) => JSON_ESCAPES[code] ?? [])
-  const classes = [
-    ...(members.length > 0 ? [`[${members.join('')}]`] : []),
-    ...(letters.length > 0
-      ? [`"\\\\" [${letters.map((letter) => `\\x${hex(letter.codePointAt(0)!, 2)}`).join('')}]`]
-      : []),
-  ]
-  return classes.length > 0 ? classes : codes.map((code) => `"\\\\u00${hex(code, 2)}"`)
-}
-
-/** All characters beyond ASCII, or a few; where a set holds many, but not all, none. */
-function otherCharacters(set: CharacterSet): string[] {
-  const beyond = set
-    .map(([from, to]): [number, number] => [Math.max(from, 0x80), to])
-    .filter(([from, to]) => from <= to)
-  if (beyond.length === 1 && beyond[0]![0] === 0x80 && beyond[0]![1] === LAST) return ['[^\\x00-\\x7f]']
-  const count = beyond.reduce((sum, [from, to]) => sum + to - from + 1, 0)
-  if (count > MAX_WRITTEN_OUT) return []
-  return beyond.flatMap(([from, to]) =>
-    Array.from({ length: to - from + 1 }, (_, at) => `"\\U${hex(from + at, 8)}"`),
-  )
 }
