@@ -16,22 +16,28 @@ export type OutputPlan =
 /** What a run has in its folder before its first checkpoint. */
 const BEFORE_FIRST_CHECKPOINT =
   /^(trainer_log\.jsonl|training_args\.yaml|running_log\.txt|derived_base|pissa_init|loftq_init|runs|mlflow_run\.json|\..+\.partial-.+)$/
-/** What runs write: only this is removed by overwrite_output_dir. */
+/** What no other program than a trainer writes: by these a folder is known as a run's. */
+const RUN_SIGNS =
+  /^(checkpoint-\d+|adapter_model\.safetensors|trainer_(state\.json|log\.jsonl)|training_args\.(yaml|bin))$/
+const MODEL_WEIGHTS = /\.(safetensors|gguf|bin)$/
+/** What runs write: only this is removed by overwrite_output_dir. The log is whose process it is. */
 const RUN_FILES = new RegExp(
   [
+    '(generation_)?config\\.json',
+    '(tokenizer|special_tokens|added_tokens|chat_template|vocab|merges)[^/]*',
     'checkpoint-\\d+',
     '\\..+\\.partial-.+',
     'adapter_(config\\.json|model\\.safetensors)',
     'value_head\\.safetensors',
     'model(-\\d+-of-\\d+)?\\.safetensors(\\.index\\.json)?',
-    '(train|eval|all)_results\\.json',
+    '(train|eval|predict|all)_results\\.json',
+    'generated_predictions\\.jsonl',
     'trainer_state\\.json',
     'trainer_log\\.jsonl',
-    'training_(eval_loss|loss|rewards_accuracies|rewards_chosen)\\.png',
+    'training_\\w+\\.png',
     'runs',
     'mlflow_run\\.json',
     'training_args\\.yaml',
-    'running_log\\.txt',
     'README\\.md',
     '(derived_base|pissa_init|pissa_converted|loftq_init)',
   ]
@@ -63,7 +69,11 @@ export function planOutput(outputDir: string, config: OutputConfig, continuing =
     })
   }
   if (isVacant(outputDir)) return { action: 'create' }
-  if (overwrite || continuing) return { action: 'overwrite' }
+  if (continuing) return { action: 'overwrite' }
+  if (overwrite) {
+    checkIsRun(outputDir)
+    return { action: 'overwrite' }
+  }
   const checkpoint = from === false ? undefined : last()
   if (checkpoint) return { action: 'resume', checkpoint }
   const sentence = 'Output directory already exists and is not empty. Please set `overwrite_output_dir`.'
@@ -101,6 +111,14 @@ function namedCheckpoint(outputDir: string, from: string): string {
 function isVacant(outputDir: string): boolean {
   if (!existsSync(outputDir)) return true
   return readdirSync(outputDir).every((name) => BEFORE_FIRST_CHECKPOINT.test(name))
+}
+
+/** @throws EngineError `conflict` for a folder with a model that no run wrote, such as a base: it would lose its weights. */
+function checkIsRun(outputDir: string): void {
+  const names = readdirSync(outputDir)
+  if (names.some((name) => RUN_SIGNS.test(name)) || !names.some((name) => MODEL_WEIGHTS.test(name))) return
+  const message = `${outputDir} holds a model that no training run wrote, and overwrite_output_dir would remove it. Name another folder.`
+  throw new EngineError('conflict', 'output_dir_not_a_run', message, { param: 'output_dir' })
 }
 
 /** Why none of a folder's checkpoints will do; empty when it has none. */

@@ -43,6 +43,10 @@ export class SqliteJobQueue implements JobQueue {
     return this.#guard(() => this.#queries.countQueued(kind))
   }
 
+  async heirOf({ outputDir, position }: Pick<Job, 'outputDir' | 'position'>): Promise<string | undefined> {
+    return this.#guard(() => this.#queries.laterIn(outputDir, position))
+  }
+
   async claim(kind: JobKind, owner: ProcessIdentity, id?: string): Promise<Job | undefined> {
     return this.#guard(() => this.#queries.claim(kind, owner, id))
   }

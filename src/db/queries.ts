@@ -56,6 +56,18 @@ export class JobQueries {
       .all()
   }
 
+  /** The id of the newest job after `position` that was given a folder. */
+  laterIn(outputDir: string, position: number): string | undefined {
+    const where = and(eq(jobs.outputDir, outputDir), gt(jobs.position, position))
+    return this.#db
+      .select({ id: jobs.id })
+      .from(jobs)
+      .where(where)
+      .orderBy(desc(jobs.position))
+      .limit(1)
+      .get()?.id
+  }
+
   countQueued(kind: JobKind): number {
     const where = and(eq(jobs.kind, kind), eq(jobs.status, 'queued'))
     return this.#db.select({ n: count() }).from(jobs).where(where).get()?.n ?? 0

@@ -41,7 +41,10 @@ export const jobs = sqliteTable(
     startedAt: integer('started_at', { mode: 'timestamp_ms' }),
     finishedAt: integer('finished_at', { mode: 'timestamp_ms' }),
   },
-  (table) => [index('jobs_by_kind_and_status').on(table.kind, table.status)],
+  (table) => [
+    index('jobs_by_kind_and_status').on(table.kind, table.status),
+    index('jobs_by_output_dir').on(table.outputDir),
+  ],
 )
 
 /** What a job reported, in order. `seq` counts from 1 in each job and is the id of its server-sent event. */

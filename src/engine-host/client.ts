@@ -1,4 +1,5 @@
-import { resolve } from 'node:path'
+import { statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { cancelledError } from '../../engine/generate/generation.ts'
 import { ON_CPU, type Placement } from '../device/devices.ts'
@@ -51,11 +52,14 @@ export interface LoadedEngine {
 interface Entry {
   process: EngineProcess
   device: string
+  /** Of the folder, as it was loaded. */
+  version: string
   lastUsedAt: Date
   idleTimer?: NodeJS.Timeout
 }
 
 const UNLOADED = 'The model was unloaded while it answered; the next request loads it again.'
+const REPLACED = "The model's folder was written anew while it answered; the next request loads it."
 const SHUTTING_DOWN = 'The server is shutting down.'
 
 /** setTimeout's longest delay; beyond it a timer would fire at once. */
@@ -146,6 +150,10 @@ export class EngineHosts {
       if (signal.aborted) throw cancelledError()
       if (this.#closed) throw new EngineError('unavailable', 'shutting_down', SHUTTING_DOWN)
       const entry = this.#entries.get(baseFolder)
+      if (entry && entry.version !== versionOf(baseFolder)) {
+        await this.#close(entry, 'model_unloaded', REPLACED)
+        continue
+      }
       if (entry) {
         const asked = ask(entry.process)
         clearTimeout(entry.idleTimer)
@@ -183,6 +191,7 @@ export class EngineHosts {
     } = this.#options
     const entry: Entry = {
       lastUsedAt: new Date(),
+      version: versionOf(baseFolder),
       device: placement.name,
       process: new EngineProcess({
         baseFolder,
@@ -238,4 +247,10 @@ export class EngineHosts {
       this.#entries.delete(entry.process.baseFolder)
     }
   }
+}
+
+/** Changes when a model is written into the folder anew, as a run with overwrite_output_dir does. */
+function versionOf(baseFolder: string): string {
+  const info = statSync(join(baseFolder, 'config.json'), { throwIfNoEntry: false })
+  return `${info?.ino}:${info?.size}:${info?.mtimeMs}`
 }

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TrainConfig } from '../../engine/train/config.ts'
 import { evaluationRequest } from '../../routes/schemas/evaluations.ts'
@@ -9,6 +9,14 @@ import { EngineHosts } from '../engine-host/client.ts'
 import { answerQuestions } from './predictions.ts'
 import { encodeData } from './questions.ts'
 import type { EvaluatedModel } from './task.ts'
+
+const PREDICTIONS_FILE = 'generated_predictions.jsonl'
+const RESULTS_FILE = 'predict_results.json'
+
+/** Removes the answers of other weights or another run, which would be taken for those of this one. */
+export function forgetPredictions(outputDir: string): void {
+  for (const name of [PREDICTIONS_FILE, RESULTS_FILE]) rmSync(join(outputDir, name), { force: true })
+}
 
 /**
  * Lets a trained model answer its evaluation set (`predict_with_generate`): generated_predictions.jsonl row by row, and
@@ -45,10 +53,10 @@ export async function predictAfterTraining(
   const { questions } = await encodeData(model, conversations, request, signal)
   const hosts = new EngineHosts({ maxLoaded: 1, placeOf: async () => placement })
   try {
-    const file = join(outputDir, 'generated_predictions.jsonl')
+    const file = join(outputDir, PREDICTIONS_FILE)
     const report = { signal, onRow: (done: number) => onRow(done, questions.length) }
     const metrics = await answerQuestions(hosts, model, { questions, request, file }, report)
-    writeFileSync(join(outputDir, 'predict_results.json'), json(metrics))
+    writeFileSync(join(outputDir, RESULTS_FILE), json(metrics))
     const all = join(outputDir, 'all_results.json')
     const known = existsSync(all) ? (JSON.parse(readFileSync(all, 'utf8')) as object) : {}
     writeFileSync(all, json({ ...known, ...metrics }))

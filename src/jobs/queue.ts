@@ -31,6 +31,11 @@ export interface JobQueue {
     statuses?: readonly JobStatus[]
   }): Promise<Job[]>
   countQueued(kind: JobKind): Promise<number>
+  /**
+   * The id of the newest later job that was given the same folder, by overwrite_output_dir or to go on from there:
+   * what lies in it is that job's. Undefined while it is this job's own.
+   */
+  heirOf(job: Pick<Job, 'outputDir' | 'position'>): Promise<string | undefined>
   /** The oldest queued job of a kind that nobody owns, or the named one of this owner, now running. */
   claim(kind: JobKind, owner: ProcessIdentity, id?: string): Promise<Job | undefined>
   setWorker(id: string, worker: ProcessIdentity): Promise<void>

@@ -64,8 +64,14 @@ export class ModelRegistry {
   /** All models: bases by name, then what jobs made, newest first, a run's checkpoints after it. */
   async list(): Promise<ModelEntry[]> {
     const bases = [...findBases(this.#directories)].map(([id, base]) => baseEntry(id, base))
-    const jobs = await this.#queue.list()
-    return [...bases, ...jobs.flatMap(entriesOf)]
+    // Newest first: what lies in a folder belongs to the last job that was given it.
+    const taken = new Set<string>()
+    const owners = (await this.#queue.list()).filter(({ outputDir }) => {
+      const isFirst = !taken.has(outputDir)
+      taken.add(outputDir)
+      return isFirst
+    })
+    return [...bases, ...owners.flatMap(entriesOf)]
   }
 
   /**
@@ -84,7 +90,8 @@ export class ModelRegistry {
     if (base) return baseEntry(id, base)
     const [jobId = ''] = id.split(':')
     const job = await this.#queue.get(jobId)
-    return job && entriesOf(job).find((entry) => entry.id === id)
+    if (!job || (await this.#queue.heirOf(job))) return undefined
+    return entriesOf(job).find((entry) => entry.id === id)
   }
 
   async #unknown(id: string, param: string): Promise<EngineError> {
@@ -101,10 +108,16 @@ export class ModelRegistry {
         : ids.length > 0
           ? ` Known: ${ids.slice(0, NEAR_MATCHES).join(', ')}${ids.length > NEAR_MATCHES ? ', …' : ''}.`
           : ` There is no base model in ${this.#directories.join(', ')}.`
-    const job = MODEL_ID.test(id) ? await this.#queue.get(id) : undefined
-    const message = job
-      ? `${id} has no model to use yet (it is ${job.status}).${known}`
-      : `The model ${JSON.stringify(id.slice(0, 120))} does not exist.${known}`
+    const job = MODEL_ID.test(id) ? await this.#queue.get(id.split(':')[0]!) : undefined
+    const heir = job && (await this.#queue.heirOf(job))
+    if (heir) {
+      const message = `The folder of ${job.id} was taken over by ${heir}, so it has no model any more.`
+      return new EngineError('not_found', 'model_not_found', message, { param })
+    }
+    const message =
+      job?.id === id
+        ? `${id} has no model to use yet (it is ${job.status}).${known}`
+        : `The model ${JSON.stringify(id.slice(0, 120))} does not exist.${known}`
     return new EngineError('not_found', 'model_not_found', message, { param })
   }
 }

@@ -35,6 +35,14 @@ export function modelService(context: ServiceContext): ModelService {
       })
     },
     async delete(id) {
+      const known = await queue.get(id)
+      if (known && (await queue.heirOf(known))) {
+        // Another job has its folder: there is nothing but the row.
+        checkAtRest(known)
+        await queue.delete(id)
+        await removeCopiedRows(known, settings.directories.saves)
+        return
+      }
       const entry = (await exportWithoutModel(context, id)) ?? (await models.resolve(id, 'id'))
       if (entry.jobId === null) {
         throw new EngineError(

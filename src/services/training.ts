@@ -1,5 +1,6 @@
 import { createReadStream, statSync } from 'node:fs'
-import { access } from 'node:fs/promises'
+import { access, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { EngineError } from '../../engine/errors.ts'
 import { latestCheckpoint, listCheckpoints } from '../../engine/train/checkpoint.ts'
 import { checkFits } from '../../engine/train/estimate.ts'
@@ -7,7 +8,7 @@ import { prepareOutput } from '../../engine/train/output-dir.ts'
 import { drawLoss } from '../../engine/train/run-folder.ts'
 import type { TrainingPreview, TrainingRun, TrainingService } from '../../routes/services.ts'
 import { removeCopiedRows } from '../fine-tuning/job-folder.ts'
-import { logFileOf } from '../jobs/log-file.ts'
+import { logFileOf, RUN_LOG_FILE } from '../jobs/log-file.ts'
 import { isAlive } from '../jobs/process-identity.ts'
 import { ACTIVE_STATUSES, type Job } from '../jobs/types.ts'
 import { removeFolder } from '../models/remove.ts'
@@ -53,6 +54,10 @@ export function trainingService(context: ServiceContext): Training {
         // Planned again: while the data was read, another run may have taken the folder.
         const { outputDir, output, task: planned } = await planRun(context, body, trusted)
         await releaseOutput(context, outputDir)
+        if (output.action === 'overwrite') {
+          await checkUnused(context, { id: outputDir, folder: outputDir })
+          await rm(join(outputDir, RUN_LOG_FILE), { force: true })
+        }
         // Now, so that no start of this run can take an earlier run's checkpoints for its own.
         prepareOutput(outputDir, output)
         const id = newJobId('train')
@@ -78,22 +83,28 @@ export function trainingService(context: ServiceContext): Training {
       if (listCheckpoints(job.outputDir).length > 0 && !latestCheckpoint(job.outputDir)) {
         throw conflict('no_checkpoint', `${id} has no checkpoint to go on from. Start a new run instead.`)
       }
+      await checkOwnsFolder(context, job)
       await releaseOutput(context, job.outputDir)
       return toWire((await queue.resume(id)) ?? (await find(id)))
     },
     async delete(id) {
       const job = await find(id)
       checkAtRest(job)
-      await checkUnused(context, { id, folder: job.outputDir })
+      const isOwner = !(await queue.heirOf(job))
+      if (isOwner) await checkUnused(context, { id, folder: job.outputDir })
       await queue.delete(id)
-      await removeFolder(job.outputDir, saves)
+      if (isOwner) await removeFolder(job.outputDir, saves)
       await removeCopiedRows(job, saves)
     },
     async checkpoints(id) {
-      return listCheckpoints((await find(id)).outputDir).map((info) => checkpointToWire(id, info))
+      const job = await find(id)
+      if (await queue.heirOf(job)) return []
+      return listCheckpoints(job.outputDir).map((info) => checkpointToWire(id, info))
     },
     async log(id) {
-      const file = logFileOf(await find(id), saves)
+      const job = await find(id)
+      await checkOwnsFolder(context, job)
+      const file = logFileOf(job, saves)
       const size = statSync(file, { throwIfNoEntry: false })?.size ?? 0
       return {
         size,
@@ -104,11 +115,20 @@ export function trainingService(context: ServiceContext): Training {
       }
     },
     async lossPicture(id) {
-      const picture = drawLoss((await find(id)).outputDir)
+      const job = await find(id)
+      await checkOwnsFolder(context, job)
+      const picture = drawLoss(job.outputDir)
       if (picture) return picture
       throw new EngineError('not_found', 'no_loss_yet', `${id} has logged no loss yet.`)
     },
   }
+}
+
+/** @throws EngineError `conflict` when a later run has written over the run's folder, or gone on in it. */
+async function checkOwnsFolder({ queue }: ServiceContext, job: Job): Promise<void> {
+  const heir = await queue.heirOf(job)
+  if (!heir) return
+  throw conflict('output_dir_taken', `The folder of ${job.id} was taken over by ${heir}; see that run.`)
 }
 
 /** @throws EngineError `conflict` when another job that waits or runs writes into the folder. */

@@ -8,7 +8,7 @@ import { planOutput, prepareOutput } from '../../engine/train/output-dir.ts'
 import { createRunFolder } from '../../engine/train/run-folder.ts'
 import { DatasetRegistry } from '../datasets/registry.ts'
 import { explainOutOfMemory } from '../device/out-of-memory.ts'
-import { predictAfterTraining } from '../evaluation/after-training.ts'
+import { forgetPredictions, predictAfterTraining } from '../evaluation/after-training.ts'
 import type { EvaluatedModel } from '../evaluation/task.ts'
 import type { Task, TaskContext } from '../jobs/protocol.ts'
 import { loadSettings } from '../settings.ts'
@@ -87,6 +87,8 @@ async function trainModel(
     })
     let metrics: Record<string, number> = {}
     for await (const event of events) {
+      const isNew = job.attempt === 1 || (event.type === 'start' && event.resumedStep < event.totalSteps)
+      if (event.type === 'start' && isNew) forgetPredictions(outputDir)
       await record(event)
       logTrainEvent(event)
       reportTrainEvent(event, report)
@@ -127,7 +129,10 @@ function trainedModel(
     : { id, baseFolder: outputDir, template }
 }
 
-/** Makes the run's folder ready; returns the checkpoint to go on from. A later start of the same run never overwrites. */
+/**
+ * Makes the run's folder ready; returns the checkpoint to go on from. Its first start finds it as the run's creation left
+ * it (src/services/training.ts); a later one never overwrites.
+ */
 function openOutput({ job }: TaskContext): string | undefined {
   const { config } = taskOf(job, 'train')
   const plan = planOutput(job.outputDir, config, job.attempt > 1)

@@ -200,6 +200,17 @@ describe("a run's output folder", () => {
     expect(readdirSync(outputDir).sort()).toEqual(['my notes', 'thesis.tex'])
   })
 
+  it('that is a model of its own, and no run, is not overwritten', () => {
+    for (const name of ['config.json', 'model.safetensors']) writeFileSync(join(outputDir, name), '{}')
+    expect(() => planOutput(outputDir, { ...plain, overwrite_output_dir: true })).toThrow(
+      expect.objectContaining({ code: 'output_dir_not_a_run', param: 'output_dir' }),
+    )
+    writeFileSync(join(outputDir, 'trainer_state.json'), '{}')
+    const plan = planOutput(outputDir, { ...plain, overwrite_output_dir: true })
+    prepareOutput(outputDir, plan)
+    expect(readdirSync(outputDir)).toEqual([])
+  })
+
   it('of an interrupted run is never overwritten by its next attempt', async () => {
     await runThrough()
     const overwriting = { ...plain, overwrite_output_dir: true }

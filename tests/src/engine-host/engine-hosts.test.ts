@@ -1,6 +1,8 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
@@ -76,6 +78,20 @@ function isAlive(pid: number): boolean {
 }
 
 describe('EngineHosts', () => {
+  it('loads a folder again that was written anew since', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'anneal-rewritten-'))
+    const hosts = engineHosts()
+    const written = async (from: string) => {
+      cpSync(from, folder, { recursive: true })
+      return answer(hosts.generate(chat({ baseFolder: folder })))
+    }
+    const [first, second] = [await written(base), await written(otherBase)]
+    const expected = await answer(hosts.generate(chat({ baseFolder: otherBase })))
+    expect(second).toBe(expected)
+    expect(second).not.toBe(first)
+    rmSync(folder, { recursive: true })
+  })
+
   it('answers a conversation with start, text and finish, and counts the tokens', async () => {
     const events: AnswerEvent[] = []
     for await (const event of common.generate(chat())) events.push(event)

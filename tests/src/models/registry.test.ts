@@ -121,4 +121,18 @@ describe('ModelRegistry', () => {
     await expect(registry.resolve('tinny')).rejects.toThrow(/Did you mean tiny\?/)
     await expect(registry.resolve('zzz')).rejects.toThrow(/Known: tiny\./)
   })
+
+  it('gives what lies in a folder to the last job that was given it', async () => {
+    const outputDir = folderWith(join(open.folder, 'out'), 'adapter_model.safetensors')
+    folderWith(join(outputDir, 'checkpoint-5'), 'adapter_model.safetensors')
+    await finished('run-00000000000a', 'train', outputDir)
+    expect((await registry.resolve('run-00000000000a')).adapterFolder).toBe(outputDir)
+    await finished('run-00000000000b', 'train', outputDir)
+    const ids = (await registry.list()).map(({ id }) => id)
+    expect(ids).toEqual(['tiny', 'run-00000000000b', 'run-00000000000b:ckpt-step-5'])
+    for (const id of ['run-00000000000a', 'run-00000000000a:ckpt-step-5'])
+      await expect(registry.resolve(id)).rejects.toThrow(
+        /run-00000000000a was taken over by run-00000000000b/,
+      )
+  })
 })

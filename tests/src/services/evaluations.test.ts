@@ -140,6 +140,16 @@ describe('predict_with_generate', () => {
     expect(JSON.parse(done.stdout).metrics).toMatchObject({ 'predict_bleu-4': results['predict_bleu-4'] })
     const lines = readFileSync(join(outputDir, 'generated_predictions.jsonl'), 'utf8').trim().split('\n')
     expect(lines.map((line) => JSON.parse(line).label)).toEqual(rows.map(({ output }) => output))
+
+    // The same folder again: no answer of the earlier weights is left, and the log is this run's.
+    const stale = lines.map((line) => JSON.stringify({ ...JSON.parse(line), predict: 'stale' })).join('\n')
+    for (const how of ['overwrite_output_dir=true', 'max_steps=2']) {
+      writeFileSync(join(outputDir, 'generated_predictions.jsonl'), `${stale}\n`)
+      const again = await anneal([...words, how], { env })
+      expect(again.code).toBe(0)
+      expect(readFileSync(join(outputDir, 'generated_predictions.jsonl'), 'utf8')).not.toContain('stale')
+      expect(readFileSync(join(outputDir, 'running_log.txt'), 'utf8')).toContain('finished')
+    }
   })
 })
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -57,6 +57,52 @@ describe('training runs', () => {
     await queue.requestCancel(run.id)
     mkdirSync(join((await queue.get(run.id))!.outputDir, 'checkpoint-5'))
     await expect(services.training.resume(run.id)).rejects.toMatchObject({ code: 'no_checkpoint' })
+  })
+})
+
+describe('training runs in a folder that an earlier one had', () => {
+  const request = { model: 'tiny', dataset: 'rows', output_dir: 'mine', max_steps: 1 }
+
+  /** A run that has written an adapter and a log, and is at rest. */
+  async function rest({ services, queue, settings }: Application, overwrite: boolean) {
+    const { id } = await services.training.create({ ...request, overwrite_output_dir: overwrite })
+    await queue.claim('train', { pid: 1, startedAt: '' })
+    const folder = join(settings.directories.saves, 'mine')
+    for (const name of ['adapter_model.safetensors', 'trainer_state.json', 'running_log.txt'])
+      writeFileSync(join(folder, name), '{}')
+    await queue.settle(id, { status: 'cancelled', message: '' })
+    return { id, folder }
+  }
+
+  it("have it: deleting the earlier one leaves the later one's files, and it cannot be resumed", async () => {
+    const application = open()
+    const { services } = application
+    const earlier = await rest(application, false)
+    const { id } = await services.training.create({ ...request, overwrite_output_dir: true })
+    expect(readdirSync(earlier.folder)).toEqual([])
+    await services.training.cancel(id)
+    const taken = { code: 'output_dir_taken', message: expect.stringContaining(id) }
+    await expect(services.training.resume(earlier.id)).rejects.toMatchObject(taken)
+    await expect(services.training.log(earlier.id)).rejects.toMatchObject(taken)
+    expect(await services.training.checkpoints(earlier.id)).toEqual([])
+    writeFileSync(join(earlier.folder, 'adapter_model.safetensors'), '{}')
+    await services.training.delete(earlier.id)
+    expect(readdirSync(earlier.folder)).toEqual(['adapter_model.safetensors'])
+    await services.training.delete(id)
+    expect(existsSync(earlier.folder)).toBe(false)
+  })
+
+  it('do not begin while a job reads what it would remove', async () => {
+    const application = open()
+    const { services, queue } = application
+    const { folder } = await rest(application, false)
+    const model = { id: 'tiny', baseFolder: '/nowhere', root: 'tiny' }
+    const merge = { id: 'merge-00000000000a', kind: 'merge', request: {}, outputDir: '/there' } as const
+    await queue.submit({ ...merge, resolved: { model, adapterFolder: folder } })
+    await expect(services.training.create({ ...request, overwrite_output_dir: true })).rejects.toMatchObject({
+      code: 'model_in_use',
+    })
+    expect(existsSync(join(folder, 'adapter_model.safetensors'))).toBe(true)
   })
 })
 

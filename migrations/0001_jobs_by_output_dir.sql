@@ -1,0 +1,1 @@
+CREATE INDEX `jobs_by_output_dir` ON `jobs` (`output_dir`);
