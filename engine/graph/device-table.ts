@@ -106,6 +106,7 @@ const cuda: Kernels = {
     'bfloat16 to float32',
     'float16 to float32',
     'float32 to float16',
+    'float32 to bfloat16',
     'bool to float32',
     'bool to int64',
     'int64 to float32',
@@ -117,7 +118,7 @@ const cuda: Kernels = {
   QuantizeLinear: FLOAT,
   Reshape: [...NUMBERS, 'uint8'],
   // int64 has a kernel, but lists of sizes stay on the CPU, where the runtime has the sizes
-  Concat: ['float32', 'uint8'],
+  Concat: ['float32', 'uint8', 'bfloat16'],
   Range: ['int64'],
   Equal: NUMBERS,
   GreaterOrEqual: NUMBERS,
@@ -130,7 +131,10 @@ const cuda: Kernels = {
   ReduceSum: NUMBERS,
   // it asks for cuDNN, which nothing else does; no step of training or decoding has it
   ReduceMax: FLOAT,
-  FusedMatMul: FLOAT,
+  // sums of bfloat16 products are float32 (CUBLAS_COMPUTE_32F), also where they are of float16
+  Gemm: [...FLOAT, 'bfloat16'],
+  MatMul: [...FLOAT, 'bfloat16'],
+  FusedMatMul: [...FLOAT, 'bfloat16'],
 }
 
 const kernels: Readonly<Record<Accelerator, Kernels>> = { webgpu, cuda }
@@ -138,4 +142,9 @@ const kernels: Readonly<Record<Accelerator, Kernels>> = { webgpu, cuda }
 /** Whether the provider has a kernel for the node. */
 export function hasKernel(device: Accelerator, node: Node): boolean {
   return kernels[device][node.op].includes(kernelType(node))
+}
+
+/** Whether products of bfloat16 have a kernel that adds up in float32. */
+export function multipliesBfloat16(device: Accelerator): boolean {
+  return kernels[device].Gemm.includes('bfloat16')
 }

@@ -1,10 +1,19 @@
 import { GraphBuilder } from './builder.ts'
-import { type Accelerator, hasKernel } from './device-table.ts'
+import { type Accelerator, hasKernel, multipliesBfloat16 } from './device-table.ts'
 import type { Graph, Node } from './graph.ts'
 import { takeHostPart } from './host-part.ts'
 import { type LoweringRule, loweringRules } from './lowering-rules.ts'
 import { removeDeadNodes } from './passes.ts'
+import { StoredProducts } from './stored-products.ts'
 import type { Value } from './values.ts'
+
+export interface LoweringOptions {
+  /**
+   * Multiply frozen weights that are stored as bfloat16 where they lie, with what they are multiplied by rounded to
+   * bfloat16 (stored-products.ts), on devices that have such products. Elsewhere all is float32.
+   */
+  readonly bfloat16?: boolean
+}
 
 /** A graph as a device can run it. */
 export interface LoweredGraph {
@@ -15,21 +24,36 @@ export interface LoweredGraph {
   readonly fallbacks: readonly string[]
 }
 
+/** A graph as it is. */
+export function unlowered(graph: Graph): LoweredGraph {
+  return { host: undefined, device: graph, fallbacks: [] }
+}
+
 /**
  * Rewrites a graph by the device table: operations without a kernel become others that have one, integers move to the
  * host, and what constants alone enter is left for the runtime to fold at load. Inputs and outputs keep their names.
  */
-export function lower(graph: Graph, device: Accelerator): LoweredGraph {
+export function lower(
+  graph: Graph,
+  device: Accelerator,
+  { bfloat16 = false }: LoweringOptions = {},
+): LoweredGraph {
   const g = new GraphBuilder('lowered')
   const frozen = new Frozen(graph, foldsAlways(device))
   const read = new Set(graph.outputs.map(({ name }) => name))
   for (const input of graph.nodes.flatMap((node) => node.inputs)) if (input) read.add(input.name)
-  const context = {
+  const producers = new Map<string, Node>()
+  const graphSoFar = {
     g,
+    producerOf: ({ name }: Value) => producers.get(name),
+    isFrozen: (value: Value) => frozen.has(value),
+  }
+  const context = {
+    ...graphSoFar,
     device,
     inputs: graph.inputs,
     isRead: ({ name }: Value) => read.has(name),
-    isFrozen: (value: Value) => frozen.has(value),
+    storedProducts: bfloat16 && multipliesBfloat16(device) ? new StoredProducts(graphSoFar) : undefined,
   }
   const replaced = new Map<string, Value>()
   const current = (value: Value | null) => (value ? (replaced.get(value.name) ?? value) : null)
@@ -43,7 +67,10 @@ export function lower(graph: Graph, device: Accelerator): LoweredGraph {
       const result = results?.[index]
       if (result) replaced.set(name, result)
     }
-    for (const added of g.nodes.slice(start)) frozen.note(added)
+    for (const added of g.nodes.slice(start)) {
+      frozen.note(added)
+      for (const { name } of added.outputs) producers.set(name, added)
+    }
   }
   const nodes = withOutputNames(g, graph.outputs, replaced)
   const parts = takeHostPart({

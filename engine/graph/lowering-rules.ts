@@ -3,6 +3,7 @@ import type { GraphBuilder } from './builder.ts'
 import { type Accelerator, hasKernel } from './device-table.ts'
 import type { Node } from './graph.ts'
 import type { Op } from './ops.ts'
+import type { StoredProducts } from './stored-products.ts'
 import type { Dim, Value } from './values.ts'
 
 /** What a rule may ask about the graph that it rewrites. */
@@ -14,6 +15,10 @@ export interface LoweringContext {
   readonly isRead: (value: Value) => boolean
   /** Whether the value is computed from constants and weights alone, once, when the graph is loaded. */
   readonly isFrozen: (value: Value) => boolean
+  /** The node that makes a value; undefined for inputs, constants and weights. */
+  readonly producerOf: (value: Value) => Node | undefined
+  /** Products of weights as they are stored, where the session asks for them and the device has them. */
+  readonly storedProducts: StoredProducts | undefined
 }
 
 /** The values that take the place of a node's outputs, or undefined to keep the node. */
@@ -30,9 +35,12 @@ const MOST_PARTS = 7
  * rounding, and is tried in place of every node of its kind.
  */
 export const loweringRules: { readonly [K in Op]?: LoweringRule } = {
+  Gemm: productOfStored,
+  MatMul: productOfStored,
+
   // α·op(A)·op(B): transpositions and a scaling of their own
   FusedMatMul: (context, node) => {
-    if (hasKernel(context.device, node)) return undefined
+    if (hasKernel(context.device, node)) return productOfStored(context, node)
     const { g } = context
     const [a, b] = node.inputs as readonly Value[]
     const { transA, transB, alpha } = (node as Node<'FusedMatMul'>).attributes
@@ -87,9 +95,9 @@ export const loweringRules: { readonly [K in Op]?: LoweringRule } = {
     if (hasKernel(context.device, node)) return undefined
     const { g } = context
     const [left, right] = node.inputs as readonly Value[]
-    const [found] = [left!, right!].map((value) => argMaxIn(g, value))
+    const found = [left!, right!].map(context.producerOf).find((made) => made?.op === 'ArgMax')
     if (!found) return undefined
-    const columns = found.inputs[0]!.shape[found.attributes.axis]
+    const columns = found.inputs[0]!.shape[(found as Node<'ArgMax'>).attributes.axis]
     if (typeof columns !== 'number' || columns > 2 ** 24) return undefined
     const places = g.constant(
       'float32',
@@ -155,6 +163,11 @@ export const loweringRules: { readonly [K in Op]?: LoweringRule } = {
   },
 }
 
+function productOfStored({ storedProducts }: LoweringContext, node: Node): readonly Value[] | undefined {
+  const product = storedProducts?.replace(node as Node<'Gemm'>)
+  return product && [product]
+}
+
 /** A dimension as an int64 vector of one element, computed from the shapes of inputs; undefined where they don't tell. */
 function sizeFrom(g: GraphBuilder, inputs: readonly Value[], dim: Dim): Value | undefined {
   if (typeof dim === 'number') return g.ints([dim])
@@ -193,10 +206,4 @@ function isNarrow({ shape }: Value): boolean {
 
 function isHalf({ dtype }: Value): boolean {
   return dtype === 'bfloat16' || dtype === 'float16'
-}
-
-function argMaxIn(g: GraphBuilder, value: Value): Node<'ArgMax'> | undefined {
-  return g.nodes.find(
-    (node): node is Node<'ArgMax'> => node.op === 'ArgMax' && node.outputs[0]!.name === value.name,
-  )
 }

@@ -17,6 +17,8 @@ export interface DeviceTraits {
   readonly kind: DeviceKind
   /** It converts to float16 and back. WebGPU does where the adapter has 'shader-f16', which the self-test finds out. */
   readonly hasHalf: boolean
+  /** It multiplies bfloat16 and adds up in float32. CUDA does on GPUs since Ampere, which the self-test finds out. */
+  readonly multipliesBfloat16?: boolean
 }
 
 export const CPU_TRAITS: DeviceTraits = { kind: 'cpu', hasHalf: true }

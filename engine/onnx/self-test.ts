@@ -1,8 +1,9 @@
 import { messageOf } from '../errors.ts'
 import { GraphBuilder } from '../graph/builder.ts'
+import { multipliesBfloat16 } from '../graph/device-table.ts'
 import type { Graph } from '../graph/graph.ts'
 import { floatTensor, type Tensor } from '../tensor.ts'
-import { float16Bits, float16Value } from '../weights/dtypes.ts'
+import { float16Bits, float16Value, float32ToBfloat16 } from '../weights/dtypes.ts'
 import { CPU, type Device, type DeviceKind, formatDevice } from './device.ts'
 import { Session } from './session.ts'
 
@@ -21,6 +22,8 @@ export interface SelfTestResult {
   readonly cpuMilliseconds: number | undefined
   /** Whether it converts to float16 and back as the CPU does; not every WebGPU adapter has the type. */
   readonly hasHalf?: boolean
+  /** Whether it multiplies weights that are stored as bfloat16; older GPUs don't. */
+  readonly multipliesBfloat16?: boolean
 }
 
 const ROWS = 256
@@ -33,6 +36,8 @@ const BOUNDS: Readonly<Record<DeviceKind, number>> = { cpu: 1e-3, webgpu: 1e-3, 
 const RUNS = 3
 /** Among them one that float16 rounds, its largest, and one below its normal numbers. */
 const HALF_PROBE = Float32Array.of(1, -2.5, 0.1, 65504, 1e-6)
+/** 1² + … + 8² = 204 has eight bits, as bfloat16 has. */
+const PRODUCT_WIDTH = 8
 
 /**
  * Runs a small graph (norm, products, softmax) on a device and compares it with the CPU's result. Never throws. It blocks
@@ -60,6 +65,7 @@ export async function selfTest(device: Device): Promise<SelfTestResult> {
       milliseconds: actual.milliseconds,
       cpuMilliseconds: expected.milliseconds,
       hasHalf: await convertsHalf(device),
+      multipliesBfloat16: await multipliesStored(device),
     }
   } catch (cause) {
     const message = messageOf(cause)
@@ -86,6 +92,25 @@ export async function convertsHalf(device: Device): Promise<boolean> {
   try {
     const { data } = (await session.run({ x: floatTensor(HALF_PROBE, [HALF_PROBE.length]) }))[back.name]!
     return HALF_PROBE.every((number, index) => float16Value(float16Bits(number)) === data[index])
+  } catch {
+    return false
+  } finally {
+    await session.release()
+  }
+}
+
+/** Whether a product with a weight stored as bfloat16 comes out right, of numbers that are exact in it. */
+export async function multipliesStored(device: Device): Promise<boolean> {
+  if (device.kind === 'cpu' || !multipliesBfloat16(device.kind)) return false
+  const g = new GraphBuilder()
+  const row = Float32Array.from({ length: PRODUCT_WIDTH }, (_, i) => i + 1)
+  const weight = g.constant('bfloat16', [1, PRODUCT_WIDTH], float32ToBfloat16(row))
+  const x = g.input('x', 'float32', [1, PRODUCT_WIDTH])
+  const y = g.Gemm(x, g.Cast(weight, 'float32'), { transB: 1 })
+  const session = await Session.create(g.finish([y]), { device, bfloat16: true })
+  try {
+    const { data } = (await session.run({ x: floatTensor(row, [1, PRODUCT_WIDTH]) }))[y.name]!
+    return data[0] === row.reduce((sum, value) => sum + value * value, 0)
   } catch {
     return false
   } finally {

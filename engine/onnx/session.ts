@@ -1,6 +1,6 @@
 import type * as ort from 'onnxruntime-node'
 import type { Graph } from '../graph/graph.ts'
-import { type LoweredGraph, lower } from '../graph/lower.ts'
+import { type LoweredGraph, lower, unlowered } from '../graph/lower.ts'
 import type { FeedDType, Tensor } from '../tensor.ts'
 import { CPU, type Device } from './device.ts'
 import { encodeModel } from './encode.ts'
@@ -23,6 +23,8 @@ export interface SessionOptions {
    * Right for decoding, where a run reads every weight for one token. By default only where a device has no other way.
    */
   foldWeights?: boolean
+  /** Multiply bf16 weights as they are stored, where the device can (graph/lower.ts). */
+  bfloat16?: boolean
   /**
    * Outputs that stay in the device's memory, to be fed again (WebGPU; elsewhere they come back). Every run of such a
    * session fetches all outputs: the binding mixes up locations where a run fetches some, and keeps what the run before
@@ -31,8 +33,8 @@ export interface SessionOptions {
   keepOnDevice?: readonly string[]
   /** Write a chrome-trace profile with this prefix. */
   profilePrefix?: string
-  /** Give the graph to the runtime as it is, for tests of what a device has kernels for. */
-  lowered?: boolean
+  /** What makes the graph ready for the device in place of graph/lower.ts, for tests; the runtime's refusals are then quiet. */
+  lowering?: (graph: Graph) => LoweredGraph
 }
 
 /** Merges recomputed activations with the first ones, which keeps them all alive. */
@@ -188,9 +190,12 @@ export class Session {
   }
 }
 
-function loweredFor(graph: Graph, { device = CPU, lowered = true }: SessionOptions): LoweredGraph {
-  if (device.kind === 'cpu' || !lowered) return { host: undefined, device: graph, fallbacks: [] }
-  return lower(graph, device.kind)
+function loweredFor(
+  graph: Graph,
+  { device = CPU, lowering, bfloat16 = false }: SessionOptions,
+): LoweredGraph {
+  if (lowering) return lowering(graph)
+  return device.kind === 'cpu' ? unlowered(graph) : lower(graph, device.kind, { bfloat16 })
 }
 
 const HOST_OPTIONS: ort.InferenceSession.SessionOptions = {
@@ -218,7 +223,7 @@ function runtimeOptions(
     graphOptimizationLevel: 'all',
     enableCpuMemArena: true,
     enableMemPattern: false,
-    logSeverityLevel: options.lowered === false ? 4 : 3, // such graphs are meant to be refused
+    logSeverityLevel: options.lowering ? 4 : 3,
     ...(profilePrefix ? { enableProfiling: true, profileFilePrefix: profilePrefix } : {}),
     ...(keeps
       ? { preferredOutputLocation: Object.fromEntries(keepOnDevice.map((name) => [name, 'gpu-buffer'])) }

@@ -22,7 +22,10 @@ import { checkTargets } from './training-method.ts'
 export interface CompiledStepOptions extends StepGraphOptions {
   /** Start value of a trainable tensor; its array is kept and updated by the optimizer. */
   readonly initialize: (name: string, shape: readonly number[]) => Float32Array
-  readonly session?: Pick<SessionOptions, 'device' | 'threads' | 'prepack' | 'profilePrefix'>
+  readonly session?: Pick<
+    SessionOptions,
+    'device' | 'threads' | 'prepack' | 'bfloat16' | 'lowering' | 'profilePrefix'
+  >
 }
 
 /**

@@ -26,6 +26,11 @@ export function contradictions(config: Parsed): Problem[] {
     problems.push(invalid('use_cpu', '`use_cpu` and `device` name two devices; give one.'))
   }
   if (config.bf16 && config.fp16) problems.push(invalid('fp16', '`bf16` and `fp16` exclude each other.'))
+  if (config.pure_bf16 && (config.bf16 || config.fp16)) {
+    problems.push(
+      invalid('pure_bf16', '`pure_bf16` is without mixed precision: leave out `bf16` and `fp16`.'),
+    )
+  }
   problems.push(...memoryContradictions(config))
   return problems
 }

@@ -21,7 +21,6 @@ export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = 
   eval_num_beams: [],
   ignore_pad_token_for_loss: [true],
   tokenized_path: [],
-  pure_bf16: [false],
   use_apollo: [false],
   use_adam_mini: [false],
   use_dft_loss: [false],

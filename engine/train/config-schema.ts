@@ -175,7 +175,13 @@ export const trainConfigSchema = z.object({
   bf16: z
     .boolean()
     .default(false)
-    .describe('Accepted: training computes in float32, which is at least as exact.'),
+    .describe(
+      'Multiply frozen weights that are stored as bfloat16 in bfloat16, on GPUs with CUDA; sums, residuals, the adapter and all else stay float32. Elsewhere all is float32.',
+    ),
+  pure_bf16: z
+    .boolean()
+    .default(false)
+    .describe('Taken as bf16: adapter and optimizer stay float32, which is at least as exact.'),
   fp16: z
     .boolean()
     .default(false)

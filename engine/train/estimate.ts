@@ -19,6 +19,8 @@ export interface ModelSize
   maxPositions?: number
   /** Bytes of the tensors as the session maps them, where linear layers are packed; weightBytes otherwise. */
   packedBytes?: number
+  /** Whether most tensors are stored as bfloat16. */
+  isBfloat16?: boolean
 }
 
 /** The largest batch of a run. */
@@ -56,7 +58,16 @@ type Estimated = Pick<TrainConfig, 'gradient_accumulation_steps' | 'stage'> &
   Partial<
     Pick<
       TrainConfig,
-      'pref_loss' | 'fp16' | 'optim' | 'use_galore' | 'galore_rank' | 'use_badam' | 'use_muon'
+      | 'pref_loss'
+      | 'fp16'
+      | 'bf16'
+      | 'pure_bf16'
+      | 'use_dora'
+      | 'optim'
+      | 'use_galore'
+      | 'galore_rank'
+      | 'use_badam'
+      | 'use_muon'
     >
   >
 
@@ -100,8 +111,8 @@ export function estimateMemory(
   { device = CPU_TRAITS, evaluates = false }: RunPlace = {},
 ): MemoryEstimate {
   const model = device.kind === 'webgpu' ? heldInFloat32(stored) : stored
-  // An adapter stands beside the weights, which all stay frozen; full training freezes none.
-  const frozen = model.trainableParameters >= model.parameters ? 0 : 1
+  const frozen = isFrozen(model) ? 1 : 0
+  const widened = isWidened(model) && !multipliesStored(config, device, model) ? frozen : 0
   const accumulated = config.gradient_accumulation_steps > 1 ? 1 : 0
   const copies = 3 + accumulated + optimizerCopies(model, config) + (comparesWithStart(config) ? 1 : 0)
   const tokens = batch.rows * batch.length
@@ -122,8 +133,9 @@ export function estimateMemory(
     activations: FLOAT * tokens * kept.width,
     attention: FLOAT * kept.scores,
     working: oneAfterTheOther(
-      headBytes(model, config, batch, frozen),
-      layerBytes(model, tokens, layer, frozen, checkpointing),
+      headBytes(model, config, batch, widened),
+      // the norms of DoRA's rows are of the widened weight in any case
+      layerBytes(model, tokens, layer, config.use_dora && isWidened(model) ? frozen : widened, checkpointing),
     ),
   }
   const whole = Object.fromEntries(Object.entries(parts).map(([name, bytes]) => [name, Math.round(bytes)]))
@@ -158,16 +170,15 @@ function layerWidth({ heads, keyValueHeads, headDim, hiddenSize, intermediateSiz
   return 4 * hiddenSize + 5 * heads * headDim + 5 * keyValueHeads * headDim + 4 * intermediateSize
 }
 
-/** The head while it works: its weight, widened, and the logits of one part of the loss. */
+/** The head while it works: its weight, where it is `widened` (1, or 0), and the logits of one part of the loss. */
 function headBytes(
   model: ModelSize,
   config: Pick<TrainConfig, 'stage'>,
   batch: BatchSize,
-  frozen: number,
+  widened: number,
 ): number {
-  const widened = isWidened(model) ? frozen * model.vocabSize * model.hiddenSize : 0
   const rows = batch.trained / lossChunks(model, config, batch)
-  return FLOAT * (widened + LOGIT_COPIES * rows * model.vocabSize)
+  return FLOAT * model.vocabSize * (widened * model.hiddenSize + LOGIT_COPIES * rows)
 }
 
 /**
@@ -183,22 +194,21 @@ export function lossChunks(
   return Math.min(MOST_CHUNKS, Math.max(1, Math.ceil((FLOAT * trained * vocabSize) / LOGIT_BYTES)))
 }
 
-/** One layer while it works: its weights, widened, its gradients, and with checkpointing what it makes again. */
+/** One layer while it works: its weights, where `widened`, its gradients, and with checkpointing what it makes again. */
 function layerBytes(
   model: ModelSize,
   tokens: number,
   { width, scores }: { width: number; scores: number },
-  frozen: number,
+  widened: number,
   checkpointing: boolean,
 ): number {
   const { hiddenSize, intermediateSize, heads, keyValueHeads, headDim } = model
   const attention = 2 * hiddenSize * (heads + keyValueHeads) * headDim
   // with checkpointing a layer's weights serve both passes, otherwise each is widened where it is used
   const used = checkpointing ? 3 * hiddenSize * intermediateSize + attention : hiddenSize * intermediateSize
-  const widened = isWidened(model) ? frozen * used : 0
   const copies = (checkpointing ? 1 : 0) + LAYER_COPIES
   const scoreCopies = (checkpointing ? 1 : 0) + SCORE_COPIES
-  return FLOAT * (widened + tokens * width * copies + scores * scoreCopies)
+  return FLOAT * (widened * used + tokens * width * copies + scores * scoreCopies)
 }
 
 /**
@@ -216,6 +226,23 @@ export function keepsHalf(
   checkpointing: boolean,
 ): boolean {
   return fp16 && hasHalf && !checkpointing
+}
+
+/** Whether a step multiplies frozen weights as they are stored, in bfloat16. Packed ones are widened. */
+export function multipliesStored(
+  { bf16 = false, pure_bf16 = false }: Partial<Pick<TrainConfig, 'bf16' | 'pure_bf16'>>,
+  { multipliesBfloat16 = false }: DeviceTraits,
+  model: ModelSize,
+): boolean {
+  const { isBfloat16 = false, packedBytes } = model
+  return (
+    (bf16 || pure_bf16) && multipliesBfloat16 && isBfloat16 && packedBytes === undefined && isFrozen(model)
+  )
+}
+
+/** An adapter stands beside the weights, which all stay frozen; full training freezes none. */
+function isFrozen({ trainableParameters, parameters }: ModelSize): boolean {
+  return trainableParameters < parameters
 }
 
 /** WebGPU has no bf16: what is not packed is widened when it is loaded, and stays so. */

@@ -29,12 +29,15 @@ export interface WarningFacts {
   device: DeviceTraits
   /** Whether layers are computed again for the backward pass. */
   checkpointing: boolean
+  /** Whether frozen weights are multiplied as they are stored, in bfloat16. */
+  bfloat16: boolean
 }
 
 /** What the user should know of a run before it starts; nothing of it keeps the run from starting. */
 export function warningsOf(config: TrainConfig, plan: Plan, facts: WarningFacts): PreviewWarning[] {
   const { context = Number.POSITIVE_INFINITY, longest, examples, evalExamples } = facts
-  const { truncated, ignored = [], device, checkpointing } = facts
+  const { truncated, ignored = [], device, checkpointing, bfloat16 } = facts
+  const asksBfloat16 = config.bf16 || config.pure_bf16
   const total = plan.totalSteps
   const rate = config.learning_rate
   const candidates: [applies: boolean, code: string, message: string][] = [
@@ -84,9 +87,19 @@ export function warningsOf(config: TrainConfig, plan: Plan, facts: WarningFacts)
       'No example is held out, so there is nothing to evaluate on.',
     ],
     [
-      config.bf16,
+      asksBfloat16 && !device.multipliesBfloat16,
       'computes_in_float32',
       'bf16 is accepted, but training computes in float32, which is at least as exact.',
+    ],
+    [
+      asksBfloat16 && device.multipliesBfloat16 === true && !bfloat16,
+      'bf16_without_effect',
+      'bf16 changes nothing: only frozen weights that are stored as bfloat16 are multiplied in it, and this run has none.',
+    ],
+    [
+      config.pure_bf16 && bfloat16,
+      'adapter_in_float32',
+      'pure_bf16 is taken as bf16: adapter, gradients and optimizer stay float32, which is at least as exact.',
     ],
     [
       config.fp16 && !device.hasHalf,

@@ -2,7 +2,14 @@ import { CPU_TRAITS, type DeviceTraits } from '../onnx/device.ts'
 import { type EncodedExample, sequencesOf, type TrainExample } from '../text/conversation.ts'
 import { trainedTokenCount } from './batch.ts'
 import { type TrainConfig, toCommand, toYaml } from './config.ts'
-import { type BatchSize, chooseSavings, keepsHalf, type MemoryEstimate, type ModelSize } from './estimate.ts'
+import {
+  type BatchSize,
+  chooseSavings,
+  keepsHalf,
+  type MemoryEstimate,
+  type ModelSize,
+  multipliesStored,
+} from './estimate.ts'
 import { type Plan, planSteps } from './plan.ts'
 import { type PreviewWarning, warningsOf } from './preview-warnings.ts'
 
@@ -37,6 +44,8 @@ export interface TrainingPreview extends Plan {
   checkpointing: boolean
   /** Whether the backward pass reads float16. */
   halfActivations: boolean
+  /** Whether frozen weights are multiplied as they are stored, in bfloat16. */
+  bfloat16: boolean
   /** Parts into which the loss of a batch is cut. */
   lossChunks: number
   warnings: PreviewWarning[]
@@ -52,6 +61,7 @@ export function previewTraining(config: TrainConfig, facts: PreviewFacts): Train
   const place = { device, availableBytes, evaluates: config.do_eval && evalExamples.length > 0 }
   const savings = chooseSavings(model, config, batch, place)
   const { checkpointing } = savings
+  const bfloat16 = multipliesStored(config, device, model)
   return {
     ...plan,
     config,
@@ -66,6 +76,7 @@ export function previewTraining(config: TrainConfig, facts: PreviewFacts): Train
     trainableParameters: model.trainableParameters,
     ...savings,
     halfActivations: keepsHalf(config, device, checkpointing),
+    bfloat16,
     warnings: warningsOf(config, plan, {
       context: model.maxPositions,
       examples: examples.length,
@@ -75,6 +86,7 @@ export function previewTraining(config: TrainConfig, facts: PreviewFacts): Train
       ignored: facts.ignored,
       device,
       checkpointing,
+      bfloat16,
     }),
   }
 }

@@ -234,7 +234,6 @@ const NEUTRAL: ReadonlySet<string> = new Set<keyof TrainConfig>([
   'device',
   'eval_dataset',
   'per_device_eval_batch_size',
-  'bf16',
   'logging_steps',
   'save_steps',
   'save_total_limit',

@@ -23,6 +23,8 @@ export interface Placement {
   env: Record<string, string>
   /** Whether it converts to float16 and back. */
   hasHalf?: boolean
+  /** Whether it multiplies bfloat16. */
+  multipliesBfloat16?: boolean
   /** What it was promised of a GPU (gpu-claims.ts), until it is released. */
   claim?: number
   /** The GPU, where the driver tells; memory that is promised to others does not count as free. */
@@ -34,6 +36,11 @@ export interface DevicesOptions {
   probe?: () => Promise<CudaFacts>
   /** How long a failed test is believed, in milliseconds; 20 s when left out. A job that waits for a device looks less often. */
   failedForMs?: number
+}
+
+/** What a placement's device can do. */
+export function traitsOf({ device, hasHalf = false, multipliesBfloat16 = false }: Placement): DeviceTraits {
+  return { kind: device.kind, hasHalf, multipliesBfloat16 }
 }
 
 export const ON_CPU: Placement = { device: CPU, name: 'cpu', env: {}, hasHalf: true }
@@ -103,8 +110,7 @@ export class Devices {
   /** What a run's step could do on a device, found out by its self-test. @throws EngineError as choose does. */
   async traits(wanted: string): Promise<DeviceTraits> {
     const { device } = await this.choose(wanted)
-    const { hasHalf = false } = await this.#find(device)
-    return { kind: device.kind, hasHalf }
+    return traitsOf(await this.#find(device))
   }
 
   /** Memory that the largest run on a device could get, in bytes; undefined where only the machine's own counts. */
@@ -187,8 +193,9 @@ export class Devices {
       const env = { CUDA_VISIBLE_DEVICES: uuid }
       const result = await this.#tested(uuid, { kind: 'cuda', index: 0 }, env)
       const gpu = { name, freeBytes, totalBytes }
-      const { ok, hasHalf } = result
-      if (ok) return { device: { kind: 'cuda', index: 0 }, name: `cuda:${index}`, env, gpu, hasHalf }
+      const { ok, hasHalf, multipliesBfloat16 } = result
+      const cuda = { device: { kind: 'cuda', index: 0 }, name: `cuda:${index}`, env, gpu } as const
+      if (ok) return { ...cuda, hasHalf, multipliesBfloat16 }
       failures.push(`cuda:${index} (${name}): ${result.reason}`)
     }
     throw unavailable(device, `${failures.join('; ')}. anneal doctor says more.`)
@@ -196,9 +203,9 @@ export class Devices {
 
   /** A device as the system offers it. */
   async #findWhole(device: Device): Promise<Placement> {
-    const { ok, reason, hasHalf } = await this.#tested(formatDevice(device), device)
+    const { ok, reason, hasHalf, multipliesBfloat16 } = await this.#tested(formatDevice(device), device)
     if (!ok) throw unavailable(device, `${reason}. ${device.kind === 'webgpu' ? WEBGPU_HELP : ''}`)
-    return { device, name: formatDevice(device), env: {}, hasHalf }
+    return { device, name: formatDevice(device), env: {}, hasHalf, multipliesBfloat16 }
   }
 
   #tested(key: string, device: Device, env?: Record<string, string>): Promise<SelfTestResult> {

@@ -48,7 +48,7 @@ async function trainModel(
   const { outputDir, placement } = job
   const resumeFrom = openOutput(context)
   const { data, preview, padId } = await prepare(task, context)
-  const { memory, checkpointing, halfActivations, lossChunks, parameters } = preview
+  const { memory, checkpointing, halfActivations, bfloat16, lossChunks, parameters } = preview
   const baseFolder = await deriveBase(task, { outputDir, signal, onProgress: byteProgressReporter(report) })
   const run = { ...task, ...overBase(task, baseFolder) }
   const onProgress = (done: number, total: number) =>
@@ -59,7 +59,7 @@ async function trainModel(
   try {
     const begin = readBegin(task, outputDir)
     const { device } = placement ?? {}
-    const savings = { checkpointing, halfActivations, lossChunks }
+    const savings = { checkpointing, halfActivations, bfloat16, lossChunks }
     step = await buildStep(base, run, { objective, ...savings, begin, device }, [
       ...data.examples,
       ...data.evalExamples,
@@ -73,7 +73,7 @@ async function trainModel(
     const track = trackEvents(trackers, { id: job.id, config, outputDir }, warn)
     const events = train({
       // what was computed, so that a resumed run can tell whether it goes on in the same way
-      config: { ...config, fp16: halfActivations },
+      config: { ...config, fp16: halfActivations, bf16: bfloat16, pure_bf16: false },
       step,
       objective,
       examples: data.examples,

@@ -28,6 +28,8 @@ export interface StepOptions {
   checkpointing: boolean
   /** What the backward pass reads of the layers is kept as float16. */
   halfActivations?: boolean
+  /** Frozen bf16 weights are multiplied as they are stored, where the device can. */
+  bfloat16?: boolean
   /** Parts of the trained tokens whose logits exist at a time. */
   lossChunks: number
   /** What it runs on; the CPU when left out. */
@@ -40,7 +42,7 @@ export interface StepOptions {
 export function buildStep(
   model: OpenModel,
   task: MethodTask,
-  { objective, begin, device, ...savings }: StepOptions,
+  { objective, begin, device, bfloat16 = false, ...savings }: StepOptions,
   examples: readonly TrainExample[],
 ): Promise<CompiledStep> {
   const { config } = task
@@ -60,6 +62,6 @@ export function buildStep(
     shiftAttention: config.shift_attn,
     packedApart: config.neat_packing,
     initialize,
-    ...(device && { session: { device } }),
+    session: { ...(device && { device }), bfloat16 },
   })
 }

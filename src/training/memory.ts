@@ -1,6 +1,6 @@
 import { freemem, totalmem } from 'node:os'
 import { CPU_TRAITS, type DeviceTraits } from '../../engine/onnx/device.ts'
-import type { Devices, Placement } from '../device/devices.ts'
+import { type Devices, type Placement, traitsOf } from '../device/devices.ts'
 
 /** What the system and this server need beside a run. */
 const RESERVED_BYTES = 512e6
@@ -20,9 +20,7 @@ export async function capacityOf(devices: Devices, wanted: string): Promise<RunC
 /** A run's device as it is now; where the driver does not tell its memory, the machine's own has to do. */
 export function capacityNow(placement: Placement | undefined): RunCapacity {
   const availableBytes = placement?.gpu?.freeBytes ?? memoryAvailable()
-  if (!placement) return { device: CPU_TRAITS, availableBytes }
-  const { device, hasHalf = false } = placement
-  return { device: { kind: device.kind, hasHalf }, availableBytes }
+  return { device: placement ? traitsOf(placement) : CPU_TRAITS, availableBytes }
 }
 
 /** The most memory that a run could get on this machine or in this container, once nothing else runs. */

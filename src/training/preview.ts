@@ -62,7 +62,8 @@ function measureModel(task: TrainTask): ModelSize {
     checkShiftAttention(config, base)
     const scheme = weightScheme(config, base)
     const linears = baseLinearModules(base)
-    const { weightBytes } = readModelFacts(folder)
+    const { weightBytes, dtype } = readModelFacts(folder)
+    const isBfloat16 = dtype === 'BF16'
     const parameters = baseParameterCount(base)
     checkStart(task, base, linears)
     const planned = countPlanned(task, base, linears)
@@ -70,7 +71,15 @@ function measureModel(task: TrainTask): ModelSize {
     const trainableParameters = planned + (config.stage === 'rm' ? base.config.hiddenSize + 1 : 0)
     const packed = scheme ? { packedBytes: packedTotal(base, scheme, linears) } : {}
     const intermediateSize = mlpWidth(base.config)
-    return { ...base.config, intermediateSize, parameters, weightBytes, trainableParameters, ...packed }
+    return {
+      ...base.config,
+      intermediateSize,
+      parameters,
+      weightBytes,
+      isBfloat16,
+      trainableParameters,
+      ...packed,
+    }
   } finally {
     base.weights.close()
   }

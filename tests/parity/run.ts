@@ -1,11 +1,12 @@
 /**
- * npm run parity -- FOLDER [--family NAME] [--models FOLDER] [--device cpu|webgpu|cuda] [--fp16]
+ * npm run parity -- FOLDER [--family NAME] [--models FOLDER] [--device cpu|webgpu|cuda] [--fp16 | --bf16]
  *
  * Compares the engine with numbers from PyTorch, transformers and PEFT, family by family: prints each deviation with
  * its bound and exits 1 when one is above it. Families and adapter kinds that the engine doesn't do are counted as
  * unsupported, never as passed. A folder of a real model has no weights of its own; they are looked for in --models
  * (a folder with NAME/ inside, or with an unpack.mjs that writes one). Without a GPU, --device webgpu runs on the
- * SwiftShader of Debian's chromium package, where that is installed. --fp16 trains with what layers keep as float16.
+ * SwiftShader of Debian's chromium package, where that is installed. --fp16 trains with what layers keep as float16. --bf16
+ * compares runs with products of bfloat16, ours and PEFT's, with float32's; without a GPU, as CUDA would compute them.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -17,6 +18,7 @@ import { familyOf } from '../../engine/models/index.ts'
 import { readRawConfig } from '../../engine/models/raw-config.ts'
 import { type Device, parseDevice } from '../../engine/onnx/device.ts'
 import { useSoftwareGpu } from '../webgpu.ts'
+import { checkBfloat16 } from './bfloat16.ts'
 import { checkFamily, type FamilyReport } from './checks.ts'
 import { checkRealModel } from './real-model.ts'
 import { Reference } from './reference.ts'
@@ -28,6 +30,7 @@ const { values, positionals } = parseArgs({
     models: { type: 'string' },
     device: { type: 'string', default: 'cpu' },
     fp16: { type: 'boolean', default: false },
+    bf16: { type: 'boolean', default: false },
   },
 })
 const [root] = positionals
@@ -54,7 +57,7 @@ console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.unsupp
 process.exitCode = totals.failed > 0 ? 1 : 0
 
 async function compare(name: string): Promise<void> {
-  console.log(`\n${name} on ${values.device}${values.fp16 ? ', fp16' : ''}`)
+  console.log(`\n${name} on ${values.device}${values.fp16 ? ', fp16' : values.bf16 ? ', bf16' : ''}`)
   try {
     const reference = new Reference(join(root!, name))
     print(reference.has('model') ? await checkTiny(reference) : await checkReal(reference))
@@ -70,14 +73,18 @@ async function compare(name: string): Promise<void> {
 }
 
 async function checkTiny(reference: Reference): Promise<FamilyReport> {
-  familyOf(readRawConfig(join(reference.folder, 'model')))
+  const base = join(reference.folder, 'model')
+  familyOf(readRawConfig(base))
+  if (values.bf16) return checkBfloat16(reference, base, python, device as Device)
   return checkFamily(reference, python, { device: device as Device, fp16: values.fp16 })
 }
 
 async function checkReal(reference: Reference): Promise<FamilyReport> {
   const scratch = mkdtempSync(join(tmpdir(), 'anneal-parity-'))
   try {
-    return await checkRealModel(reference, findRealModel(reference.name, scratch), device as Device)
+    const base = findRealModel(reference.name, scratch)
+    if (values.bf16) return await checkBfloat16(reference, base, python, device as Device)
+    return await checkRealModel(reference, base, device as Device)
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
@@ -110,7 +117,7 @@ function findPython(): string | null {
 function print({ checks, unsupported, notes }: FamilyReport): void {
   for (const { name, error, bound, passed } of checks) {
     totals[passed ? 'passed' : 'failed']++
-    const figure = error === null ? '' : `  ${error.toExponential(2)} (bound ${bound!.toExponential(0)})`
+    const figure = error === null ? '' : `  ${error.toExponential(2)} (bound ${bound!.toExponential(1)})`
     console.log(`  ${passed ? 'passed' : 'FAILED'}       ${name}${figure}`)
   }
   for (const what of unsupported) {

@@ -1,12 +1,15 @@
 import { describe, expect, it } from 'vitest'
 import { hasKernel, kernelType } from '../../../engine/graph/device-table.ts'
-import { lower } from '../../../engine/graph/lower.ts'
+import { lower, unlowered } from '../../../engine/graph/lower.ts'
+import type { Value } from '../../../engine/graph/values.ts'
 import { convertsHalf } from '../../../engine/onnx/self-test.ts'
 import { Session, type SessionOptions } from '../../../engine/onnx/session.ts'
+import { float32ToBfloat16 } from '../../../engine/weights/dtypes.ts'
+import { asOnCuda, isBfloat16Product } from '../../bfloat16-products.ts'
 import { CUDA, cudaForTests } from '../../cuda.ts'
 import { WEBGPU, webgpuMissing } from '../../webgpu.ts'
 import { halfCase, widened } from './half-case.ts'
-import { type OpCase, opCases } from './op-cases.ts'
+import { CaseBuilder, type OpCase, opCases } from './op-cases.ts'
 
 /** Largest deviation from the CPU's numbers, over the largest of them. */
 const BOUND = 1e-5
@@ -110,7 +113,7 @@ describe.skipIf(missing !== '')(`operations on WebGPU${missing}`, () => {
   // the table promises no arithmetic in float16, since only some adapters have the type
   const refused = lacking.filter(([title]) => !hasHalf || title !== 'Gather of float16')
   it.each(refused)('%s is refused without lowering, as the table says', async (_title, _op, each) => {
-    const options = { device: WEBGPU, lowered: false, foldWeights: false }
+    const options = { device: WEBGPU, lowering: unlowered, foldWeights: false }
     await expect(results(each, options)).rejects.toThrow(/fallback to CPU|requires f16/)
   })
 })
@@ -131,10 +134,50 @@ describe.skipIf(halfMissing !== '')(`operations in float16 on WebGPU${halfMissin
   const possible = halves.filter(([title]) => !WITHOUT_HALF.test(title) && !BEYOND_HALF.test(title))
   it.each(possible)('%s is what the CPU computes in float32', async (title, _op, { exact, half }) => {
     const expected = await results(exact, {})
-    const actual = await results(half, { device: WEBGPU, lowered: false })
+    const actual = await results(half, { device: WEBGPU, lowering: unlowered })
     for (const [index, data] of expected.entries()) {
       expect(deviation(actual[index]!, data)).toBeLessThan(halfBound(title))
     }
+  })
+})
+
+/** Products of a weight that is stored as bfloat16, in every form that graphs have. */
+const storedProducts = (() => {
+  const forms: [string, (c: CaseBuilder, weight: (shape: number[]) => Value) => Value][] = [
+    ['Gemm x·Wᵀ + c', ({ g, float }, w) => g.Gemm(float([3, 8]), w([16, 8]), { transB: 1 }, float([3, 16]))],
+    ['Gemm y·W', ({ g, float }, w) => g.Gemm(float([3, 16]), w([16, 8]))],
+    ['Gemm Wᵀ·yᵀ', ({ g, float }, w) => g.Gemm(w([16, 8]), float([3, 16]), { transA: 1, transB: 1 })],
+    ['MatMul x·W', ({ g, float }, w) => g.MatMul(float([2, 3, 16]), w([16, 8]))],
+    [
+      'FusedMatMul 0.5·x·Wᵀ',
+      ({ g, float }, w) => g.FusedMatMul(float([3, 8]), w([16, 8]), { transB: 1, alpha: 0.5 }),
+    ],
+    [
+      'Gemm x·Wᵀ of joined weights',
+      ({ g, float }, w) => g.Gemm(float([3, 8]), g.Concat([w([16, 8]), w([4, 8])], 0), { transB: 1 }),
+    ],
+  ]
+  return forms.map(([title, build]) => {
+    const c = new CaseBuilder()
+    const weight = (shape: number[]) => {
+      const numbers = Float32Array.from({ length: shape[0]! * shape[1]! }, (_, i) =>
+        Math.sin(1.3 * i + shape[0]!),
+      )
+      return c.g.Cast(c.g.constant('bfloat16', shape, float32ToBfloat16(numbers)), 'float32')
+    }
+    const output = build(c, weight)
+    return [title, { title, graph: c.g.finish([output]), feeds: c.feeds }] as const
+  })
+})()
+/** Two roundings of 2^-9. */
+const BFLOAT16_BOUND = 8e-3
+
+describe('products of weights as they are stored', () => {
+  it.each(storedProducts)('%s is float32, but for rounding', async (_title, each) => {
+    const [expected, actual] = [await results(each, {}), await results(each, { lowering: asOnCuda })]
+    const difference = deviation(actual[0]!, expected[0]!)
+    expect(difference).toBeLessThan(BFLOAT16_BOUND)
+    expect(difference).toBeGreaterThan(1e-5)
   })
 })
 
@@ -158,9 +201,18 @@ describe.skipIf(cuda.missing !== '')(`operations on CUDA${cuda.missing}`, () => 
   it.each(asTheyAre)(
     '%s is taken without lowering, or refused, as the table says',
     async (_title, _op, each) => {
-      const run = results(each, { device: CUDA, lowered: false, foldWeights: false })
+      const run = results(each, { device: CUDA, lowering: unlowered, foldWeights: false })
       if (each.graph.nodes.every((node) => hasKernel('cuda', node))) await run
       else await expect(run).rejects.toThrow(/fallback to CPU|Unsupported quantization type/)
     },
   )
+
+  it.each(storedProducts)('%s runs there with the weight as it is stored', async (_title, each) => {
+    const { nodes } = lower(each.graph, 'cuda', { bfloat16: true }).device
+    expect(nodes.filter(isBfloat16Product)).toHaveLength(1)
+    const [actual] = await results(each, { device: CUDA, bfloat16: true })
+    const [expected] = await results(each, { lowering: asOnCuda })
+    expect(actual!.length).toBe(expected!.length)
+    if (cuda.computes) expect(deviation(actual!, expected!)).toBeLessThan(BFLOAT16_BOUND)
+  })
 })

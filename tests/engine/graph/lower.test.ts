@@ -2,12 +2,14 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { GraphBuilder } from '../../../engine/graph/builder.ts'
+import type { Graph } from '../../../engine/graph/graph.ts'
 import { lower } from '../../../engine/graph/lower.ts'
 import { printGraph } from '../../../engine/graph/print.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { buildStepGraph } from '../../../engine/train/step-graph.ts'
+import { isBfloat16Product } from '../../bfloat16-products.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
 import { graphsOf } from './device-graphs.ts'
 
@@ -116,4 +118,71 @@ describe.skipIf(reason !== '')(`every family on WebGPU ${reason}`, () => {
       }
     },
   )
+})
+
+describe('lowering for CUDA with products of bfloat16', () => {
+  const model = openModel(TINY)
+  const { decoding, evaluation, ...others } = graphsOf(model, false)
+  const method = { kind: 'lora', rank: 4, scale: 2, dropout: 0, targets: 'all' } as const
+  const lora = (more: object) =>
+    buildStepGraph(model, { method, maxLength: 32, lossChunks: 2, ...more }, 'training').graph
+  const graphs = {
+    'a LoRA step': lora({}),
+    'a LoRA step with checkpointing': lora({ checkpointing: true }),
+    evaluation: buildStepGraph(model, { method, maxLength: 32 }, 'evaluation').graph,
+    decoding,
+    'decoding with adapters': others['decoding with adapters'],
+  }
+  /** Tensors of float32 that are computed from weights alone. */
+  const widened = (graph: Graph) => {
+    const stored = new Set(graph.weights.map(({ value }) => value.name))
+    const made = graph.nodes.filter(({ inputs, outputs }) => {
+      if (!inputs.every((input) => input && stored.has(input.name))) return false
+      for (const { name } of outputs) stored.add(name)
+      return true
+    })
+    return made.flatMap(({ outputs }) => outputs).filter(({ dtype }) => dtype === 'float32')
+  }
+
+  it.each(Object.entries(graphs))('%s has no float32 copy of a weight', (_, graph) => {
+    expect(widened(lower(graph, 'cuda').device)).not.toEqual([])
+    expect(widened(lower(graph, 'cuda', { bfloat16: true }).device)).toEqual([])
+  })
+
+  it.each(Object.entries(graphs))('%s rounds once what several products read', (_, graph) => {
+    const { nodes } = lower(graph, 'cuda', { bfloat16: true }).device
+    const rounded = nodes.filter(({ op, outputs }) => op === 'Cast' && outputs[0]!.dtype === 'bfloat16')
+    const names = rounded.map(({ inputs }) => inputs[0]!.name)
+    expect(new Set(names).size).toBe(names.length)
+    expect(names.length).toBeLessThanOrEqual(nodes.filter(isBfloat16Product).length)
+  })
+
+  it('multiplies each weight forward, and backward where a gradient goes on, as often as float32 did', () => {
+    for (const graph of Object.values(graphs)) {
+      const products = graph.nodes.filter(({ op }) => op === 'Gemm').length
+      const { nodes } = lower(graph, 'cuda', { bfloat16: true }).device
+      expect(nodes.filter(({ op }) => op === 'Gemm')).toHaveLength(products)
+    }
+  })
+
+  it("leaves what is trained, the adapters' products and all other devices as they were", () => {
+    const full = others['a full step']
+    expect(lower(full, 'cuda', { bfloat16: true }).device).toEqual(lower(full, 'cuda').device)
+    const step = graphs['a LoRA step']
+    expect(lower(step, 'webgpu', { bfloat16: true }).device).toEqual(lower(step, 'webgpu').device)
+    const { nodes } = lower(step, 'cuda', { bfloat16: true }).device
+    const ofAdapters = nodes.filter(({ inputs }) => inputs.some((input) => input?.name.includes('.lora_')))
+    expect(ofAdapters.length).toBeGreaterThan(0)
+    expect(ofAdapters.filter(isBfloat16Product)).toEqual([])
+  })
+
+  it('leaves weights that are stored as float16 or float32 as they were', () => {
+    for (const dtype of ['float16', 'float32'] as const) {
+      const g = new GraphBuilder()
+      const numbers = dtype === 'float16' ? new Uint16Array(32) : new Float32Array(32)
+      const weight = g.Cast(g.constant(dtype, [4, 8], numbers), 'float32')
+      const graph = g.finish([g.Gemm(g.input('x', 'float32', ['rows', 8]), weight, { transB: 1 })])
+      expect(lower(graph, 'cuda', { bfloat16: true }).device).toEqual(lower(graph, 'cuda').device)
+    }
+  })
 })

@@ -13,14 +13,13 @@ export interface OpCase {
 }
 
 /** What a case's graph is made with: every input is fed with numbers of its own. */
-class CaseBuilder {
+export class CaseBuilder {
   readonly g = new GraphBuilder()
   readonly feeds: Record<string, Tensor> = {}
 
   /** Numbers between `low` and `high` that repeat at no short distance. */
-  float(shape: readonly number[], low = -2, high = 2): Value {
-    return this.#input('float32', shape, floatTensor(wave(elementCount(shape), low, high), shape))
-  }
+  float = (shape: readonly number[], low = -2, high = 2): Value =>
+    this.#input('float32', shape, floatTensor(wave(elementCount(shape), low, high), shape))
 
   /** 0, 1, …, below - 1 in turn, in steps that visit all of them. */
   int(shape: readonly number[], below: number): Value {

@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, readdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { exportSafetensors } from '../../../engine/export/safetensors.ts'
 import { Decoder } from '../../../engine/generate/decoder.ts'
 import { Encoder } from '../../../engine/generate/encoder.ts'
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
@@ -12,6 +13,7 @@ import { openBase } from '../../../engine/quant/source.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { buildStepGraph } from '../../../engine/train/step-graph.ts'
+import { asOnCuda } from '../../bfloat16-products.ts'
 import { CUDA, cudaForTests } from '../../cuda.ts'
 import { readCase, writeModel } from '../../parity/families/reference-model.ts'
 import { relativeToLargest } from '../../parity/reference.ts'
@@ -33,10 +35,17 @@ describe.skipIf(missing !== '')(`the engine on CUDA${missing}`, () => {
       { method: { kind: 'lora', rank: 4, scale: 2, dropout: 0.1, targets: 'all', dora: true } },
     ],
     ['a full step', { method: { kind: 'full' } }],
-  ] as const)('%s runs to its end, no node of it on the CPU', async (_, more) => {
+    ['a step with bf16', {}, true],
+    ['a step with bf16, which keeps what layers make', { checkpointing: false }, true],
+    [
+      'a step with bf16 and DoRA',
+      { method: { kind: 'lora', rank: 4, scale: 2, dropout: 0.1, targets: 'all', dora: true } },
+      true,
+    ],
+  ] as const)('%s runs to its end, no node of it on the CPU', async (_, more, bfloat16?: boolean) => {
     const folder = mkdtempSync(join(tmpdir(), 'anneal-profile-'))
     const { loss, gradients } = await runStep(
-      { device: CUDA, profilePrefix: join(folder, 'step') },
+      { device: CUDA, bfloat16, profilePrefix: join(folder, 'step') },
       tiny,
       more,
     )
@@ -44,10 +53,10 @@ describe.skipIf(missing !== '')(`the engine on CUDA${missing}`, () => {
     expect(others).toEqual({})
     expect(nodes!.length).toBeGreaterThan(500)
     if (!computes) return
-    const cpu = await runStep({}, tiny, more)
+    const cpu = await runStep(bfloat16 ? { lowering: asOnCuda } : {}, tiny, more)
     expect(Math.abs(loss - cpu.loss) / cpu.loss).toBeLessThan(1e-3)
     const errors = gradients.map((gradient, index) => relativeToLargest(gradient, cpu.gradients[index]!))
-    expect(Math.max(...errors)).toBeLessThan(5e-3)
+    expect(Math.max(...errors)).toBeLessThan(bfloat16 ? 5e-2 : 5e-3)
   })
 
   it.each(['nf4', 'int4', 'int8'] as const)(
@@ -79,7 +88,10 @@ describe.skipIf(missing !== '')(`the engine on CUDA${missing}`, () => {
     }
     for (const purpose of ['training', 'evaluation'] as const) {
       const { graph } = buildStepGraph(model, options as never, purpose)
-      await (await Session.create(graph, { device: CUDA, weightsFolder: model.folder })).release()
+      for (const bfloat16 of [false, true]) {
+        const where = { device: CUDA, bfloat16, weightsFolder: model.folder }
+        await (await Session.create(graph, where)).release()
+      }
     }
   })
 
@@ -141,12 +153,18 @@ function familyFolders(): [string, string][] {
 describe.skipIf(missing !== '')(`every family on CUDA${missing}`, () => {
   const folders = missing === '' ? familyFolders() : []
   it.each(folders)('%s has a kernel for every node but lists of sizes', async (_, folder) => {
-    const model = openModel(folder)
-    for (const graph of Object.values(graphsOf(model, false))) {
-      const session = await Session.create(graph, { device: CUDA, weightsFolder: model.folder })
-      // a session that names nothing is strict: the runtime would have refused any node on the CPU
-      for (const node of session.fallbacks) expect(node).toMatch(/^Concat int64/)
-      await session.release()
+    const rounded = join(mkdtempSync(join(tmpdir(), 'anneal-rounded-')), 'model')
+    await exportSafetensors({ modelFolder: folder, outputFolder: rounded, dtype: 'bfloat16' })
+    for (const [weightsFolder, bfloat16] of [
+      [folder, false],
+      [rounded, true],
+    ] as const) {
+      for (const graph of Object.values(graphsOf(openModel(weightsFolder), false))) {
+        const session = await Session.create(graph, { device: CUDA, bfloat16, weightsFolder })
+        // a session that names nothing is strict: the runtime would have refused any node on the CPU
+        for (const node of session.fallbacks) expect(node).toMatch(/^Concat int64/)
+        await session.release()
+      }
     }
   })
 })

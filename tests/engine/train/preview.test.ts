@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { DeviceTraits } from '../../../engine/onnx/device.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { checkFits, chooseSavings, estimateMemory, type ModelSize } from '../../../engine/train/estimate.ts'
 import { previewTraining } from '../../../engine/train/preview.ts'
@@ -69,6 +70,22 @@ describe('the memory estimate', () => {
     const residuals = 4 * 1024 * 2 * 576 * 30
     expect(half.activations - residuals).toBe((whole.activations - residuals) / 2)
     expect(estimate(true, true, true)).toEqual(estimate(false, true, true))
+  })
+
+  it('counts no widened weights where they are multiplied as they are stored, but for the norms of DoRA', () => {
+    const batch = { rows: 2, length: 256, trained: 64 }
+    const stored: ModelSize = { ...tinyLlama, isBfloat16: true }
+    const cuda = { kind: 'cuda', hasHalf: true, multipliesBfloat16: true } as const
+    const working = (fields: Record<string, unknown>, model = stored, device: DeviceTraits = cuda) =>
+      estimateMemory(model, parse(fields), batch, true, { device }).working
+    const widened = working({})
+    expect(working({ bf16: true })).toBeLessThan(0.6 * widened)
+    expect(working({ pure_bf16: true })).toBe(working({ bf16: true }))
+    expect(working({ bf16: true }, tinyLlama)).toBe(widened)
+    expect(working({ bf16: true }, stored, { kind: 'cuda', hasHalf: true })).toBe(widened)
+    const packed = { ...stored, packedBytes: 7e8 }
+    expect(working({ bf16: true }, packed)).toBe(working({}, packed))
+    expect(working({ bf16: true, use_dora: true })).toBeGreaterThan(working({ bf16: true }))
   })
 
   it('adds up, and grows with the batch where it should', () => {
@@ -190,6 +207,11 @@ describe('a preview', () => {
     expect(codes({ ...enough, warmup_steps: 2000 })).toEqual(['warmup_too_long'])
     expect(codes({ ...enough, logging_steps: 1000 })).toEqual(['few_log_entries'])
     expect(codes({ ...enough, bf16: true })).toEqual(['computes_in_float32'])
+    const cuda = { device: { kind: 'cuda', hasHalf: true, multipliesBfloat16: true } }
+    expect(codes({ ...enough, bf16: true }, cuda)).toEqual(['bf16_without_effect'])
+    const stored = { ...cuda, model: { ...smol, isBfloat16: true } }
+    expect(codes({ ...enough, bf16: true }, stored)).toEqual([])
+    expect(codes({ ...enough, pure_bf16: true }, stored)).toEqual(['adapter_in_float32'])
     expect(codes({ ...enough, fp16: true })).toEqual([])
     const without = { device: { kind: 'webgpu', hasHalf: false } }
     expect(codes({ ...enough, fp16: true }, without)).toEqual(['fp16_unavailable'])

@@ -289,13 +289,17 @@ describe('Devices', () => {
 
   it('tell what a run finds on them, also where auto chose', async () => {
     const half = machine(NO_CUDA, { webgpu: { ...PASSED, hasHalf: true } }).devices
-    expect(await half.traits('auto')).toEqual({ kind: 'webgpu', hasHalf: true })
+    expect(await half.traits('auto')).toEqual({ kind: 'webgpu', hasHalf: true, multipliesBfloat16: false })
     const { devices } = machine(NO_CUDA, { webgpu: PASSED })
-    expect(await devices.traits('auto')).toEqual({ kind: 'webgpu', hasHalf: false })
-    expect(await devices.traits('cpu')).toEqual({ kind: 'cpu', hasHalf: true })
+    expect(await devices.traits('auto')).toMatchObject({ kind: 'webgpu', hasHalf: false })
+    expect(await devices.traits('cpu')).toMatchObject({
+      kind: 'cpu',
+      hasHalf: true,
+      multipliesBfloat16: false,
+    })
     expect(await machine(NO_CUDA, {}).devices.traits('auto')).toMatchObject({ kind: 'cpu' })
-    const cuda = machine(facts(), { 'GPU-1': { ...PASSED, hasHalf: true } }).devices
-    expect(await cuda.traits('auto')).toEqual({ kind: 'cuda', hasHalf: true })
+    const cuda = machine(facts(), { 'GPU-1': { ...PASSED, hasHalf: true, multipliesBfloat16: true } }).devices
+    expect(await cuda.traits('auto')).toEqual({ kind: 'cuda', hasHalf: true, multipliesBfloat16: true })
     // it was asked, and nothing was promised
     expect((await cuda.place('cuda:1')).gpu?.freeBytes).toBe(20 * GB)
   })
