@@ -47,6 +47,13 @@ export const UNSUPPORTED_FIELDS: Readonly<Record<string, readonly unknown[]>> = 
   push_to_hub: [false],
 }
 
+/** What to do in place of an unsupported field, where there is something. */
+export const INSTEAD: Readonly<Record<string, string>> = {
+  do_predict:
+    'A trained model is asked with `anneal eval MODEL --dataset NAME`; a run that trains answers eval_dataset at its end ' +
+    'with predict_with_generate.',
+}
+
 /**
  * Fields that only say how LLaMA-Factory should get the same result (workers, caches, kernels, memory): any value is
  * accepted and nothing is made of it.

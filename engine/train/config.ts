@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { EngineError } from '../errors.ts'
 import { coerce, coerceScalar, toList } from './config-coerce.ts'
 import { contradictions, hasEvaluation } from './config-contradictions.ts'
-import { IGNORED_FIELDS, UNSUPPORTED_FIELDS, UNSUPPORTED_VALUES } from './config-known.ts'
+import { IGNORED_FIELDS, INSTEAD, UNSUPPORTED_FIELDS, UNSUPPORTED_VALUES } from './config-known.ts'
 import { clip, invalid, json, type Problem, show, unsupported } from './config-problem.ts'
 import { type FieldName, type TrainConfig, trainConfigSchema } from './config-schema.ts'
 
@@ -121,7 +121,7 @@ function refusal(field: string, value: unknown): Problem | undefined {
     const wanted = coerceScalar(value)
     if (inert.some((allowed) => json(allowed) === json(wanted))) return undefined
     const instead = inert.length === 0 ? '' : ` or set it to ${show(inert[0])}`
-    return unsupported(field, value, `Leave the field out${instead}.`)
+    return unsupported(field, value, INSTEAD[field] ?? `Leave the field out${instead}.`)
   }
   const nearest = nearestField(field)
   const hint = nearest ? ` Did you mean \`${nearest}\`?` : ''

@@ -67,7 +67,7 @@ export async function train(application: Application, input: Record<string, unkn
 
 /** Where everything lies, and what can be done with it next. */
 export function summaryOf({ run, folder }: FinishedRun): string {
-  const { id, config, progress, metrics } = run
+  const { id, stage, config, progress, metrics } = run
   const adapter = config.finetuning_type === 'lora'
   const loss = metrics?.train_loss
   const took = progress ? `${progress.step} steps in ${formatSeconds(progress.elapsed_seconds)}` : 'done'
@@ -77,8 +77,13 @@ export function summaryOf({ run, folder }: FinishedRun): string {
     [adapter ? 'Adapter' : 'Model', shownPath(folder)],
     ['Checkpoints', shownPath(join(folder, 'checkpoint-*'))],
     ...(existsSync(picture) ? [['Loss picture', shownPath(picture)]] : []),
-    ['Chat with it', `npx anneal chat ${id}`],
-    ...(adapter ? [['Merge it', `npx anneal merge ${id}`]] : []),
+    // A reward model scores answers with its head, which neither chat nor a merge has.
+    ...(stage === 'rm'
+      ? [['Value head', shownPath(join(folder, 'value_head.safetensors'))]]
+      : [
+          ['Chat with it', `npx anneal chat ${id}`],
+          ...(adapter ? [['Merge it', `npx anneal merge ${id}`]] : []),
+        ]),
   ]
   return formatTable(rows)
 }

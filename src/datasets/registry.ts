@@ -69,6 +69,11 @@ export class DatasetRegistry {
     const entries = await this.#entries()
     const found = entries.get(name)
     if (found === undefined) {
+      const places = this.#directories
+      if (!places.some((directory) => existsSync(join(directory, INFO_FILE)))) {
+        const message = `Undefined dataset ${name}: there is no ${INFO_FILE} in ${places.join(', ')}.`
+        throw new EngineError('not_found', 'unknown_dataset', message, { param: 'dataset' })
+      }
       const names = [...entries.keys()]
       const known =
         names.length > 0

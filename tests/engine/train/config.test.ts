@@ -228,6 +228,10 @@ describe('a wrong configuration', () => {
     expect(error.message).toContain(`\`${param}\` = ${JSON.stringify(Object.values(fields)[0])}`)
   })
 
+  it('do_predict is refused with what does the same here', () => {
+    expect(refusal({ do_predict: true }).message).toMatch(/anneal eval MODEL.*predict_with_generate/)
+  })
+
   it.each<[Record<string, unknown>, string, RegExp]>([
     [{ finetuning_type: 'full', use_dora: true }, 'use_dora', /only valid for LoRA training/],
     [{ finetuning_type: 'full', loraplus_lr_ratio: 16 }, 'loraplus_lr_ratio', /only valid for LoRA training/],

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { CommanderError } from 'commander'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
+import type { TrainingRun } from '../../../routes/services.ts'
 import { readRenames } from '../../../src/cli/datasets.ts'
 import { checkOutput } from '../../../src/cli/support/copy-result.ts'
 import { reportFailure, UsageError } from '../../../src/cli/support/failure.ts'
@@ -12,6 +13,7 @@ import { readModelTarget } from '../../../src/cli/support/model-target.ts'
 import { lineView, taskPoint, trainingPoint } from '../../../src/cli/support/progress.ts'
 import { readNumber } from '../../../src/cli/support/read-number.ts'
 import { renderTokens } from '../../../src/cli/support/render-tokens.ts'
+import { summaryOf } from '../../../src/cli/train.ts'
 import { loadSettings } from '../../../src/settings.ts'
 
 describe('reportFailure', () => {
@@ -158,5 +160,22 @@ describe('checkOutput', () => {
     await checkOutput(join(folder, 'missing'))
     writeFileSync(join(folder, 'kept.txt'), 'kept')
     await expect(checkOutput(folder)).rejects.toThrow('exists and is not empty')
+  })
+})
+
+describe('the summary of a finished run', () => {
+  const summary = (stage: string) => {
+    const run = {
+      id: 'run-00000000000a',
+      stage,
+      config: { finetuning_type: 'lora' },
+    } as unknown as TrainingRun
+    return summaryOf({ run, folder: '/saves/run' })
+  }
+
+  it('says how to chat with it, but not with a reward model, which writes no answers', () => {
+    expect(summary('sft')).toContain('anneal chat run-00000000000a')
+    expect(summary('rm')).toContain('/saves/run/value_head.safetensors')
+    expect(summary('rm')).not.toMatch(/anneal (chat|merge)/)
   })
 })

@@ -36,8 +36,12 @@ describe('DatasetRegistry.get', () => {
   })
 
   it('says what is wrong with a name, a file or a type', async () => {
-    expect((await failureOf(registryOf({}).get('nope'))).message).toBe(
+    expect((await failureOf(registryOf({ 'dataset_info.json': {} }).get('nope'))).message).toBe(
       'Undefined dataset nope in dataset_info.json.',
+    )
+    const nowhere = new DatasetRegistry({ directories: ['/no/such/folder'] })
+    expect((await failureOf(nowhere.get('nope'))).message).toBe(
+      'Undefined dataset nope: there is no dataset_info.json in /no/such/folder.',
     )
     expect((await failureOf(entryRegistry({ file_name: 'gone.json' }).get('set'))).message).toContain(
       'File gone.json not found',
