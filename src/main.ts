@@ -10,6 +10,7 @@ import type { ResponseEntry } from '../routes/app-options.ts'
 import { createHttpServer } from '../routes/http-server.ts'
 import { type Application, openApplication } from './application.ts'
 import { lockServer } from './db/lock.ts'
+import { onInterrupt } from './interrupts.ts'
 import { recoverJobs } from './jobs/recover.ts'
 import { isTerminal } from './jobs/types.ts'
 import { sweepTemporaries } from './models/sweep.ts'
@@ -93,9 +94,10 @@ async function preload({ settings, models, hosts, logger, state }: Application):
 export async function serve(settings: Settings): Promise<void> {
   const server = await startServer(settings)
   const { logger } = server.application
-  const signal = await nextSignal()
-  logger.info({ signal }, 'draining')
-  void nextSignal().then(() => process.exit(1))
+  const first = new Promise<NodeJS.Signals>((resolve) => {
+    onInterrupt((count, signal) => (count > 1 ? process.exit(1) : resolve(signal)))
+  })
+  logger.info({ signal: await first }, 'draining')
   await server.close()
   logger.info('stopped')
 }
@@ -184,13 +186,6 @@ async function untilIdle({ hosts }: Application, timeoutMs: number): Promise<voi
   while (hosts.loaded().some((engine) => engine.activeRequests > 0) && Date.now() < deadline) {
     await sleep(POLL_MS)
   }
-}
-
-function nextSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    process.once('SIGTERM', resolve)
-    process.once('SIGINT', resolve)
-  })
 }
 
 function once(work: () => Promise<void>): () => Promise<void> {

@@ -3,12 +3,13 @@ import { Command } from 'commander'
 import { EngineError } from '../../engine/errors.ts'
 import type { ChatMessage } from '../../routes/generation-services.ts'
 import type { Application } from '../application.ts'
+import { onInterrupt } from '../interrupts.ts'
 import { withApplication } from './support/application.ts'
 import { isConfigFile, readCommandFile } from './support/command-file.ts'
 import { describeFailure, UsageError } from './support/failure.ts'
 import { readModelTarget } from './support/model-target.ts'
 import { readNumber } from './support/read-number.ts'
-import { note, onInterrupt, print, printJson } from './support/terminal.ts'
+import { note, print, printJson } from './support/terminal.ts'
 
 interface ChatOptions {
   checkpoint?: string

@@ -5,10 +5,11 @@ import { type CudaFacts, probeCuda } from '../device/cuda-facts.ts'
 import { Devices } from '../device/devices.ts'
 import { installedBinding } from '../device/install/binding.ts'
 import { installCuda, removeCuda } from '../device/install/install.ts'
+import { onInterrupt } from '../interrupts.ts'
 import { describeFailure } from './support/failure.ts'
 import { formatBytes, formatTable } from './support/format.ts'
 import { createProgressView } from './support/progress.ts'
-import { note, onInterrupt, print, printJson, shownPath } from './support/terminal.ts'
+import { note, print, printJson, shownPath } from './support/terminal.ts'
 
 interface InstallCommandOptions {
   from: string

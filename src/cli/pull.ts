@@ -1,9 +1,10 @@
 import { Command } from 'commander'
 import { pullModel } from '../hub/pull.ts'
+import { onInterrupt } from '../interrupts.ts'
 import { readSettings } from './support/application.ts'
 import { formatBytes } from './support/format.ts'
 import { createProgressView, taskPoint } from './support/progress.ts'
-import { note, onInterrupt, print, printJson, shownPath } from './support/terminal.ts'
+import { note, print, printJson, shownPath } from './support/terminal.ts'
 
 interface PullCommandOptions {
   name?: string

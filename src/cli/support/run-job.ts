@@ -1,8 +1,8 @@
 import { EngineError } from '../../../engine/errors.ts'
 import type { JobEvent, Jobs } from '../../../routes/services.ts'
 import type { Application } from '../../application.ts'
+import { onInterrupt } from '../../interrupts.ts'
 import { createProgressView, type ProgressPoint } from './progress.ts'
-import { onInterrupt } from './terminal.ts'
 
 /** What every kind of job looks like on the wire. */
 interface JobView {

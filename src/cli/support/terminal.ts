@@ -19,21 +19,3 @@ export function shownPath(path: string): string {
   const short = relative(process.cwd(), path)
   return short === '' ? '.' : short.startsWith('..') ? path : short
 }
-
-export interface Interrupts {
-  close(): void
-}
-
-/** Calls back for each Ctrl-C (or SIGTERM) with its number, 1 for the first, instead of ending the process. */
-export function onInterrupt(listener: (count: number) => void): Interrupts {
-  let count = 0
-  const interrupted = () => listener(++count)
-  process.on('SIGINT', interrupted)
-  process.on('SIGTERM', interrupted)
-  return {
-    close() {
-      process.off('SIGINT', interrupted)
-      process.off('SIGTERM', interrupted)
-    },
-  }
-}
