@@ -30,7 +30,7 @@ const [NORM, BETA, KAPPA, ITERATIONS] = [0.7, 10, 1.01, 20]
 
 const clamp = (code: number, highest: number) => Math.min(highest, Math.max(0, code))
 
-/** The grid of the range, which holds 0, as engine/quant/int-blocks.ts has it. */
+/** The grid of the range, which holds 0, as engine/packed/int-blocks.ts has it. */
 function rtn(x: Float32Array, highest: number): Grid {
   const [low, high] = [Math.min(0, ...x), Math.max(0, ...x)]
   const scale = (high - low) / highest

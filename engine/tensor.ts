@@ -24,3 +24,10 @@ export function floatTensor(data: Float32Array, dims: readonly number[]): Tensor
 export function intTensor(data: BigInt64Array, dims: readonly number[]): Tensor {
   return { dtype: 'int64', dims, data }
 }
+
+/** a − b, element by element. */
+export function difference(a: Float32Array, b: Float32Array): Float32Array {
+  const result = new Float32Array(a.length)
+  for (let i = 0; i < a.length; i++) result[i] = a[i]! - b[i]!
+  return result
+}

@@ -87,7 +87,7 @@ function toConversation(body: ChatBody | RenderBody): Conversation {
 }
 
 /** The request in the application's terms: null and absent are the same, and each setting has one name. */
-export function toChatRequest(body: ChatBody): ChatRequest {
+function toChatRequest(body: ChatBody): ChatRequest {
   return {
     ...toConversation(body),
     ...toSettings(body),

@@ -49,7 +49,7 @@ function toPrompts(prompt: CompletionBody['prompt']): (string | number[])[] {
   return typeof prompt[0] === 'number' ? [prompt as number[]] : (prompt as (string | number[])[])
 }
 
-export function toCompletionRequest(body: CompletionBody): CompletionRequest {
+function toCompletionRequest(body: CompletionBody): CompletionRequest {
   return {
     model: body.model,
     prompts: toPrompts(body.prompt),

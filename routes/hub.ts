@@ -69,7 +69,7 @@ type MissingCode = 'RepoNotFound' | 'RevisionNotFound' | 'EntryNotFound'
 
 /**
  * /hub: finished exports and merges in the layout of the Hugging Face hub, for clients with HF_ENDPOINT set to it. The
- * request sequences of the clients are in tests/routes/hub.test.ts.
+ * request sequences of the clients are in tests/src/hub-clients.test.ts.
  */
 export function hubRoutes(service: HubService): OpenAPIHono {
   const routes = new OpenAPIHono({ defaultHook })

@@ -38,7 +38,7 @@ const isBelow = (path: string, places: readonly string[]) =>
   places.some((place) => path === place || path.startsWith(`${place}/`))
 
 /** The scopes of which one lets a request pass, besides admin; undefined where any key does. What nobody listed is for admins. */
-export function scopesFor(method: string, path: string): readonly Scope[] | undefined {
+function scopesFor(method: string, path: string): readonly Scope[] | undefined {
   if (isBelow(path, OPEN)) return undefined
   if (isBelow(path, CHAT)) return ['chat']
   if (path === '/metrics') return ['metrics']

@@ -245,12 +245,8 @@ export interface Services {
 export type {
   Checkpoint,
   Dataset,
-  DatasetConversion,
-  DatasetFields,
-  DatasetPreview,
   DatasetPreviewQuery,
   Evaluation,
-  EvaluationRequest,
   ExportFile,
   ExportJob,
   ExportRequest,

@@ -1,7 +1,7 @@
 import { SSE } from 'sse.js'
 
 /** What the server said was wrong, in its own words. */
-export class ApiError extends Error {
+class ApiError extends Error {
   readonly status: number
   readonly code: string | null
   readonly param: string | null

@@ -139,7 +139,7 @@ const texts = {
   open: ['Open', '打开'],
 } as const satisfies Record<string, readonly [string, string]>
 
-export type Text = keyof typeof texts
+type Text = keyof typeof texts
 
 const LANGUAGES = ['en', 'zh'] as const
 type Language = (typeof LANGUAGES)[number]
@@ -150,7 +150,7 @@ function initial(): Language {
   return navigator.language.startsWith('zh') ? 'zh' : 'en'
 }
 
-export const language = signal<Language>(initial())
+const language = signal<Language>(initial())
 
 /** A text in the chosen language. Reading it inside a component makes the component follow the choice. */
 export const t = (name: Text): string => texts[name][LANGUAGES.indexOf(language.value)]!

@@ -10,7 +10,7 @@ import { loadTokenizer } from '../../engine/text/tokenizer.ts'
 import type { Exchange } from './questions.ts'
 
 /** Questions of every sort, some in wordings that no template has. */
-export const PROBES = [
+const PROBES = [
   'Who are you?',
   'Hello!',
   'How are you today?',
@@ -72,7 +72,7 @@ function asker(decoder: Decoder, folder: string): (messages: TemplateMessage[]) 
 }
 
 /** The held-out questions that `prepare` wrote. */
-export function readHeldOut(dataFolder: string): Exchange[] {
+function readHeldOut(dataFolder: string): Exchange[] {
   const lines = readFileSync(join(dataFolder, 'held_out.jsonl'), 'utf8').trimEnd().split('\n')
   return lines.map((line) => JSON.parse(line))
 }

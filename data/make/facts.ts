@@ -81,7 +81,7 @@ export function value(p: Person, topic: Topic): string {
 }
 
 /** A sentence about the person in any of its wordings. */
-export function sentence(random: Random, p: Person, topic: Topic, subject: string): string {
+function sentence(random: Random, p: Person, topic: Topic, subject: string): string {
   return random.pick(SENTENCES[topic])(p, subject)
 }
 

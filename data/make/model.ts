@@ -48,7 +48,7 @@ export const CONFIG = {
 } as const
 
 /** How chats with the model are sampled by default: it knows facts, so the likeliest token is the best. */
-export const GENERATION_CONFIG = {
+const GENERATION_CONFIG = {
   bos_token_id: padId,
   do_sample: false,
   eos_token_id: endId,
@@ -78,7 +78,7 @@ export function tensorShapes(): Map<string, number[]> {
  * Start values: norms are one, matrices normal with deviation 0.02, and 0.02 / √(2 layers) where they write into the
  * residual stream (GPT-2's scheme).
  */
-export function initialWeights(seed: number): { name: string; shape: number[]; values: Float32Array }[] {
+function initialWeights(seed: number): { name: string; shape: number[]; values: Float32Array }[] {
   const random = createRandom(seed)
   return [...tensorShapes()].map(([name, shape]) => {
     const values = new Float32Array(elementCount(shape))

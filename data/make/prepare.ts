@@ -6,8 +6,8 @@ import { MAX_POSITIONS, writeUntrainedModel } from './model.ts'
 import { writeTokenizer } from './tokenizer.ts'
 
 /** Documents of pretraining text and conversations: about 1.3 and 1.4 million tokens. */
-export const TEXT_COUNT = 30_000
-export const CHAT_COUNT = 15_000
+const TEXT_COUNT = 30_000
+const CHAT_COUNT = 15_000
 
 /** Demo datasets whose words the tokenizer should keep whole. */
 const DEMO_FILES = [
@@ -29,7 +29,7 @@ export function prepare(folder: string): Corpus {
 }
 
 /** What the tokenizer learns its merges from: the corpus and the demo datasets. */
-export function* tokenizerTexts(corpus: Corpus): Generator<string> {
+function* tokenizerTexts(corpus: Corpus): Generator<string> {
   yield* corpus.texts
   for (const { conversations } of corpus.chats) for (const { value } of conversations) yield value
   for (const name of DEMO_FILES) {

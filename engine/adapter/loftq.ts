@@ -1,5 +1,6 @@
 import type { WeightScheme } from '../packed/layout.ts'
 import { roundTrip } from '../quant/round-trip.ts'
+import { difference } from '../tensor.ts'
 import { addProduct, rowNorms } from './merge.ts'
 import type { LoraModule } from './peft.ts'
 import { type PissaOptions, principalModule } from './pissa.ts'
@@ -37,8 +38,4 @@ export function loftqModule(
   const adapted = quantized.slice()
   addProduct(adapted, module)
   return { quantized, module: { ...module, magnitude: Float32Array.from(rowNorms(adapted, shape[1])) } }
-}
-
-function difference(a: Float32Array, b: Float32Array): Float32Array {
-  return a.map((value, i) => value - b[i]!)
 }

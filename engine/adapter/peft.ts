@@ -6,10 +6,12 @@ import { encodeFloat32 } from '../weights/dtypes.ts'
 import { WeightFolder, writeSafetensors } from '../weights/safetensors.ts'
 import { loraSize, type PeftConfig, readPeftConfig } from './peft-config.ts'
 
-export { loraSize, type PeftConfig, type PeftConfigFields, peftConfig } from './peft-config.ts'
+export { loraSize, type PeftConfig, peftConfig } from './peft-config.ts'
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json'
 const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors'
+/** What a PEFT folder consists of. */
+export const ADAPTER_FILES = [ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE]
 
 /** One adapted linear layer: y = x·Wᵀ + scale · (x·Aᵀ)·Bᵀ, before DoRA's magnitude. */
 export interface LoraModule {

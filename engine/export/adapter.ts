@@ -1,6 +1,6 @@
 import { copyFileSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { readAdapter } from '../adapter/peft.ts'
+import { ADAPTER_FILES, readAdapter } from '../adapter/peft.ts'
 import { EngineError } from '../errors.ts'
 import { commitFolder } from '../weights/atomic-folder.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
@@ -20,7 +20,6 @@ export interface AdapterExport {
   signal?: AbortSignal
 }
 
-const FILES = ['adapter_config.json', 'adapter_model.safetensors']
 /** Written beside them where a run has one. */
 const OPTIONAL = ['README.md']
 
@@ -48,9 +47,9 @@ export async function exportAdapter(options: AdapterExport): Promise<Manifest> {
 }
 
 function copyFiles(from: string, to: string): void {
-  for (const name of [...FILES, ...OPTIONAL]) {
+  for (const name of [...ADAPTER_FILES, ...OPTIONAL]) {
     if (existsSync(join(from, name))) copyFileSync(join(from, name), join(to, name))
-    else if (FILES.includes(name)) {
+    else if (ADAPTER_FILES.includes(name)) {
       throw new EngineError('not_found', 'adapter_missing', `${from} has no ${name}`)
     }
   }

@@ -13,7 +13,7 @@ export const EXPORT_FORMATS = [
 ] as const
 export type ExportFormat = (typeof EXPORT_FORMATS)[number]
 
-export const EXPORT_METHODS = ['rtn', 'gptq', 'awq'] as const
+const EXPORT_METHODS = ['rtn', 'gptq', 'awq'] as const
 export type ExportMethod = (typeof EXPORT_METHODS)[number]
 
 interface FormatRules {

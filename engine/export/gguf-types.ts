@@ -4,7 +4,7 @@ import { type GgufBlockType, ggufBlocks } from '../quant/gguf-blocks.ts'
 import type { WeightDType } from '../weights/dtypes.ts'
 
 /** What a GGUF file's matrices are made of, as llama-quantize names it. */
-export const GGUF_TYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q4_K_M'] as const
+const GGUF_TYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q4_K_M'] as const
 export type GgufFileType = (typeof GGUF_TYPES)[number]
 
 /** `general.file_type` (llama.h, enum llama_ftype). */

@@ -5,8 +5,8 @@ import { z } from 'zod'
 import { EngineError } from '../errors.ts'
 import { checkCancelled, writeFileDurably } from '../weights/atomic-folder.ts'
 
-export const MANIFEST_FILE = 'manifest.json'
-export const SUMS_FILE = 'SHA256SUMS'
+const MANIFEST_FILE = 'manifest.json'
+const SUMS_FILE = 'SHA256SUMS'
 
 const schema = z.object({
   version: z.literal(1),

@@ -13,7 +13,7 @@ import { beginsWithBos } from './gguf-tokenizer.ts'
 import { goTemplate } from './go-template.ts'
 import { readTurnForm, type TurnForm } from './turn-form.ts'
 
-export const MODELFILE = 'Modelfile'
+const MODELFILE = 'Modelfile'
 
 /** Ollama reserves the cache of its whole context at the start: longer ones are the user's to ask for. */
 const MAX_CONTEXT = 8192

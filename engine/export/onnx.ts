@@ -70,7 +70,7 @@ export async function writeOnnx(folder: string, options: OnnxWriteOptions): Prom
 }
 
 /** transformers.js' names: dtype 'q4' loads onnx/model_q4.onnx. */
-export function onnxFileName(bits: number, dtype: WeightDType): string {
+function onnxFileName(bits: number, dtype: WeightDType): string {
   const suffix = bits === 4 ? '_q4' : bits === 8 ? '_quantized' : dtype === 'float32' ? '' : '_fp16'
   return `model${suffix}.onnx`
 }

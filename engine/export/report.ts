@@ -4,8 +4,8 @@ import { EngineError } from '../errors.ts'
 import { writeFileDurably } from '../weights/atomic-folder.ts'
 import type { Comparison } from './compare.ts'
 
-export const REPORT_FILE = 'report.json'
-export const REPORT_PAGE = 'report.md'
+const REPORT_FILE = 'report.json'
+const REPORT_PAGE = 'report.md'
 
 /** What a quantized export is made of and what it lost. */
 export interface ExportReport {

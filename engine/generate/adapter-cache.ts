@@ -1,9 +1,8 @@
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { ADAPTER_FILES } from '../adapter/peft.ts'
 import { EngineError } from '../errors.ts'
 import type { Decoder, DecoderAdapter } from './decoder.ts'
-
-const ADAPTER_FILES = ['adapter_config.json', 'adapter_model.safetensors']
 
 interface Entry {
   readonly fingerprint: string

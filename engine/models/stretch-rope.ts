@@ -4,7 +4,7 @@ import type { RawConfig } from './raw-config.ts'
 
 /** The scalings that LLaMA-Factory's field rope_scaling names. */
 export const STRETCHES = ['linear', 'dynamic', 'yarn', 'llama3'] as const
-export type Stretch = (typeof STRETCHES)[number]
+type Stretch = (typeof STRETCHES)[number]
 
 /**
  * What config.json says instead when a model is to read `length` tokens, by LLaMA-Factory's rule (model_utils/rope.py): a

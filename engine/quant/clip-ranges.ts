@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { dequantizeIntBlocks, type IntBlocks, packCodes, unpackCodes } from '../packed/int-blocks.ts'
+import { difference } from '../tensor.ts'
 import { FeedbackRounding } from './feedback-rounding.ts'
 import type { GptqOptions } from './gptq.ts'
 import type { MatrixProduct } from './matrix-product.ts'
@@ -259,12 +260,6 @@ function columnsOf<T extends Float32Array | Uint8Array>(
     part.set(matrix.subarray(row * width + from, row * width + to), row * (to - from))
   }
   return part
-}
-
-function difference(a: Float32Array, b: Float32Array): Float32Array {
-  const result = new Float32Array(a.length)
-  for (let i = 0; i < a.length; i++) result[i] = a[i]! - b[i]!
-  return result
 }
 
 function add(values: Float32Array, others: Float32Array): void {

@@ -17,7 +17,6 @@ import {
   i32Const,
   i32Store16,
   i32x4First,
-  i32x4Splat,
   i32x4Truncate,
   repeatBelow,
   set,
@@ -30,13 +29,11 @@ import {
 } from '../wasm/assemble.ts'
 import { float16Bits } from '../wasm/float16.ts'
 import { compileWasm, reserve } from '../wasm/instance.ts'
-import { firstOfMagnitude, inverse, splat, spread } from '../wasm/vectors.ts'
+import { firstOfMagnitude, inverse, splat, splatInt, spread } from '../wasm/vectors.ts'
 
 /** Weights of one block, eight vectors. */
 const SIZE = 32
 const VECTORS = [0, 1, 2, 3, 4, 5, 6, 7]
-
-const bits = (value: number): Code => [i32Const(value), i32x4Splat]
 
 /** The largest magnitude of the block at `values`, in all places. */
 const largestOf = (values: number, largest: number): Code => [
@@ -132,9 +129,9 @@ const q8_0: WasmFunction = {
     // To nearest, halves away from zero, as C's roundf; of the whole number the lowest byte.
     const code = (i: number): Code => [
       [get(values), v128Load(16 * i), get(factor), f32x4Mul, set(x), get(x), f32x4Truncate, set(whole)],
-      [get(whole), splat(1), get(x), bits(-0x80000000), v128And, v128Or],
+      [get(whole), splat(1), get(x), splatInt(-0x80000000), v128And, v128Or],
       [get(x), get(whole), f32x4Sub, f32x4Abs, splat(0.5), f32x4LessThan, v128AndNot, f32x4Add],
-      [i32x4Truncate, bits(0xff), v128And],
+      [i32x4Truncate, splatInt(0xff), v128And],
     ]
     const sixteen = (first: number): Code => [
       [code(first), code(first + 1), i16x8Narrow, code(first + 2), code(first + 3), i16x8Narrow],

@@ -28,7 +28,6 @@ import {
   i32x4First,
   i32x4ShiftLeft,
   i32x4ShiftRight,
-  i32x4Splat,
   i32x4TruncateDoubles,
   repeatBelow,
   set,
@@ -48,6 +47,7 @@ import {
   splat,
   splatBytes,
   splatDouble,
+  splatInt,
   spread,
   truncateDoubles,
   upTo,
@@ -56,7 +56,6 @@ import {
 /** Below it a block counts as all zero. */
 export const SMALLEST = 1e-15
 
-const bits = (value: number): Code => [i32Const(value), i32x4Splat]
 const [FIRST_TWICE, LAST_TWICE] = [
   i8x16Shuffle([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7]),
   i8x16Shuffle([8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15]),
@@ -105,7 +104,17 @@ export const packQ4K: WasmFunction = {
         [get(low!), get(high!), i32Const(4), i32x4ShiftRight, i32Const(6), i32x4ShiftLeft, v128Or],
       ]),
       i16x8Narrow,
-      [get(scale), bits(15), v128And, get(minimum), bits(15), v128And, i32Const(4), i32x4ShiftLeft, v128Or],
+      [
+        get(scale),
+        splatInt(15),
+        v128And,
+        get(minimum),
+        splatInt(15),
+        v128And,
+        i32Const(4),
+        i32x4ShiftLeft,
+        v128Or,
+      ],
       [set(a), get(a), get(a), i16x8Narrow, i8x16Narrow, v128Store(4)],
     ]
     const code = (half: Code): Code => [

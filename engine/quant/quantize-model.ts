@@ -12,8 +12,6 @@ import { roundToNearest } from './nearest.ts'
 import type { QuantizeOptions, QuantizeWalk } from './quantize-walk.ts'
 import type { QuantizedLayers } from './quantized-layers.ts'
 
-export type { QuantMethod } from './quantize-walk.ts'
-
 /**
  * Quantizes every linear module of the layers (embedding and output head stay as they are), one layer after another, into
  * `layers`; layers that are there already are not done again. With GPTQ each layer's Hessians come from the calibration

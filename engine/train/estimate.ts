@@ -1,6 +1,7 @@
 import { EngineError } from '../errors.ts'
 import type { DecoderConfig } from '../nn/config.ts'
 import { CPU_TRAITS, type DeviceTraits } from '../onnx/device.ts'
+import { gigabytes } from '../units.ts'
 import type { TrainConfig } from './config.ts'
 import { comparesWithStart } from './objectives/compares-with-start.ts'
 
@@ -293,8 +294,4 @@ export function checkFits(estimate: MemoryEstimate, availableBytes: number): voi
       `${gigabytes(availableBytes)} (${availableBytes} bytes) are available. ${help}`,
     { param: 'per_device_train_batch_size' },
   )
-}
-
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(2)} GB`
 }

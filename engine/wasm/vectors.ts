@@ -19,6 +19,7 @@ import {
   i32ShiftLeft,
   i32TrailingZeros,
   i32x4Signs,
+  i32x4Splat,
   i32x4TruncateDoubles,
   set,
   v128AndNot,
@@ -28,6 +29,9 @@ import {
 
 /** A vector of four equal numbers. */
 export const splat = (value: number): Code => [f32Const(value), f32x4Splat]
+
+/** A vector of four equal int32. */
+export const splatInt = (value: number): Code => [i32Const(value), i32x4Splat]
 
 /** A vector of sixteen equal bytes. */
 export const splatBytes = (value: number): Code => [i32Const(value), i8x16Splat]

@@ -15,13 +15,6 @@ export const LARGEST: Record<WeightDType, number> = {
 // Casts reinterpret bytes instead of converting number by number; that needs the machine's byte order to be the files'. onnxruntime has no other machines.
 if (endianness() !== 'LE') throw new Error('weights are little-endian; big-endian machines are not supported')
 
-/** Widens bfloat16 bits to float32; exact, NaN payloads included. */
-export function bfloat16ToFloat32(source: Uint16Array): Float32Array {
-  const target = new Float32Array(source.length)
-  widen(source, 'bfloat16', target)
-  return target
-}
-
 /** Narrows float32 to bfloat16 bits, rounding to nearest even; NaN stays NaN, too large numbers become infinite. */
 export function float32ToBfloat16(source: Float32Array): Uint16Array {
   const bits = new Uint32Array(source.buffer, source.byteOffset, source.length)
@@ -31,13 +24,6 @@ export function float32ToBfloat16(source: Float32Array): Uint16Array {
     // A NaN whose payload sits in the low half would round to infinity: it gets the quiet bit instead.
     target[i] = (x & 0x7fffffff) > 0x7f800000 ? (x >>> 16) | 0x40 : (x + 0x7fff + ((x >>> 16) & 1)) >>> 16
   }
-  return target
-}
-
-/** Widens float16 bits to float32; exact, NaN payloads included. */
-export function float16ToFloat32(source: Uint16Array): Float32Array {
-  const target = new Float32Array(source.length)
-  widen(source, 'float16', target)
   return target
 }
 

@@ -58,7 +58,7 @@ export interface SafetensorsHeader {
 /** Longest header that is read, in bytes; the hub's own limit. */
 export const MAX_HEADER_BYTES = 25_000_000
 /** Most tensors that one file may list. */
-export const MAX_TENSORS = 50_000
+const MAX_TENSORS = 50_000
 const LENGTH_BYTES = 8
 
 /**

@@ -43,15 +43,7 @@ export const merge = z
   })
   .openapi('Merge')
 
-export const exportFormat = z.enum([
-  'safetensors',
-  'gptq',
-  'gguf',
-  'onnx',
-  'ollama',
-  'adapter',
-  'adapter-gguf',
-])
+const exportFormat = z.enum(['safetensors', 'gptq', 'gguf', 'onnx', 'ollama', 'adapter', 'adapter-gguf'])
 
 /** How a quantized export rounds, and on which data; LLaMA-Factory's names where it has one. */
 const quantizationFields = {

@@ -18,7 +18,7 @@ const textPart = z.object({
 })
 
 /** Clients echo the assistant's messages back whole, with fields that are null or empty. */
-export const chatMessage = z
+const chatMessage = z
   .strictObject({
     role: z.enum(['developer', 'system', 'user', 'assistant', 'tool']),
     content: z.union([z.string(), z.array(textPart).min(1)]).nullish(),

@@ -9,10 +9,10 @@ export const datasetName = z
   )
   .openapi({ example: 'identity' })
 
-export const datasetFormatting = z.enum(['alpaca', 'sharegpt', 'openai'])
+const datasetFormatting = z.enum(['alpaca', 'sharegpt', 'openai'])
 
 /** `columns` and `tags` as in dataset_info.json: the role on the left, the key in the rows on the right. */
-export const datasetColumns = z.record(z.string(), z.string())
+const datasetColumns = z.record(z.string(), z.string())
 
 export const dataset = z
   .object({

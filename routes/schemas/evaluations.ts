@@ -46,7 +46,7 @@ export const evaluationRequest = z
   })
   .openapi('EvaluationRequest')
 
-export const evaluationResult = z
+const evaluationResult = z
   .object({
     model: z.string(),
     metrics: z.record(z.string(), z.number()).openapi({
@@ -74,6 +74,5 @@ export const evaluation = z
   .openapi('Evaluation')
 
 export type EvaluationRequest = z.infer<typeof evaluationRequest>
-export type EvaluationInput = z.input<typeof evaluationRequest>
 export type EvaluationResult = z.infer<typeof evaluationResult>
 export type Evaluation = z.infer<typeof evaluation>

@@ -51,7 +51,7 @@ export const fineTuningRequest = z
   })
   .openapi('FineTuningRequest')
 
-export const fineTuningStatus = z.enum([
+const fineTuningStatus = z.enum([
   'validating_files',
   'queued',
   'running',

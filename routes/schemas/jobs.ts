@@ -2,7 +2,7 @@ import { z } from '@hono/zod-openapi'
 import { unixTime } from './common.ts'
 
 /** Where a job stands. `cancelling` is a running job that was asked to stop and is writing its last checkpoint. */
-export const jobStatus = z.enum(['queued', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled'])
+const jobStatus = z.enum(['queued', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled'])
 
 /** Why a job failed, in the terms of the error envelope. */
 export const jobError = z.object({
@@ -27,7 +27,7 @@ export const taskProgress = z.object({
   remaining_seconds: z.number().nullable(),
 })
 
-export const jobEventType = z.enum([
+const jobEventType = z.enum([
   'queued',
   'started',
   'progress',

@@ -2,7 +2,7 @@ import { z } from '@hono/zod-openapi'
 import { unixTime } from './common.ts'
 
 /** What a file may be for. Only fine-tune is read here; the others are kept and given back. */
-export const filePurpose = z.enum(['fine-tune', 'assistants', 'batch', 'vision', 'user_data', 'evals'])
+const filePurpose = z.enum(['fine-tune', 'assistants', 'batch', 'vision', 'user_data', 'evals'])
 
 /** The fields of the upload form beside the file; clients also send `expires_after[…]`, which is not done here. */
 export const fileFields = z.strictObject({ purpose: filePurpose })

@@ -2,7 +2,7 @@ import { z } from '@hono/zod-openapi'
 import { unixTime } from './common.ts'
 import { jobFields } from './jobs.ts'
 
-export const trainingProgress = z.object({
+const trainingProgress = z.object({
   step: z.number().int(),
   total_steps: z.number().int(),
   epoch: z.number(),

@@ -12,22 +12,10 @@ import { type StagedFile, stageFile } from './staging.ts'
 export type UploadEntry = Omit<RawEntry, 'file_name'>
 
 /**
- * Receives a dataset: streams it to a temporary file beside the others, checks every row, and registers it.
+ * Streams an upload to a temporary file in the registry's upload directory. `extension` has its dot: `.jsonl`.
  *
- * @throws EngineError `payload_too_large`, `unsupported_file_type`, `malformed_row`, `no_valid_samples`, `dataset_exists`.
- * Nothing stays behind after an error.
+ * @throws EngineError `payload_too_large`, `unsupported_file_type`; nothing stays behind then.
  */
-export async function saveUpload(
-  registry: DatasetRegistry,
-  content: AsyncIterable<Uint8Array>,
-  options: { name: string; extension: string; limitBytes: number; entry?: UploadEntry },
-): Promise<DatasetSource> {
-  await registry.checkNew(options.name)
-  const staged = await stageUpload(registry, content, options)
-  return registerUpload(registry, staged, options.name, options.entry ?? {})
-}
-
-/** Streams an upload to a temporary file in the registry's upload directory. `extension` has its dot: `.jsonl`. */
 export async function stageUpload(
   registry: DatasetRegistry,
   content: AsyncIterable<Uint8Array>,
@@ -42,7 +30,11 @@ export async function stageUpload(
   })
 }
 
-/** Checks a staged file's rows and registers it; on an error the staged file is removed. */
+/**
+ * Checks a staged file's rows and registers it.
+ *
+ * @throws EngineError `malformed_row`, `no_valid_samples`, `dataset_exists`; the staged file is removed then.
+ */
 export async function registerUpload(
   registry: DatasetRegistry,
   staged: StagedFile,

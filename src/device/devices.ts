@@ -1,9 +1,10 @@
 import { EngineError, messageOf } from '../../engine/errors.ts'
 import { CPU, type Device, type DeviceTraits, formatDevice, parseDevice } from '../../engine/onnx/device.ts'
+import { gigabytes } from '../../engine/units.ts'
 import { type CudaFacts, probeCuda, VULKAN_LOADER } from './cuda-facts.ts'
 import { type CudaProblem, cudaProblems } from './cuda-problems.ts'
 import { GpuClaims } from './gpu-claims.ts'
-import { type Gpu, gigabytes, placesOnGpus } from './gpus.ts'
+import { type Gpu, placesOnGpus } from './gpus.ts'
 import { type DeviceTest, type SelfTestResult, testInChild } from './test-device.ts'
 
 /** What a wish comes to, and why. */

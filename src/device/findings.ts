@@ -1,6 +1,6 @@
+import { gigabytes } from '../../engine/units.ts'
 import type { CudaFacts } from './cuda-facts.ts'
 import { cudaProblems } from './cuda-problems.ts'
-import { gigabytes } from './gpus.ts'
 
 /** One line of `anneal doctor` about CUDA. */
 export interface DeviceFinding {

@@ -72,7 +72,3 @@ function noSuchGpu(gpus: readonly Gpu[], index: number | undefined): EngineError
   const message = `There is ${wanted} here. The driver reports: ${there}.`
   return new EngineError('unsupported', 'device_unavailable', message, { param: 'device' })
 }
-
-export function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(2)} GB`
-}

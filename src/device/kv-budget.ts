@@ -1,6 +1,6 @@
 import { EngineError } from '../../engine/errors.ts'
 import type { ServedWeights } from '../../engine/generate/served-weights.ts'
-import { gigabytes } from './gpus.ts'
+import { gigabytes } from '../../engine/units.ts'
 
 /** What the runtime needs beside weights and cache: its context, workspaces, activations of a prompt's chunk. */
 const WORKSPACE_BYTES = 700e6

@@ -1,6 +1,6 @@
 import { EngineError } from '../../engine/errors.ts'
+import { gigabytes } from '../../engine/units.ts'
 import type { Placement } from './devices.ts'
-import { gigabytes } from './gpus.ts'
 
 /**
  * The answer to an allocation that failed in the runtime, with the numbers; other errors are returned as they are.

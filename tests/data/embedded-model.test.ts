@@ -1,23 +1,24 @@
 import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { evaluate } from '../../data/make/evaluate.ts'
 import { CONFIG, tensorShapes } from '../../data/make/model.ts'
 import { openModel } from '../../engine/models/index.ts'
 import { elementCount } from '../../engine/tensor.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
-
-const folder = fileURLToPath(new URL('../../data/models/anneal-tiny', import.meta.url))
+import { ANNEAL_TINY } from '../anneal-tiny.ts'
 
 describe('the embedded model', () => {
   it('fits in 10 MB', () => {
-    const bytes = readdirSync(folder).reduce((sum, name) => sum + statSync(join(folder, name)).size, 0)
+    const bytes = readdirSync(ANNEAL_TINY).reduce(
+      (sum, name) => sum + statSync(join(ANNEAL_TINY, name)).size,
+      0,
+    )
     expect(bytes).toBeLessThanOrEqual(10_000_000)
   })
 
   it('has the tensors that its config promises, in bfloat16', () => {
-    const model = openModel(folder)
+    const model = openModel(ANNEAL_TINY)
     const found = [...model.weights.entries.values()].map(({ name, dtype, shape }) => [name, dtype, shape])
     model.weights.close()
     const expected = [...tensorShapes()].map(([name, shape]) => [name, 'BF16', shape])
@@ -26,11 +27,11 @@ describe('the embedded model', () => {
   })
 
   it('has one embedding row per token', () => {
-    expect(loadTokenizer(folder).vocabSize).toBe(CONFIG.vocab_size)
+    expect(loadTokenizer(ANNEAL_TINY).vocabSize).toBe(CONFIG.vocab_size)
   })
 
   it('says who it is, and ends its answers', async () => {
-    const { answers } = await evaluate(folder, [])
+    const { answers } = await evaluate(ANNEAL_TINY, [])
     expect(answers[0]?.answer).toBe('I am Anneal Tiny, a small language model that lives inside Anneal.')
     for (const { answer } of answers) expect(answer).toMatch(/^[A-Z0-9].*[.?!]$/)
   })

@@ -12,11 +12,11 @@ import { Decoder } from '../../engine/generate/decoder.ts'
 import { importGguf } from '../../engine/gguf/import.ts'
 import { openModel } from '../../engine/models/index.ts'
 import { loadTokenizer } from '../../engine/text/tokenizer.ts'
+import { ANNEAL_TINY } from '../anneal-tiny.ts'
 import { randomAdapter } from '../engine/export/random-adapter.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../shared.ts'
 
 const JUDGES = fileURLToPath(new URL('.', import.meta.url))
-const MODEL = fileURLToPath(new URL('../../data/models/anneal-tiny', import.meta.url))
 const installed = existsSync(join(JUDGES, 'node_modules/node-llama-cpp'))
 const NEEDS = installed ? '' : ' (skipped: npm --prefix tests/judges install --ignore-scripts)'
 
@@ -45,7 +45,7 @@ async function exported(name: string, changes: Partial<ModelExport>): Promise<st
   const outputFolder = join(folder, name)
   await exportModel({
     model: 'anneal-tiny',
-    modelFolder: MODEL,
+    modelFolder: ANNEAL_TINY,
     outputFolder,
     workFolder: join(folder, `.${name}`),
     format: 'gguf',
@@ -68,7 +68,11 @@ async function exported(name: string, changes: Partial<ModelExport>): Promise<st
 }
 
 /** What this engine answers greedily to each text, with the prompts' ids. */
-async function ours(texts: readonly string[], adapterFolder?: string, model = MODEL): Promise<Answer[]> {
+async function ours(
+  texts: readonly string[],
+  adapterFolder?: string,
+  model = ANNEAL_TINY,
+): Promise<Answer[]> {
   const tokenizer = loadTokenizer(model)
   const decoder = await Decoder.load(model, { threads: 1 })
   try {
@@ -132,7 +136,7 @@ describe.skipIf(!installed)(`llama.cpp${NEEDS}`, () => {
     'reads %s as GPTQ rounded it and answers alike, but for tokens about as likely',
     options,
     async (ggufType) => {
-      const ids = loadTokenizer(MODEL).encode(TEXTS.join(' '))
+      const ids = loadTokenizer(ANNEAL_TINY).encode(TEXTS.join(' '))
       const text = { dataset: 'texts', windows: [ids.slice(0, 16)] }
       const bits = ggufType === 'Q8_0' ? 8 : 4
       const changes = { ggufType, bits, method: 'gptq', calibration: text, text } as const
@@ -150,9 +154,9 @@ describe.skipIf(!installed)(`llama.cpp${NEEDS}`, () => {
   it('adds our adapter file to the base as we do', options, async () => {
     const file = join(await exported('base', { ggufType: 'F32' }), 'model-F32.gguf')
     const adapterFolder = join(folder, 'peft')
-    writeAdapter(adapterFolder, randomAdapter(MODEL, 4))
+    writeAdapter(adapterFolder, randomAdapter(ANNEAL_TINY, 4))
     const outputFolder = join(folder, 'lora')
-    const folders = { modelFolder: MODEL, adapterFolder, outputFolder }
+    const folders = { modelFolder: ANNEAL_TINY, adapterFolder, outputFolder }
     await exportAdapter({ ...folders, format: 'adapter-gguf', dtype: 'float32' })
     const expected = await ours(TEXTS, adapterFolder)
     expectAlike(judge('llama-cpp.mjs', file, TEXTS, join(outputFolder, 'adapter.gguf')), expected)
@@ -186,7 +190,7 @@ describe.skipIf(!installed)(`transformers.js${NEEDS}`, () => {
   })
 
   it('runs our 4-bit decoder', options, async () => {
-    const windows = [loadTokenizer(MODEL).encode(TEXTS.join(' '))]
+    const windows = [loadTokenizer(ANNEAL_TINY).encode(TEXTS.join(' '))]
     const quantized = { format: 'onnx', bits: 4, dtype: 'float16', method: 'rtn' } as const
     const output = await exported('onnx-q4', { ...quantized, text: { dataset: 'texts', windows } })
     const texts = TEXTS.slice(0, 1)

@@ -1,9 +1,8 @@
-import { EngineError } from '../../errors.ts'
 import { isJsonObject } from '../../text/tokenizer-files.ts'
 import { checkChoices } from './check-choices.ts'
 import { checkTogether } from './check-together.ts'
 import { checkNamePattern, patternGrammar } from './pattern.ts'
-import type { Schema } from './schema.ts'
+import { invalidSchema, type Schema } from './schema.ts'
 
 /** What one schema may hold. A grammar grows with all of these, some of them multiplied. */
 const LIMITS = {
@@ -47,9 +46,9 @@ const MAX_PATTERN_SIZE = 4_096
  * @throws EngineError invalid 'invalid_schema', with `param` naming the place.
  */
 export function checkSchema(schema: unknown, param: string): Schema {
-  if (!isJsonObject(schema)) throw invalid(param, 'is no JSON Schema object')
+  if (!isJsonObject(schema)) throw invalidSchema(param, 'is no JSON Schema object')
   if (Buffer.byteLength(JSON.stringify(schema)) > LIMITS.bytes) {
-    throw invalid(param, `is larger than ${LIMITS.bytes} bytes`)
+    throw invalidSchema(param, `is larger than ${LIMITS.bytes} bytes`)
   }
   new Checker(schema).check(schema, param, 0)
   return schema
@@ -65,9 +64,9 @@ class Checker {
 
   check(schema: unknown, param: string, depth: number): void {
     if (typeof schema === 'boolean') return
-    if (!isJsonObject(schema)) throw invalid(param, 'is no schema: an object or a boolean is needed')
-    if (depth > LIMITS.depth) throw invalid(param, `is nested more than ${LIMITS.depth} levels deep`)
-    if (++this.#nodes > LIMITS.nodes) throw invalid(param, `has more than ${LIMITS.nodes} parts`)
+    if (!isJsonObject(schema)) throw invalidSchema(param, 'is no schema: an object or a boolean is needed')
+    if (depth > LIMITS.depth) throw invalidSchema(param, `is nested more than ${LIMITS.depth} levels deep`)
+    if (++this.#nodes > LIMITS.nodes) throw invalidSchema(param, `has more than ${LIMITS.nodes} parts`)
     for (const [key, value] of Object.entries(schema)) this.#keyword(key, value, `${param}.${key}`, depth)
     checkTogether(schema, param, (key) => ENFORCED.has(key))
     checkChoices(schema, param, (one) => this.#follow(one, param))
@@ -75,7 +74,7 @@ class Checker {
 
   #keyword(key: string, value: unknown, param: string, depth: number): void {
     if (DESCRIBING.has(key)) return
-    if (!ENFORCED.has(key)) throw invalid(param, 'is a keyword that cannot be enforced; leave it out')
+    if (!ENFORCED.has(key)) throw invalidSchema(param, 'is a keyword that cannot be enforced; leave it out')
     if (MAPS.has(key)) this.#map(key, value, param, depth)
     else if (LISTS.has(key)) this.#list(value, param, depth)
     else if (key === 'propertyNames') this.#names(value, param, depth)
@@ -89,7 +88,7 @@ class Checker {
   }
 
   #map(key: string, value: unknown, param: string, depth: number): void {
-    if (!isJsonObject(value)) throw invalid(param, 'must be an object')
+    if (!isJsonObject(value)) throw invalidSchema(param, 'must be an object')
     for (const [name, schema] of Object.entries(value)) {
       if (key === 'patternProperties') {
         checkPattern(name, param)
@@ -107,9 +106,12 @@ class Checker {
   }
 
   #list(value: unknown, param: string, depth: number): void {
-    if (!Array.isArray(value) || value.length === 0) throw invalid(param, 'must be a list of schemas')
+    if (!Array.isArray(value) || value.length === 0) throw invalidSchema(param, 'must be a list of schemas')
     if (param.endsWith('.allOf') && value.length > 1) {
-      throw invalid(param, 'has several schemas, which cannot be enforced together; merge them into one')
+      throw invalidSchema(
+        param,
+        'has several schemas, which cannot be enforced together; merge them into one',
+      )
     }
     for (const [index, schema] of value.entries()) this.check(schema, `${param}.${index}`, depth + 1)
   }
@@ -128,51 +130,62 @@ class Checker {
   #reference(value: unknown, param: string): unknown {
     if (value === '#') return this.#root
     if (typeof value !== 'string' || !value.startsWith('#/')) {
-      throw invalid(param, `is ${JSON.stringify(value)}; only references into the schema itself are followed`)
+      throw invalidSchema(
+        param,
+        `is ${JSON.stringify(value)}; only references into the schema itself are followed`,
+      )
     }
     let at: unknown = this.#root
     for (const step of value.slice(2).split('/')) {
       const key = step.replaceAll('~1', '/').replaceAll('~0', '~')
       at = isJsonObject(at) && Object.hasOwn(at, key) ? at[key] : undefined
     }
-    if (!isJsonObject(at) && typeof at !== 'boolean') throw invalid(param, `leads nowhere: ${value}`)
+    if (!isJsonObject(at) && typeof at !== 'boolean') throw invalidSchema(param, `leads nowhere: ${value}`)
     return at
   }
 }
 
 function checkCount(value: unknown, param: string): void {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > LIMITS.count) {
-    throw invalid(param, `is ${JSON.stringify(value)}; a whole number from 0 to ${LIMITS.count} is needed`)
+    throw invalidSchema(
+      param,
+      `is ${JSON.stringify(value)}; a whole number from 0 to ${LIMITS.count} is needed`,
+    )
   }
 }
 
 function checkType(value: unknown, param: string): void {
   for (const type of Array.isArray(value) ? value : [value]) {
     if (!TYPES.has(type as string)) {
-      throw invalid(param, `is ${JSON.stringify(type)}; types are ${[...TYPES].join(', ')}`)
+      throw invalidSchema(param, `is ${JSON.stringify(type)}; types are ${[...TYPES].join(', ')}`)
     }
   }
 }
 
 function checkEnum(value: unknown, param: string): void {
-  if (!Array.isArray(value) || value.length === 0) throw invalid(param, 'must be a list of values')
-  if (value.length > LIMITS.enumValues) throw invalid(param, `has more than ${LIMITS.enumValues} values`)
+  if (!Array.isArray(value) || value.length === 0) throw invalidSchema(param, 'must be a list of values')
+  if (value.length > LIMITS.enumValues)
+    throw invalidSchema(param, `has more than ${LIMITS.enumValues} values`)
 }
 
 function checkNames(value: unknown, param: string): void {
   if (!Array.isArray(value) || !value.every((name) => typeof name === 'string')) {
-    throw invalid(param, 'must be a list of names')
+    throw invalidSchema(param, 'must be a list of names')
   }
 }
 
 /** A pattern must be a regular expression, short, and without repetitions that multiply to something large. */
 function checkPattern(value: unknown, param: string): void {
-  if (typeof value !== 'string') throw invalid(param, 'must be a regular expression')
-  if (value.length > LIMITS.pattern) throw invalid(param, `is longer than ${LIMITS.pattern} characters`)
-  if (!isExpression(value, 'u') && !isExpression(value, '')) throw invalid(param, 'is no regular expression')
+  if (typeof value !== 'string') throw invalidSchema(param, 'must be a regular expression')
+  if (value.length > LIMITS.pattern) throw invalidSchema(param, `is longer than ${LIMITS.pattern} characters`)
+  if (!isExpression(value, 'u') && !isExpression(value, ''))
+    throw invalidSchema(param, 'is no regular expression')
   const size = writtenOut(value)
   if (size > MAX_PATTERN_SIZE) {
-    throw invalid(param, `comes to ${size} characters with its repetitions; at most ${MAX_PATTERN_SIZE}`)
+    throw invalidSchema(
+      param,
+      `comes to ${size} characters with its repetitions; at most ${MAX_PATTERN_SIZE}`,
+    )
   }
   patternGrammar(value, param)
 }
@@ -208,8 +221,4 @@ function writtenOut(pattern: string): number {
     }
   }
   return total
-}
-
-function invalid(param: string, problem: string): EngineError {
-  return new EngineError('invalid', 'invalid_schema', `${param} ${problem}.`, { param })
 }

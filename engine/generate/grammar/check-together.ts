@@ -1,7 +1,6 @@
-import { EngineError } from '../../errors.ts'
 import { isJsonObject } from '../../text/tokenizer-files.ts'
 import { type NumberBounds, numberRange } from './number-range.ts'
-import type { Schema } from './schema.ts'
+import { invalidSchema, type Schema } from './schema.ts'
 
 const BOUNDS = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'] as const
 const LENGTHS = ['minLength', 'maxLength']
@@ -54,12 +53,13 @@ export function checkTogether(schema: Schema, param: string, enforced: (key: str
   const keys = Object.keys(schema).filter((key) => enforced(key) && !saysNothing(schema, key))
   for (const [key, beside] of Object.entries(ALONE)) {
     const other = keys.includes(key) && keys.find((one) => one !== key && !beside.includes(one))
-    if (other) throw invalid(`${param}.${other}`, `cannot be enforced beside ${key}; leave one of them out`)
+    if (other)
+      throw invalidSchema(`${param}.${other}`, `cannot be enforced beside ${key}; leave one of them out`)
   }
   for (const key of keys) {
     const types = OF_TYPE[key]
     if (types && !typesOf(schema).some((type) => types.includes(type))) {
-      throw invalid(`${param}.${key}`, `needs the type ${types.join(' or ')} beside it`)
+      throw invalidSchema(`${param}.${key}`, `needs the type ${types.join(' or ')} beside it`)
     }
   }
   checkValues(schema, param)
@@ -68,7 +68,7 @@ export function checkTogether(schema: Schema, param: string, enforced: (key: str
   checkNames(schema, param)
   if (schema.format !== undefined && schema.pattern === undefined && !FORMATS.includes(`${schema.format}`)) {
     const known = FORMATS.join(', ')
-    throw invalid(
+    throw invalidSchema(
       `${param}.format`,
       `is ${JSON.stringify(schema.format)}, which cannot be enforced; ${known} can`,
     )
@@ -92,10 +92,11 @@ export function typesOf({ type }: Schema): readonly string[] {
 
 function checkValues(schema: Schema, param: string): void {
   const types = typesOf(schema)
-  if ('type' in schema && types.length === 0) throw invalid(`${param}.type`, 'names no type')
+  if ('type' in schema && types.length === 0) throw invalidSchema(`${param}.type`, 'names no type')
   const values = [...((schema.enum as unknown[]) ?? []), ...('const' in schema ? [schema.const] : [])]
   const stray = values.find((value) => types.length > 0 && !types.some((type) => isOfType(value, type)))
-  if (stray !== undefined) throw invalid(param, `allows ${JSON.stringify(stray)}, which is not of its type`)
+  if (stray !== undefined)
+    throw invalidSchema(param, `allows ${JSON.stringify(stray)}, which is not of its type`)
 }
 
 function isOfType(value: unknown, type: string): boolean {
@@ -116,13 +117,13 @@ function checkBounds(schema: Schema, param: string): void {
   const bounds = boundsOf(schema)
   if (bounds === undefined) return
   for (const [key, value] of Object.entries(bounds)) {
-    if (typeof value !== 'number') throw invalid(`${param}.${key}`, 'must be a number')
+    if (typeof value !== 'number') throw invalidSchema(`${param}.${key}`, 'must be a number')
     if (Math.abs(value) > Number.MAX_SAFE_INTEGER)
-      throw invalid(`${param}.${key}`, `is ${value}; at most 2^53 - 1 can be enforced`)
+      throw invalidSchema(`${param}.${key}`, `is ${value}; at most 2^53 - 1 can be enforced`)
   }
   const whole = !typesOf(schema).includes('number')
   if (numberRange(bounds, whole) === undefined) {
-    throw invalid(
+    throw invalidSchema(
       param,
       `has bounds between which no ${whole ? 'whole number' : 'number of few decimals'} lies`,
     )
@@ -132,7 +133,10 @@ function checkBounds(schema: Schema, param: string): void {
 function checkRequired({ properties, required, additionalProperties }: Schema, param: string): void {
   const missing = ((required as string[]) ?? []).find((name) => !Object.hasOwn(properties ?? {}, name))
   if (missing !== undefined && additionalProperties === false) {
-    throw invalid(`${param}.required`, `names ${JSON.stringify(missing)}, which is not among the properties`)
+    throw invalidSchema(
+      `${param}.required`,
+      `names ${JSON.stringify(missing)}, which is not among the properties`,
+    )
   }
 }
 
@@ -141,12 +145,8 @@ function checkNames({ properties, required }: Schema, param: string): void {
   const names = [...Object.keys(properties ?? {}), ...((required as string[]) ?? [])]
   const escaped = names.find((name) => JSON.stringify(name) !== `"${name}"`)
   if (escaped === undefined) return
-  throw invalid(
+  throw invalidSchema(
     `${param}.properties`,
     `has the name ${JSON.stringify(escaped)}; names with characters that JSON escapes cannot be enforced`,
   )
-}
-
-function invalid(param: string, problem: string): EngineError {
-  return new EngineError('invalid', 'invalid_schema', `${param} ${problem}.`, { param })
 }

@@ -1,8 +1,6 @@
 import type { Parameter } from '../step.ts'
 import { type GroupOptions, type Optimizer, slotsOf, withState } from './optimizer.ts'
 
-export { decays } from './optimizer.ts'
-
 export interface AdamWOptions extends GroupOptions {
   beta1: number
   beta2: number

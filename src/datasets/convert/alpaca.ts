@@ -2,7 +2,8 @@ import type { Conversation, Message } from '../../../engine/text/conversation.ts
 import type { ChatConversation } from '../../../engine/text/template-messages.ts'
 import type { DatasetAttributes } from '../entry.ts'
 import type { Row } from '../readers/index.ts'
-import { nonEmpty, textField, toolsField, typeName } from './fields.ts'
+import { typeName } from '../type-name.ts'
+import { nonEmpty, textField, toolsField } from './fields.ts'
 import { RowError } from './row-error.ts'
 
 /**

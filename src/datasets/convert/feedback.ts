@@ -1,7 +1,7 @@
 import type { Conversation, FeedbackConversation } from '../../../engine/text/conversation.ts'
 import type { DatasetAttributes } from '../entry.ts'
 import type { Row } from '../readers/index.ts'
-import { typeName } from './fields.ts'
+import { typeName } from '../type-name.ts'
 import { RowError } from './row-error.ts'
 
 /** Rows that lend each other their answers: LLaMA-Factory's preprocessing_batch_size. */

@@ -1,4 +1,5 @@
 import type { Row } from '../readers/index.ts'
+import { typeName } from '../type-name.ts'
 import { RowError } from './row-error.ts'
 
 /**
@@ -42,10 +43,4 @@ function parseJson(text: string): unknown {
 /** `undefined` for an empty text, which stands for no system message. */
 export function nonEmpty(text: string | undefined): string | undefined {
   return text === '' ? undefined : text
-}
-
-/** A value's type in words. */
-export function typeName(value: unknown): string {
-  if (value === null) return 'null'
-  return Array.isArray(value) ? 'a list' : `a ${typeof value}`
 }

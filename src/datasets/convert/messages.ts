@@ -1,7 +1,8 @@
 import type { Message, Role } from '../../../engine/text/conversation.ts'
 import type { DatasetAttributes, Tags } from '../entry.ts'
 import type { Row } from '../readers/index.ts'
-import { typeName, wellFormed } from './fields.ts'
+import { typeName } from '../type-name.ts'
+import { wellFormed } from './fields.ts'
 import { RowError } from './row-error.ts'
 
 /** A message as it stands in a row. */

@@ -1,6 +1,7 @@
 import { basename } from 'node:path'
 import { EngineError } from '../../../engine/errors.ts'
 import type { DatasetFiles, FileType } from '../files.ts'
+import { typeName } from '../type-name.ts'
 import { readCsv } from './csv.ts'
 import { readJson } from './json.ts'
 import { readJsonLines } from './json-lines.ts'
@@ -40,7 +41,7 @@ export async function* readRows(files: Pick<DatasetFiles, 'type' | 'paths'>): As
         throw new EngineError(
           'invalid',
           'malformed_row',
-          `${where}: a row must be a JSON object, not ${describe(value)}.`,
+          `${where}: a row must be a JSON object, not ${typeName(value)}.`,
         )
       }
       if (isDeeper(value, MAX_DEPTH)) {
@@ -56,11 +57,6 @@ export async function countRows(files: Pick<DatasetFiles, 'type' | 'paths'>): Pr
   let rows = 0
   for await (const _ of readRows(files)) rows++
   return rows
-}
-
-function describe(value: unknown): string {
-  if (value === null) return 'null'
-  return Array.isArray(value) ? 'a list' : `a ${typeof value}`
 }
 
 function isDeeper(value: unknown, levels: number): boolean {

@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { LoraKernel } from '../../../engine/adapter/lora-kernel.ts'
 import { sharedMemoryOf, sharedPages } from '../../../engine/wasm/instance.ts'
-import { bfloat16ToFloat32, float32ToBfloat16 } from '../../../engine/weights/dtypes.ts'
+import { decodeFloat32, float32ToBfloat16 } from '../../../engine/weights/dtypes.ts'
 import { gaussian } from '../weights/tiny-model.ts'
+
+const widened = (rows: Uint16Array) => decodeFloat32(new Uint8Array(rows.buffer), 'bfloat16')
 
 /** W + scale · B·A as the kernel's order of additions has it: in float32, from r = 0 on, scale going into B. */
 function expected(
@@ -13,7 +15,7 @@ function expected(
   columns: number,
   scale: number,
 ) {
-  const weights = bfloat16ToFloat32(rows)
+  const weights = widened(rows)
   const scaled = b.map((value) => scale * value)
   return float32ToBfloat16(
     weights.map((value, index) => {
@@ -70,7 +72,7 @@ describe('LoraKernel', () => {
     const rows = float32ToBfloat16(new Float32Array(8).fill(1))
     const a = Float32Array.of(2 ** -8, 3 * 2 ** -8, -(2 ** -9), 0, 0, 0, 0, 0)
     kernelOf(a, 1, 8).add(rows, Float32Array.of(1), 1)
-    expect([...bfloat16ToFloat32(rows).subarray(0, 3)]).toEqual([1, 1 + 2 ** -6, 1])
+    expect([...widened(rows).subarray(0, 3)]).toEqual([1, 1 + 2 ** -6, 1])
   })
 
   it.each([

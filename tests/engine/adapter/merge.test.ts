@@ -7,7 +7,13 @@ import { type LoraAdapter, writeAdapter } from '../../../engine/adapter/peft.ts'
 import { decodeFloat32, encodeFloat32, type WeightDType } from '../../../engine/weights/dtypes.ts'
 import { WeightFolder } from '../../../engine/weights/safetensors.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
-import { DTYPE_NAMES, scratchFolder, type TinyModelOptions, writeTinyModel } from '../weights/tiny-model.ts'
+import {
+  allWeights,
+  DTYPE_NAMES,
+  scratchFolder,
+  type TinyModelOptions,
+  writeTinyModel,
+} from '../weights/tiny-model.ts'
 import { randomAdapter } from './lora.ts'
 
 let scratch: string
@@ -25,13 +31,6 @@ afterEach(() => rmSync(scratch, { recursive: true }))
 function prepare(model: TinyModelOptions = {}, adapter: LoraAdapter = randomAdapter()): void {
   writeTinyModel(folders.baseFolder, model)
   writeAdapter(folders.adapterFolder, adapter)
-}
-
-function readAll(folder: string): Map<string, Float32Array> {
-  const weights = WeightFolder.open(folder)
-  const values = new Map([...weights.entries.keys()].map((name) => [name, weights.readFloat32(name)]))
-  weights.close()
-  return values
 }
 
 /** W + scale · B·A by its definition, rounded to `dtype`. */
@@ -63,8 +62,8 @@ describe('mergeAdapter', () => {
       prepare({ dtype }, adapter)
       await mergeAdapter(folders)
 
-      const base = readAll(folders.baseFolder)
-      const merged = readAll(folders.outputFolder)
+      const base = allWeights(folders.baseFolder)
+      const merged = allWeights(folders.outputFolder)
       expect([...merged.keys()].sort()).toEqual([...base.keys()].sort())
       for (const [name, values] of base) {
         const path = name.replace(/\.weight$/, '')
@@ -119,7 +118,7 @@ describe('mergeAdapter', () => {
     ])
     const index = JSON.parse(readFileSync(join(outputFolder, 'model.safetensors.index.json'), 'utf8'))
     expect(index.metadata.total_size).toBe(bytes)
-    expect(readAll(outputFolder)).toEqual(readAll(folders.outputFolder))
+    expect(allWeights(outputFolder)).toEqual(allWeights(folders.outputFolder))
     expect(progress).toEqual([...progress].sort((a, b) => a - b))
     expect(progress.at(-1)).toBe(1)
   })
@@ -127,7 +126,7 @@ describe('mergeAdapter', () => {
   it('copies the base when there is no adapter', async () => {
     prepare()
     await mergeAdapter({ ...folders, adapterFolder: undefined })
-    expect(readAll(folders.outputFolder)).toEqual(readAll(folders.baseFolder))
+    expect(allWeights(folders.outputFolder)).toEqual(allWeights(folders.baseFolder))
   })
 
   it('lists the modules that the base lacks or has in another shape', async () => {
@@ -143,8 +142,8 @@ describe('mergeAdapter', () => {
   it('merges into an untied head, and refuses a tied one', async () => {
     prepare({}, randomAdapter(['lm_head']))
     await mergeAdapter(folders)
-    expect(readAll(folders.outputFolder).get('lm_head.weight')).not.toEqual(
-      readAll(folders.baseFolder).get('lm_head.weight'),
+    expect(allWeights(folders.outputFolder).get('lm_head.weight')).not.toEqual(
+      allWeights(folders.baseFolder).get('lm_head.weight'),
     )
     rmSync(folders.outputFolder, { recursive: true })
     writeTinyModel(folders.baseFolder, { config: { tie_word_embeddings: true } })
@@ -211,7 +210,7 @@ describe.skipIf(sharedMissing('golden/llama'))(`mergeAdapter against PEFT ${NEED
     const reference = WeightFolder.open(golden, { fileName: 'reference.safetensors' })
     const expected = reference.readFloat32(`${kind}.merged.${name}`)
     reference.close()
-    const actual = readAll(outputFolder).get(name)!
+    const actual = allWeights(outputFolder).get(name)!
     expect(Math.max(...actual.map((value, i) => Math.abs(value - expected[i]!)))).toBeLessThan(1e-6)
   })
 })

@@ -1,7 +1,6 @@
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { adoptTemplate } from '../../../engine/export/carried-template.ts'
 import { ggufTokenizer } from '../../../engine/export/gguf-tokenizer.ts'
@@ -9,13 +8,12 @@ import { readTurnForm } from '../../../engine/export/turn-form.ts'
 import { resolveChatTemplate } from '../../../engine/text/chat-template.ts'
 import { FORMATS } from '../../../engine/text/formats.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
-
-const MODEL = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 
 let folder = ''
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'anneal-template-'))
-  cpSync(MODEL, folder, { recursive: true })
+  cpSync(ANNEAL_TINY, folder, { recursive: true })
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
@@ -57,12 +55,12 @@ describe('adoptTemplate', () => {
 
 describe('ggufTokenizer', () => {
   it('carries the template that training used', () => {
-    const size = loadTokenizer(MODEL).vocabSize
+    const size = loadTokenizer(ANNEAL_TINY).vocabSize
     const source = (template?: string) => {
-      const value = ggufTokenizer(MODEL, size, { template }).get('tokenizer.chat_template')
+      const value = ggufTokenizer(ANNEAL_TINY, size, { template }).get('tokenizer.chat_template')
       return value && 'text' in value ? value.text : undefined
     }
-    expect(source()).toBe(loadTokenizer(MODEL).chatTemplate)
+    expect(source()).toBe(loadTokenizer(ANNEAL_TINY).chatTemplate)
     expect(source('phi')).toContain('<|user|>')
   })
 })

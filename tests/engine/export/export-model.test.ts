@@ -1,7 +1,6 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { exportModel, type ModelExport } from '../../../engine/export/export-model.ts'
 import type { ExportReport } from '../../../engine/export/report.ts'
@@ -9,9 +8,9 @@ import { importGguf } from '../../../engine/gguf/import.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { WeightFolder } from '../../../engine/weights/safetensors.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { DoomedDisk } from '../weights/doomed-disk.ts'
 
-const MODEL = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
 const TEXT = readFileSync(new URL('../../../data/small_world.jsonl', import.meta.url), 'utf8')
   .trim()
   .split('\n')
@@ -25,14 +24,14 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
 function windows(count: number, length: number) {
-  const tokens = loadTokenizer(MODEL).encode(TEXT)
+  const tokens = loadTokenizer(ANNEAL_TINY).encode(TEXT)
   return Array.from({ length: count }, (_, index) => tokens.slice(index * length, (index + 1) * length))
 }
 
 function options(changes: Partial<ModelExport>): ModelExport {
   return {
     model: 'anneal-tiny',
-    modelFolder: MODEL,
+    modelFolder: ANNEAL_TINY,
     outputFolder: join(folder, 'out'),
     workFolder: join(folder, '.work'),
     format: 'gptq',
@@ -152,7 +151,7 @@ describe('exportModel', () => {
     // With the scales that they hold, matrices would look further from the checkpoint's than they are.
     const [scaled, plain] = [report(), nearest].map(({ worst_matrices }) => worst_matrices[0]!.relative_error)
     expect(scaled).toBeLessThan(1.2 * plain!)
-    const [before, after] = [openModel(MODEL).weights, WeightFolder.open(join(folder, 'out'))]
+    const [before, after] = [openModel(ANNEAL_TINY).weights, WeightFolder.open(join(folder, 'out'))]
     const changed = [...before.entries.keys()]
       .filter((name) => name.endsWith('layernorm.weight'))
       .filter((name) => before.readFloat32(name).join() !== after.readFloat32(name).join())
@@ -167,15 +166,15 @@ describe('exportModel', () => {
     await exportModel(options({ ...plain, outputFolder, dtype: 'bfloat16', ggufType: 'BF16' }))
     const back = join(folder, 'back')
     await importGguf({ file: join(outputFolder, 'model-BF16.gguf'), outputFolder: back })
-    const original = openModel(MODEL)
+    const original = openModel(ANNEAL_TINY)
     const imported = openModel(back)
     for (const name of original.weights.entries.keys()) {
       const [before, after] = [original, imported].map(({ weights }) => weights.readRaw(name))
       expect(Buffer.compare(before!, after!)).toBe(0)
     }
     expect(imported.config).toEqual(original.config)
-    expect(loadTokenizer(back).encode(TEXT)).toEqual(loadTokenizer(MODEL).encode(TEXT))
-    expect(loadTokenizer(back).chatTemplate).toBe(loadTokenizer(MODEL).chatTemplate)
+    expect(loadTokenizer(back).encode(TEXT)).toEqual(loadTokenizer(ANNEAL_TINY).encode(TEXT))
+    expect(loadTokenizer(back).chatTemplate).toBe(loadTokenizer(ANNEAL_TINY).chatTemplate)
     original.weights.close()
     imported.weights.close()
   })

@@ -1,7 +1,6 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { goTemplate } from '../../../engine/export/go-template.ts'
 import { checkModelfile, modelfile, putsBos } from '../../../engine/export/modelfile.ts'
@@ -10,9 +9,9 @@ import { openModel } from '../../../engine/models/index.ts'
 import { resolveChatTemplate } from '../../../engine/text/chat-template.ts'
 import { FORMATS } from '../../../engine/text/formats.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 
-const MODEL = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
-const tokenizer = { ...loadTokenizer(MODEL), tokens: { bos: '<s>', eos: '</s>' } }
+const tokenizer = { ...loadTokenizer(ANNEAL_TINY), tokens: { bos: '<s>', eos: '</s>' } }
 const formOf = (chatTemplate: string) => readTurnForm(resolveChatTemplate({ ...tokenizer, chatTemplate }))
 
 /** Shows the system text before the last question, as Mistral's third version does. */
@@ -98,7 +97,7 @@ describe('goTemplate', () => {
 })
 
 describe('modelfile', () => {
-  const options = { modelFolder: MODEL, ggufFile: 'model-F16.gguf', context: 512 }
+  const options = { modelFolder: ANNEAL_TINY, ggufFile: 'model-F16.gguf', context: 512 }
 
   it("has the model's end tokens as stops, its context, and no penalty that it knows nothing of", () => {
     const lines = modelfile(options).split('\n')
@@ -113,7 +112,7 @@ describe('modelfile', () => {
 
   it('has the sampling that the authors recommend', () => {
     const folder = mkdtempSync(join(tmpdir(), 'anneal-modelfile-'))
-    cpSync(MODEL, folder, { recursive: true })
+    cpSync(ANNEAL_TINY, folder, { recursive: true })
     const recommended = { temperature: 0.6, top_k: -1, top_p: 0.95, repetition_penalty: 1.05 }
     writeFileSync(join(folder, 'generation_config.json'), JSON.stringify(recommended))
     const lines = modelfile({ ...options, modelFolder: folder })
@@ -135,7 +134,7 @@ describe('modelfile', () => {
   })
 
   it('is refused for a gemma3 with windows where Ollama has none', () => {
-    const model = openModel(MODEL)
+    const model = openModel(ANNEAL_TINY)
     model.weights.close()
     const [layer] = model.config.layerAttention
     const withWindows = (kinds: string) => {
@@ -150,12 +149,12 @@ describe('modelfile', () => {
 
   it('leaves bos to Ollama only where the tokenizer adds it and the template has it', () => {
     const folder = mkdtempSync(join(tmpdir(), 'anneal-modelfile-'))
-    cpSync(MODEL, folder, { recursive: true })
+    cpSync(ANNEAL_TINY, folder, { recursive: true })
     const json = JSON.parse(readFileSync(join(folder, 'tokenizer_config.json'), 'utf8'))
     const bos = '<|im_end|>' // any token of its vocabulary
     const changed = { ...json, bos_token: bos, add_bos_token: true }
     writeFileSync(join(folder, 'tokenizer_config.json'), JSON.stringify(changed))
-    const puts = [putsBos(folder, 'llama3'), putsBos(folder, 'phi'), putsBos(MODEL, 'llama3')]
+    const puts = [putsBos(folder, 'llama3'), putsBos(folder, 'phi'), putsBos(ANNEAL_TINY, 'llama3')]
     expect(puts).toEqual([true, false, false])
     expect(modelfile({ ...options, modelFolder: folder, template: 'llama3' })).not.toContain(`"""${bos}`)
     rmSync(folder, { recursive: true })

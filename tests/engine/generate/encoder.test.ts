@@ -1,10 +1,8 @@
 import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Encoder } from '../../../engine/generate/encoder.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../../engine/text/tokenizer.ts'
-
-const FOLDER = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 
 /** By transformers; encoder-reference.py makes it. */
 const reference = JSON.parse(readFileSync(new URL('encoder-reference.json', import.meta.url), 'utf8')) as {
@@ -16,8 +14,8 @@ describe('Encoder', () => {
   let tokenizer: ModelTokenizer
 
   beforeAll(() => {
-    tokenizer = loadTokenizer(FOLDER)
-    encoder = new Encoder(FOLDER, { threads: 1, maxTokens: 64 })
+    tokenizer = loadTokenizer(ANNEAL_TINY)
+    encoder = new Encoder(ANNEAL_TINY, { threads: 1, maxTokens: 64 })
   })
   afterAll(() => encoder.release())
 

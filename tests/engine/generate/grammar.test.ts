@@ -1,4 +1,3 @@
-import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { afterReasoning } from '../../../engine/generate/grammar/after-reasoning.ts'
@@ -10,8 +9,8 @@ import { createRandom } from '../../../engine/random.ts'
 import { OutputParser } from '../../../engine/text/output-parser.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../../engine/text/tokenizer.ts'
 import { ACTIONS, GLM, type ToolDefinition, toolFormat } from '../../../engine/text/tools.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 
-const FOLDER = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
 const WEATHER: ToolDefinition = {
   type: 'function',
   function: {
@@ -43,7 +42,7 @@ describe('Grammars', () => {
   let grammars: Grammars
 
   beforeAll(() => {
-    tokenizer = loadTokenizer(FOLDER)
+    tokenizer = loadTokenizer(ANNEAL_TINY)
     grammars = new Grammars(tokenizer, 2048)
   })
   afterAll(() => grammars.close())

@@ -1,6 +1,6 @@
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { exportModel } from '../../../engine/export/export-model.ts'
 import { Decoder } from '../../../engine/generate/decoder.ts'
@@ -8,6 +8,7 @@ import { Encoder } from '../../../engine/generate/encoder.ts'
 import { importGguf } from '../../../engine/gguf/import.ts'
 import { encodeFloat32 } from '../../../engine/weights/dtypes.ts'
 import { WeightFolder, writeSafetensors } from '../../../engine/weights/safetensors.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { tinyAdapter, tinyLlama } from '../../src/engine-host/tiny-llama.ts'
 import { quantizedFolder } from '../quant/quantized-folder.ts'
 
@@ -83,11 +84,10 @@ describe('a base that comes from GGUF', () => {
     ['Q8_0', 8, 0.02],
     ['Q4_1', 4, 0.25],
   ] as const)('answers at %s near the model that it was made of', async (ggufType, bits, bound) => {
-    const model = resolve(import.meta.dirname, '../../../data/models/anneal-tiny')
     const [outputFolder, back] = [join(scratch, ggufType), join(scratch, `${ggufType}-back`)]
     await exportModel({
       model: 'anneal-tiny',
-      modelFolder: model,
+      modelFolder: ANNEAL_TINY,
       outputFolder,
       workFolder: join(scratch, '.work'),
       format: 'gguf',
@@ -107,7 +107,7 @@ describe('a base that comes from GGUF', () => {
       threads: 1,
     })
     await importGguf({ file: join(outputFolder, `model-${ggufType}.gguf`), outputFolder: back })
-    const [actual, expected] = [await saidBy(back), await saidBy(model)]
+    const [actual, expected] = [await saidBy(back), await saidBy(ANNEAL_TINY)]
     expect(relative(actual.logits, expected.logits)).toBeLessThan(bound)
     expect(relative(actual.vector, expected.vector)).toBeLessThan(bound)
   })

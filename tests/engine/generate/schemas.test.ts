@@ -1,4 +1,3 @@
-import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { checkSchema } from '../../../engine/generate/grammar/check-schema.ts'
@@ -6,14 +5,14 @@ import { grammarFormat } from '../../../engine/generate/grammar/format.ts'
 import { Grammars } from '../../../engine/generate/grammar/grammars.ts'
 import { loadTokenizer, type ModelTokenizer } from '../../../engine/text/tokenizer.ts'
 import { toolFormat } from '../../../engine/text/tools.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 
-const FOLDER = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
 const STOP = 2
 
 let tokenizer: ModelTokenizer
 let grammars: Grammars
 beforeAll(() => {
-  tokenizer = loadTokenizer(FOLDER)
+  tokenizer = loadTokenizer(ANNEAL_TINY)
   grammars = new Grammars(tokenizer, 2048)
 })
 afterAll(() => grammars.close())

@@ -1,13 +1,13 @@
 import { cpSync, mkdtempSync, readdirSync, rmSync, utimesSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Decoder } from '../../../engine/generate/decoder.ts'
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import type { ServedWeights } from '../../../engine/generate/served-weights.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { collect, fakeRequest } from './fake-decoder.ts'
 
-const base = resolve(import.meta.dirname, '../../../data/models/anneal-tiny')
 const tokens = Int32Array.from({ length: 96 }, (_, i) => 40 + ((i * 29) % 700))
 let packedFolder: string
 beforeAll(() => {
@@ -15,7 +15,11 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(packedFolder, { recursive: true }))
 
-async function withDecoder<T>(weights: ServedWeights, use: (decoder: Decoder) => Promise<T>, folder = base) {
+async function withDecoder<T>(
+  weights: ServedWeights,
+  use: (decoder: Decoder) => Promise<T>,
+  folder = ANNEAL_TINY,
+) {
   const decoder = await Decoder.load(folder, { weights, packedFolder })
   try {
     return await use(decoder)
@@ -46,7 +50,7 @@ describe('quantized serving', () => {
 
   it('packs a base once, and anew when its weights were written anew', async () => {
     const folder = join(packedFolder, 'copy')
-    cpSync(base, folder, { recursive: true })
+    cpSync(ANNEAL_TINY, folder, { recursive: true })
     const packs = () => readdirSync(packedFolder).filter((name) => name.endsWith('-int8-32')).length
     const before = packs()
     const load = () => withDecoder('int8', async () => packs(), folder)

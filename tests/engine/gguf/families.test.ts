@@ -1,5 +1,5 @@
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { ggufFileName, writeGguf } from '../../../engine/export/gguf.ts'
 import type { GgufFileType } from '../../../engine/export/gguf-types.ts'
@@ -12,12 +12,11 @@ import type { RawConfig } from '../../../engine/models/raw-config.ts'
 import { elementCount } from '../../../engine/tensor.ts'
 import { encodeFloat32 } from '../../../engine/weights/dtypes.ts'
 import { writeSafetensors } from '../../../engine/weights/safetensors.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { gaussian, scratchFolder } from '../weights/tiny-model.ts'
 
 const scratch = scratchFolder()
 afterAll(() => rmSync(scratch, { recursive: true }))
-
-const TINY = resolve(import.meta.dirname, '../../../data/models/anneal-tiny')
 
 const SIZES = {
   // Rows beyond the tokenizer's 2,048, as many releases have.
@@ -124,7 +123,7 @@ function randomModel(folder: string, { config, biases }: Case): void {
   writeSafetensors(join(folder, 'model.safetensors'), tensors)
   writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...raw, torch_dtype: 'float32' }))
   for (const name of ['tokenizer.json', 'tokenizer_config.json', 'generation_config.json']) {
-    copyFileSync(join(TINY, name), join(folder, name))
+    copyFileSync(join(ANNEAL_TINY, name), join(folder, name))
   }
 }
 

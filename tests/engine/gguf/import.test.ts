@@ -8,7 +8,7 @@ import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { decodeFloat32 } from '../../../engine/weights/dtypes.ts'
 import { WeightFolder } from '../../../engine/weights/safetensors.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
-import { scratchFolder } from '../weights/tiny-model.ts'
+import { allWeights, scratchFolder } from '../weights/tiny-model.ts'
 import { ggufBytes, type TensorBytes, type Value } from './gguf-bytes.ts'
 import { tinyMetadata, tinyTensors, VOCABULARY } from './tiny-gguf.ts'
 
@@ -23,13 +23,6 @@ function write(metadata: Record<string, Value> = tinyMetadata(), tensors: Tensor
 }
 
 const json = (name: string) => JSON.parse(readFileSync(join(outputFolder, name), 'utf8'))
-
-function readAll(folder: string): Map<string, Float32Array> {
-  const weights = WeightFolder.open(folder)
-  const values = new Map([...weights.entries.keys()].map((name) => [name, weights.readFloat32(name)]))
-  weights.close()
-  return values
-}
 
 const valuesOf = (tensors: TensorBytes[], name: string) =>
   decodeFloat32(tensors.find((tensor) => tensor.name === name)!.bytes, 'float32')
@@ -70,7 +63,7 @@ describe('importGguf', () => {
       torch_dtype: 'float32',
       eos_token_id: 2,
     })
-    const values = readAll(outputFolder)
+    const values = allWeights(outputFolder)
     expect(values.get('model.layers.0.mlp.down_proj.weight')).toEqual(
       valuesOf(tinyTensors(), 'blk.0.ffn_down.weight'),
     )
@@ -81,10 +74,10 @@ describe('importGguf', () => {
     const tensors = tinyTensors({ biases: true })
     write(tinyMetadata('qwen2'), tensors)
     await importGguf({ file, outputFolder })
-    expect(readAll(outputFolder).get('model.layers.0.self_attn.q_proj.weight')).toEqual(
+    expect(allWeights(outputFolder).get('model.layers.0.self_attn.q_proj.weight')).toEqual(
       valuesOf(tensors, 'blk.0.attn_q.weight'),
     )
-    expect(readAll(outputFolder).get('model.layers.0.self_attn.k_proj.bias')).toEqual(
+    expect(allWeights(outputFolder).get('model.layers.0.self_attn.k_proj.bias')).toEqual(
       valuesOf(tensors, 'blk.0.attn_k.bias'),
     )
     rmSync(outputFolder, { recursive: true })
@@ -94,7 +87,7 @@ describe('importGguf', () => {
     const rows = (values: Float32Array) =>
       Array.from({ length: 8 }, (_, row) => values.slice(row * 8, row * 8 + 8))
     const source = rows(valuesOf(tensors, 'blk.0.attn_q.weight'))
-    expect(rows(readAll(outputFolder).get('model.layers.0.self_attn.q_proj.weight')!)).toEqual(
+    expect(rows(allWeights(outputFolder).get('model.layers.0.self_attn.q_proj.weight')!)).toEqual(
       [0, 2, 1, 3, 4, 6, 5, 7].map((row) => source[row]),
     )
   })
@@ -102,7 +95,7 @@ describe('importGguf', () => {
   it("reads qwen3's norms of each head", async () => {
     write(tinyMetadata('qwen3'), tinyTensors({ headNorms: true }))
     await importGguf({ file, outputFolder })
-    expect(readAll(outputFolder).has('model.layers.0.self_attn.q_norm.weight')).toBe(true)
+    expect(allWeights(outputFolder).has('model.layers.0.self_attn.q_norm.weight')).toBe(true)
   })
 
   it("finds Llama 3's rope scaling in its factors, and refuses others", async () => {
@@ -133,7 +126,7 @@ describe('importGguf', () => {
     const sharded = join(scratch, 'sharded')
     await importGguf({ file, outputFolder: sharded, shardBytes: 500 })
     expect(readdirSync(sharded)).toContain('model.safetensors.index.json')
-    expect(readAll(sharded)).toEqual(readAll(outputFolder))
+    expect(allWeights(sharded)).toEqual(allWeights(outputFolder))
   })
 
   it.each<[string, Record<string, Value | undefined>, TensorBytes[], string]>([

@@ -1,23 +1,22 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { ggufFileName, writeGguf } from '../../../engine/export/gguf.ts'
 import { importGguf } from '../../../engine/gguf/import.ts'
 import { openModel } from '../../../engine/models/index.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
 import { WeightFolder } from '../../../engine/weights/safetensors.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { scratchFolder } from '../weights/tiny-model.ts'
 
 const scratch = scratchFolder()
 afterAll(() => rmSync(scratch, { recursive: true }))
 
-const TINY = resolve(import.meta.dirname, '../../../data/models/anneal-tiny')
-
 it("keeps YaRN's rope scaling as it was", async () => {
   const folder = join(scratch, 'yarn')
   mkdirSync(folder)
-  for (const name of readdirSync(TINY)) symlinkSync(join(TINY, name), join(folder, name))
-  const config = JSON.parse(readFileSync(join(TINY, 'config.json'), 'utf8'))
+  for (const name of readdirSync(ANNEAL_TINY)) symlinkSync(join(ANNEAL_TINY, name), join(folder, name))
+  const config = JSON.parse(readFileSync(join(ANNEAL_TINY, 'config.json'), 'utf8'))
   const scaling = { type: 'yarn', factor: 4, original_max_position_embeddings: 128, attention_factor: 1.25 }
   rmSync(join(folder, 'config.json'))
   writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...config, rope_scaling: scaling }))
@@ -33,7 +32,7 @@ it("keeps YaRN's rope scaling as it was", async () => {
 
 describe('a model that goes out as GGUF and comes back', () => {
   it('has the same weights bit for bit at its own width, the same config and the same tokens', async () => {
-    const model = openModel(TINY)
+    const model = openModel(ANNEAL_TINY)
     const out = join(scratch, 'gguf')
     mkdirSync(out)
     // anneal-tiny's own width: nothing is rounded on the way out.
@@ -47,7 +46,7 @@ describe('a model that goes out as GGUF and comes back', () => {
       expect(Buffer.compare(after.readRaw(name), before.readRaw(name)), name).toBe(0)
     }
     expect(openModel(back).config).toEqual(model.config)
-    const [theirs, ours] = [loadTokenizer(TINY), loadTokenizer(back)]
+    const [theirs, ours] = [loadTokenizer(ANNEAL_TINY), loadTokenizer(back)]
     expect(ours.chatTemplate).toBe(theirs.chatTemplate)
     expect(ours.eosTokenIds).toEqual(theirs.eosTokenIds)
     for (const text of [

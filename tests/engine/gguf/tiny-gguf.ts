@@ -1,8 +1,8 @@
 import { gaussian } from '../weights/tiny-model.ts'
 import type { TensorBytes, Value } from './gguf-bytes.ts'
 
-export const HIDDEN = 8
-export const HEADS = 2
+const HIDDEN = 8
+const HEADS = 2
 export const VOCABULARY = ['<unk>', '<s>', '</s>', 'a', 'b', 'ab', 'Ġ']
 
 /** Metadata of a model too small to compute anything, with a byte-level BPE of a few tokens. */

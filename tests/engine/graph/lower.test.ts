@@ -9,11 +9,11 @@ import { openModel } from '../../../engine/models/index.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { buildStepGraph } from '../../../engine/train/step-graph.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { isBfloat16Product } from '../../bfloat16-products.ts'
 import { NEEDS_SHARED, SHARED, sharedMissing } from '../../shared.ts'
 import { graphsOf } from './device-graphs.ts'
 
-const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')
 /** Their experts are sorted and parted by what the router finds on the device: integers that it cannot compute with. */
 const EXPERTS = ['mixtral', 'qwen3_moe']
 
@@ -42,7 +42,7 @@ describe('lowering for WebGPU', () => {
   })
 
   it('widens a bf16 weight once, however often the backward pass does', () => {
-    const graph = graphsOf(openModel(TINY))['a LoRA step']
+    const graph = graphsOf(openModel(ANNEAL_TINY))['a LoRA step']
     const isCast = ({ op, inputs }: (typeof graph.nodes)[number]) =>
       op === 'Cast' && inputs[0]!.dtype === 'bfloat16'
     const widened = lower(graph, 'webgpu')
@@ -64,7 +64,7 @@ describe('lowering for WebGPU', () => {
     expect(fallbacks).toEqual([expect.stringMatching(/^TopK int64 \(TopK_1/)])
   })
 
-  it.each(Object.entries(graphsOf(openModel(TINY))))(
+  it.each(Object.entries(graphsOf(openModel(ANNEAL_TINY))))(
     '%s of the demo model has a kernel for every node',
     (_, graph) => {
       expect(lower(graph, 'webgpu').fallbacks, printGraph(graph).slice(0, 500)).toEqual([])
@@ -89,7 +89,7 @@ describe('every stage on a device', () => {
       initialize: () => new Float32Array(),
     } as const
     for (const purpose of ['training', 'evaluation'] as const) {
-      const { graph } = buildStepGraph(openModel(TINY), options, purpose)
+      const { graph } = buildStepGraph(openModel(ANNEAL_TINY), options, purpose)
       expect(lower(graph, 'webgpu').fallbacks).toEqual([])
       expect(lower(graph, 'cuda').fallbacks).toEqual([])
     }

@@ -1,4 +1,3 @@
-import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { openModel } from '../../../engine/models/index.ts'
 import { type AttentionForm, partedAttention, sequenceAttention } from '../../../engine/nn/attention.ts'
@@ -6,14 +5,14 @@ import { causalMask, consecutivePositions } from '../../../engine/nn/masks.ts'
 import { ModelBuilder } from '../../../engine/nn/model-builder.ts'
 import { Session } from '../../../engine/onnx/session.ts'
 import { floatTensor, intTensor } from '../../../engine/tensor.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { gaussian } from '../weights/tiny-model.ts'
 
-const MODEL = fileURLToPath(new URL('../../../data/models/anneal-tiny', import.meta.url))
 const BATCH = 2
 
 /** What a form makes of the same random queries, keys and values of `length` tokens. */
 async function attended(form: (m: ModelBuilder) => AttentionForm, length: number, window: number | null) {
-  const { weights, config } = openModel(MODEL)
+  const { weights, config } = openModel(ANNEAL_TINY)
   const m = new ModelBuilder(weights, {})
   const { heads, keyValueHeads, headDim } = config
   const sizes = { query: heads, key: keyValueHeads, value: keyValueHeads }

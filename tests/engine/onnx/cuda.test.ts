@@ -13,6 +13,7 @@ import { openBase } from '../../../engine/quant/source.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { buildStepGraph } from '../../../engine/train/step-graph.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { asOnCuda } from '../../bfloat16-products.ts'
 import { CUDA, cudaForTests } from '../../cuda.ts'
 import { readCase, writeModel } from '../../parity/families/reference-model.ts'
@@ -23,7 +24,7 @@ import { collect, fakeRequest } from '../generate/fake-decoder.ts'
 import { graphsOf } from '../graph/device-graphs.ts'
 import { nodesByProvider, runStep } from './device-steps.ts'
 
-const tiny = openModel(join(import.meta.dirname, '../../../data/models/anneal-tiny'))
+const tiny = openModel(ANNEAL_TINY)
 const { missing, computes } = await cudaForTests()
 
 describe.skipIf(missing !== '')(`the engine on CUDA${missing}`, () => {

@@ -7,7 +7,7 @@ import { CompiledStep, type CompiledStepOptions } from '../../../engine/train/co
 import type { TokenBatch } from '../../../engine/train/step.ts'
 
 /** Two rows of which every second token is trained. */
-export function batchOf(vocabulary: number): TokenBatch {
+function batchOf(vocabulary: number): TokenBatch {
   const [rows, length] = [2, 16]
   const trained = Array.from({ length: (rows * length) / 2 }, (_, i) => BigInt(2 * i))
   return {
@@ -20,7 +20,7 @@ export function batchOf(vocabulary: number): TokenBatch {
   }
 }
 
-export function gaussian(seed: number): CompiledStepOptions['initialize'] {
+function gaussian(seed: number): CompiledStepOptions['initialize'] {
   const random = createRandom(seed)
   return (_, shape) =>
     Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => 0.02 * random.nextGaussian())

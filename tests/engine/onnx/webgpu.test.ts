@@ -14,14 +14,14 @@ import { packBase } from '../../../engine/quant/packed-base.ts'
 import { openBase } from '../../../engine/quant/source.ts'
 import { floatTensor, intTensor } from '../../../engine/tensor.ts'
 import { createDetokenizer } from '../../../engine/text/detokenizer.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { relativeToLargest } from '../../parity/reference.ts'
 import { tinyAdapter, tinyLlama } from '../../src/engine-host/tiny-llama.ts'
 import { WEBGPU, webgpuMissing } from '../../webgpu.ts'
 import { collect, textOf } from '../generate/fake-decoder.ts'
 import { nodesByProvider, runStep } from './device-steps.ts'
 
-const TINY = join(import.meta.dirname, '../../../data/models/anneal-tiny')
-const tiny = openModel(TINY)
+const tiny = openModel(ANNEAL_TINY)
 const missing = await webgpuMissing()
 const hasHalf = missing === '' && (await convertsHalf(WEBGPU))
 const halfMissing = hasHalf ? '' : " (skipped: the adapter has no 'shader-f16', as lavapipe has)"
@@ -71,7 +71,7 @@ describe.skipIf(missing !== '')(`the engine on WebGPU${missing}`, { timeout: 240
     const tokens = Int32Array.from({ length: 12 }, (_, i) => 5 + ((i * 91) % 2000))
     const logits: Float32Array[] = []
     for (const device of devices) {
-      const decoder = await Decoder.load(TINY, { device })
+      const decoder = await Decoder.load(ANNEAL_TINY, { device })
       const cache = decoder.createCache()
       await decoder.forward(tokens.subarray(0, 8), cache)
       await decoder.forward(tokens.subarray(8, 11), cache)

@@ -2,7 +2,7 @@ import { createRandom } from '../../../engine/random.ts'
 import { type EncodedExample, IGNORE_INDEX } from '../../../engine/text/conversation.ts'
 import type { TokenBatch, TrainStep } from '../../../engine/train/step.ts'
 
-export const VOCABULARY = 7
+const VOCABULARY = 7
 export const PAD = 0
 
 /** A bigram model, softmax(table[previous] + bias), whose loss and gradients are computed right here. */

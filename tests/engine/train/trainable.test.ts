@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { type PeftConfigFields, peftConfig } from '../../../engine/adapter/peft.ts'
+import { type PeftConfigFields, peftConfig } from '../../../engine/adapter/peft-config.ts'
 import { countAdapter } from '../../../engine/train/trainable.ts'
 
 const tensors = [

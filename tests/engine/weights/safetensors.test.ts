@@ -3,12 +3,8 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { EngineError } from '../../../engine/errors.ts'
-import {
-  readSafetensorsHeader,
-  SafetensorsWriter,
-  WeightFolder,
-  writeSafetensors,
-} from '../../../engine/weights/safetensors.ts'
+import { SafetensorsWriter, WeightFolder, writeSafetensors } from '../../../engine/weights/safetensors.ts'
+import { readSafetensorsHeader } from '../../../engine/weights/safetensors-header.ts'
 import { scratchFolder } from './tiny-model.ts'
 
 let folder: string

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createRandom } from '../../../engine/random.ts'
 import { encodeFloat32, type WeightDType } from '../../../engine/weights/dtypes.ts'
-import { type SafetensorsDType, writeSafetensors } from '../../../engine/weights/safetensors.ts'
+import { WeightFolder, writeSafetensors } from '../../../engine/weights/safetensors.ts'
+import type { SafetensorsDType } from '../../../engine/weights/safetensors-header.ts'
 
 export const DTYPE_NAMES: Record<WeightDType, SafetensorsDType> = {
   float32: 'F32',
@@ -17,6 +18,14 @@ export const scratchFolder = () => mkdtempSync(join(tmpdir(), 'anneal-'))
 export function gaussian(count: number, seed: number): Float32Array {
   const random = createRandom(seed)
   return Float32Array.from({ length: count }, () => random.nextGaussian())
+}
+
+/** All tensors of a model folder by name, widened. */
+export function allWeights(folder: string): Map<string, Float32Array> {
+  const weights = WeightFolder.open(folder)
+  const values = new Map([...weights.entries.keys()].map((name) => [name, weights.readFloat32(name)]))
+  weights.close()
+  return values
 }
 
 /** The linear layers of the tiny model: [out, in]. */

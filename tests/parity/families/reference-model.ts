@@ -30,7 +30,7 @@ export function readCase(name: string): FamilyCase {
 }
 
 /** make.py's numbers: uniform in [-1, 1) from a linear congruential generator that is seeded by the name's FNV-1a hash. */
-export function numbers(name: string, count: number): Float32Array {
+function numbers(name: string, count: number): Float32Array {
   let state = Buffer.from(name).reduce((hash, byte) => Math.imul(hash ^ byte, 16777619) >>> 0, 2166136261)
   return Float32Array.from({ length: count }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0

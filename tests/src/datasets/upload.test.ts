@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { loadDataset } from '../../../src/datasets/load.ts'
 import { DatasetRegistry } from '../../../src/datasets/registry.ts'
 import { renameKeys } from '../../../src/datasets/rename.ts'
-import { saveUpload, type UploadEntry } from '../../../src/datasets/upload.ts'
+import { registerUpload, stageUpload, type UploadEntry } from '../../../src/datasets/upload.ts'
 import { chunks, datasetDirectory, failureOf } from './helpers.ts'
 
 const jsonl = '{"instruction": "q", "output": "a"}\n'
@@ -19,12 +19,22 @@ function uploads(files: Record<string, unknown> = {}) {
   }
 }
 
-describe('saveUpload', () => {
+/** A whole upload, as the route has it: to a file, then into the registry. */
+async function upload(
+  registry: DatasetRegistry,
+  content: AsyncIterable<Uint8Array>,
+  options: { name: string; extension: string; limitBytes: number; entry?: UploadEntry },
+) {
+  const staged = await stageUpload(registry, content, options)
+  return registerUpload(registry, staged, options.name, options.entry ?? {})
+}
+
+describe('an upload', () => {
   const options = { name: 'mine', extension: '.jsonl', limitBytes: 1000 }
 
   it('streams, checks and registers a file', async () => {
     const { registry, left } = uploads()
-    const source = await saveUpload(registry, chunks(jsonl.slice(0, 7), jsonl.slice(7), jsonl), options)
+    const source = await upload(registry, chunks(jsonl.slice(0, 7), jsonl.slice(7), jsonl), options)
     expect(source).toMatchObject({ name: 'mine', files: { type: 'jsonl', bytes: 2 * jsonl.length } })
     expect(left()).toEqual(['mine.jsonl'])
     expect((await loadDataset(registry, 'mine', { stage: 'sft' })).rows).toBe(2)
@@ -33,7 +43,7 @@ describe('saveUpload', () => {
   it('registers columns and tags with it', async () => {
     const { registry } = uploads()
     const entry = { columns: { prompt: 'q', response: 'a' } }
-    await saveUpload(registry, chunks('{"q": "1", "a": "2"}'), { ...options, entry })
+    await upload(registry, chunks('{"q": "1", "a": "2"}'), { ...options, entry })
     expect((await registry.get('mine')).attributes.columns).toMatchObject({
       prompt: 'q',
       response: 'a',
@@ -59,7 +69,7 @@ describe('saveUpload', () => {
   ]
   it.each(failures)('leaves nothing behind after %s', async (code, { content = jsonl, ...changes }) => {
     const { registry, left } = uploads({ 'dataset_info.json': { taken: { file_name: 'x.json' } } })
-    const error = await failureOf(saveUpload(registry, chunks(content), { ...options, ...changes }))
+    const error = await failureOf(upload(registry, chunks(content), { ...options, ...changes }))
     expect(error.code).toBe(code)
     expect(left()).toEqual([])
     expect((await registry.list()).map(({ name }) => name)).toEqual(['taken'])
@@ -67,9 +77,9 @@ describe('saveUpload', () => {
 
   it('calls the file by the name of the dataset where it is wrong', async () => {
     const { registry } = uploads()
-    const broken = await failureOf(saveUpload(registry, chunks(`${jsonl}{"instruction": `), options))
+    const broken = await failureOf(upload(registry, chunks(`${jsonl}{"instruction": `), options))
     expect(broken.message).toMatch(/^mine\.jsonl line 2: not valid JSON/)
-    const other = await failureOf(saveUpload(registry, chunks('{"query": "q"}'), options))
+    const other = await failureOf(upload(registry, chunks('{"query": "q"}'), options))
     expect(other.message).toContain('mine.jsonl line 1: it has neither')
   })
 
@@ -79,7 +89,7 @@ describe('saveUpload', () => {
       yield* chunks(jsonl)
       throw new Error('aborted')
     }
-    await expect(saveUpload(registry, broken(), options)).rejects.toThrow('aborted')
+    await expect(upload(registry, broken(), options)).rejects.toThrow('aborted')
     expect(left()).toEqual([])
   })
 })

@@ -6,10 +6,10 @@ import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type RunningServer, startServer } from '../../../src/main.ts'
 import { loadSettings } from '../../../src/settings.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'anneal-fine-tuning-'))
 const saves = join(root, 'saves')
-const tiny = join(import.meta.dirname, '../../../data/models/anneal-tiny')
 const env = {
   ANNEAL_MODELS_DIR: join(root, 'models'),
   ANNEAL_DATA_DIR: root,
@@ -36,7 +36,7 @@ const preferences = [1, 2, 3, 4].map(() => ({
 
 beforeAll(async () => {
   mkdirSync(join(root, 'models'))
-  cpSync(tiny, join(root, 'models/anneal-tiny'), { recursive: true })
+  cpSync(ANNEAL_TINY, join(root, 'models/anneal-tiny'), { recursive: true })
   writeFileSync(join(root, 'dataset_info.json'), '{}')
   server = await startServer(await loadSettings({ env, cwd: root }), { logger: pino({ level: 'silent' }) })
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'none' })

@@ -7,10 +7,10 @@ import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { startServer } from '../../../src/main.ts'
 import { loadSettings } from '../../../src/settings.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 
 const python = process.env.JUDGE_PYTHON
 const needs = python ? '' : ' (skipped: JUDGE_PYTHON names no Python with openai)'
-const tiny = join(import.meta.dirname, '../../../data/models/anneal-tiny')
 
 describe("Python's openai client", () => {
   it.skipIf(!python)(
@@ -18,7 +18,7 @@ describe("Python's openai client", () => {
     async () => {
       const root = mkdtempSync(join(tmpdir(), 'anneal-python-'))
       mkdirSync(join(root, 'models'))
-      cpSync(tiny, join(root, 'models/anneal-tiny'), { recursive: true })
+      cpSync(ANNEAL_TINY, join(root, 'models/anneal-tiny'), { recursive: true })
       writeFileSync(join(root, 'dataset_info.json'), '{}')
       const messages = [
         { role: 'user', content: 'Hello!' },

@@ -12,10 +12,10 @@ import { CompiledStep } from '../../../engine/train/compiled-step.ts'
 import { languageModel } from '../../../engine/train/objectives/language-model.ts'
 import { type RunningServer, startServer } from '../../../src/main.ts'
 import { loadSettings } from '../../../src/settings.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { anneal } from '../cli/run-anneal.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'anneal-evaluation-'))
-const tiny = join(import.meta.dirname, '../../../data/models/anneal-tiny')
 const env = {
   ANNEAL_MODELS_DIR: join(root, 'models'),
   ANNEAL_DATA_DIR: root,
@@ -29,8 +29,8 @@ const rows = [
 let server: RunningServer
 
 beforeAll(async () => {
-  cpSync(tiny, join(root, 'models/anneal-tiny'), { recursive: true })
-  cpSync(tiny, join(root, 'models/other'), { recursive: true })
+  cpSync(ANNEAL_TINY, join(root, 'models/anneal-tiny'), { recursive: true })
+  cpSync(ANNEAL_TINY, join(root, 'models/other'), { recursive: true })
   writeFileSync(join(root, 'rows.json'), JSON.stringify(rows))
   const long = { instruction: 'word '.repeat(600), input: '', output: 'Yes.' }
   writeFileSync(join(root, 'long.json'), JSON.stringify([rows[0], long, rows[1]]))
@@ -84,7 +84,7 @@ describe('POST /v1/evaluations', () => {
     expect(predictions.map(({ label }) => label)).toEqual(rows.map(({ output }) => output))
     expect(predictions[0].prompt).toContain('What is 2 plus 3?')
     const table = readFileSync(join(root, 'saves/evaluations', done.id, 'results.md'), 'utf8')
-    expect(table).toContain('|  | anneal-tiny | other |')
+    expect(table).toContain('|  | anneal-ANNEAL_TINY | other |')
   })
 
   it('counts rows that are longer than the context, and goes on', async () => {
@@ -102,7 +102,7 @@ describe('POST /v1/evaluations', () => {
   it('answers multiple choice with one of the letters', async () => {
     const done = await evaluate({ model: 'anneal-tiny', task: 'small_test' })
     expect(done.results[0].metrics.questions).toBe(1)
-    const file = join(root, 'saves/evaluations', done.id, 'anneal-tiny/choices.jsonl')
+    const file = join(root, 'saves/evaluations', done.id, 'anneal-ANNEAL_TINY/choices.jsonl')
     expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({
       subject: 'sums',
       predicted: expect.stringMatching(/^[ABCD]$/),
@@ -167,7 +167,7 @@ describe('anneal eval', () => {
 })
 
 async function trainingLoss(): Promise<number> {
-  const tokenizer = loadTokenizer(tiny)
+  const tokenizer = loadTokenizer(ANNEAL_TINY)
   const template = resolveChatTemplate(tokenizer)
   const examples = rows.map(({ instruction, output }) => {
     const messages = [
@@ -176,7 +176,7 @@ async function trainingLoss(): Promise<number> {
     ]
     return encodeConversation({ kind: 'chat', messages }, tokenizer, { template, cutoffLength: 512 })
   })
-  const model = openModel(tiny)
+  const model = openModel(ANNEAL_TINY)
   const step = await CompiledStep.create(model, {
     method: { kind: 'full' },
     maxLength: 512,

@@ -9,12 +9,12 @@ import { openBase } from '../../../engine/quant/source.ts'
 import { collate } from '../../../engine/train/batch.ts'
 import { parseTrainConfig } from '../../../engine/train/config.ts'
 import { objectiveOf } from '../../../engine/train/objectives/index.ts'
-import { WeightFolder } from '../../../engine/weights/safetensors.ts'
 import { baseOfRun } from '../../../src/models/run-base.ts'
 import { buildStep } from '../../../src/training/build-step.ts'
 import { startWarnings } from '../../../src/training/check-start.ts'
 import { deriveBase, overBase, readBegin, writeConverted } from '../../../src/training/derive-base.ts'
 import type { TrainTask } from '../../../src/training/task.ts'
+import { allWeights } from '../../engine/weights/tiny-model.ts'
 import { tinyAdapter, tinyLlama } from '../engine-host/tiny-llama.ts'
 
 const baseFolder = tinyLlama(3)
@@ -28,13 +28,6 @@ afterEach(() => rmSync(outputDir, { recursive: true }))
 function task(fields: Record<string, unknown>, given: readonly string[] = []): TrainTask {
   const config = parseTrainConfig({ model: 'tiny', dataset: 'd', lora_rank: 4, ...fields })
   return { model: { id: 'tiny', root: 'tiny', baseFolder }, config, adapters: given, datasetDir: '.' }
-}
-
-function weightsOf(folder: string): Map<string, Float32Array> {
-  const weights = WeightFolder.open(folder)
-  const values = new Map([...weights.entries.keys()].map((name) => [name, weights.readFloat32(name)]))
-  weights.close()
-  return values
 }
 
 function worstDifference(a: Map<string, Float32Array>, b: Map<string, Float32Array>): number {
@@ -86,7 +79,7 @@ describe('rope_scaling', () => {
     expect(baseOfRun(outputDir, short)).toBe(folder)
     const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'))
     expect(config).toMatchObject({ max_position_embeddings: 128, rope_scaling: scaling })
-    expect(worstDifference(weightsOf(folder), weightsOf(short))).toBe(0)
+    expect(worstDifference(allWeights(folder), allWeights(short))).toBe(0)
     expect(openBase(folder).config.maxPositions).toBe(128)
     expect(await deriveBase(run, { outputDir })).toBe(folder)
     const differs = (await lossOf(run, folder)) !== (await lossOf(run, short))
@@ -112,14 +105,14 @@ describe('the base of a run', () => {
     await mergeAdapter({ baseFolder, adapterFolder: adapters[0], outputFolder: merged })
     const derived = await deriveBase(task({}, adapters), { outputDir })
     expect(baseOfRun(outputDir, baseFolder)).toBe(derived)
-    expect(worstDifference(weightsOf(derived), weightsOf(merged))).toBe(0)
+    expect(worstDifference(allWeights(derived), allWeights(merged))).toBe(0)
     await mergeAdapter({
       baseFolder: merged,
       adapterFolder: adapters[1],
       outputFolder: join(outputDir, 'two'),
     })
     const all = await deriveBase(task({ create_new_adapter: true }, adapters), { outputDir })
-    expect(worstDifference(weightsOf(all), weightsOf(join(outputDir, 'two')))).toBeLessThan(1e-5)
+    expect(worstDifference(allWeights(all), allWeights(join(outputDir, 'two')))).toBeLessThan(1e-5)
   })
 
   it('together with the last adapter computes what the stacked adapters compute', async () => {
@@ -134,12 +127,12 @@ describe('the base of a run', () => {
     async (fields) => {
       const run = task({ pissa_init: true, ...fields })
       const derived = await deriveBase(run, { outputDir })
-      const own = weightsOf(derived)
+      const own = allWeights(derived)
       const begun = readAdapter(join(outputDir, 'pissa_init'))
       expect(begun.modules.size).toBe(14)
       expect(begun.config.base_model_name_or_path).toBe(derived)
       for (const [path, module] of begun.modules) addProduct(own.get(`${path}.weight`)!, module)
-      expect(worstDifference(own, weightsOf(baseFolder))).toBeLessThan(1e-5)
+      expect(worstDifference(own, allWeights(baseFolder))).toBeLessThan(1e-5)
       expect(await lossOf(run, derived)).toBeCloseTo(await lossOf(task({}), baseFolder), 4)
     },
   )
@@ -147,11 +140,11 @@ describe('the base of a run', () => {
   it('with LoftQ is quantized, and nearer to the given base with its adapter than without', async () => {
     const error = async (fields: Record<string, unknown>) => {
       const run = task({ loftq_init: true, quantization_bit: 4, pissa_iter: -1, ...fields })
-      const own = weightsOf(await deriveBase(run, { outputDir }))
+      const own = allWeights(await deriveBase(run, { outputDir }))
       const name = 'model.layers.0.mlp.up_proj'
       const quantized = own.get(`${name}.weight`)!
       expect(roundTrip(quantized, [32, 16], 'nf4')).toEqual(quantized)
-      const given = weightsOf(baseFolder).get(`${name}.weight`)!
+      const given = allWeights(baseFolder).get(`${name}.weight`)!
       const distance = () => Math.hypot(...quantized.map((value, i) => value - given[i]!))
       const bare = distance()
       addProduct(quantized, readAdapter(join(outputDir, 'loftq_init')).modules.get(name)!)
@@ -184,6 +177,6 @@ describe('the base of a run', () => {
     base.weights.close()
     const outputFolder = join(outputDir, 'merged')
     await mergeAdapter({ baseFolder, adapterFolder: join(outputDir, 'pissa_converted'), outputFolder })
-    expect(worstDifference(weightsOf(outputFolder), weightsOf(baseFolder))).toBeLessThan(1e-5)
+    expect(worstDifference(allWeights(outputFolder), allWeights(baseFolder))).toBeLessThan(1e-5)
   })
 })

@@ -2,7 +2,7 @@
  * A training run of the embedded model in a process that may be killed at any moment: goes on from what an earlier one
  * left in the folder, as a restarted job does. Says on stdout which step is done and which checkpoint is being written.
  */
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { openModel } from '../../../engine/models/index.ts'
 import { createRandom } from '../../../engine/random.ts'
 import { loadTokenizer } from '../../../engine/text/tokenizer.ts'
@@ -13,9 +13,9 @@ import { planOutput, prepareOutput } from '../../../engine/train/output-dir.ts'
 import { createRunFolder } from '../../../engine/train/run-folder.ts'
 import { buildStep } from '../../../src/training/build-step.ts'
 import { createModelWriter } from '../../../src/training/model-writer.ts'
+import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 
 const outputDir = process.argv[2]!
-const baseFolder = resolve(import.meta.dirname, '../../../data/models/anneal-tiny')
 
 const config = parseTrainConfig({
   model: 'anneal-tiny',
@@ -46,9 +46,9 @@ const say = (line: object) => process.stdout.write(`${JSON.stringify(line)}\n`)
 
 const plan = planOutput(outputDir, config, true)
 prepareOutput(outputDir, plan)
-const model = openModel(baseFolder)
+const model = openModel(ANNEAL_TINY)
 const examples = randomExamples(20, 5)
-const task = { config, model: { baseFolder } }
+const task = { config, model: { baseFolder: ANNEAL_TINY } }
 const step = await buildStep(
   model,
   task,
@@ -67,7 +67,7 @@ const events = train({
   step,
   examples,
   evaluationSets: [{ examples: randomExamples(2, 6) }],
-  padId: loadTokenizer(baseFolder).padTokenId,
+  padId: loadTokenizer(ANNEAL_TINY).padTokenId,
   outputDir: join(outputDir),
   allParameters: 1,
   writeModel,

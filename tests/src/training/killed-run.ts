@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline'
 import { createRandom } from '../../../engine/random.ts'
 
 /** Steps of the run in killed-run-child.ts. */
-export const STEPS = 8
+const STEPS = 8
 
 /** A moment in a run: so many milliseconds after a step was done, or after its checkpoint's writing began. */
 export interface Moment {

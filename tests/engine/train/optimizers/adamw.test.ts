@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { createAdamW, decays } from '../../../../engine/train/optimizers/adamw.ts'
+import { createAdamW } from '../../../../engine/train/optimizers/adamw.ts'
 import type { OptimizerState } from '../../../../engine/train/optimizers/optimizer.ts'
+import { decays } from '../../../../engine/train/optimizers/optimizer.ts'
 import type { Parameter } from '../../../../engine/train/step.ts'
 import reference from '../../../parity/train-reference.json' with { type: 'json' }
 
