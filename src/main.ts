@@ -32,6 +32,12 @@ const BACKLOG = 4096
 /** Pause between comments that keep an event stream alive. */
 const KEEP_ALIVE_MS = 15_000
 
+/** How soon a server that drains looks again. */
+const POLL_MS = 50
+
+/** How long an ended stream may take to reach its reader. */
+const LINGER_MS = 1000
+
 /**
  * Starts the server: takes the lock on the saves directory, clears what a killed predecessor left, gives its jobs back
  * to the queue, and listens.
@@ -68,28 +74,6 @@ export async function startServer(
   }
 }
 
-/** A device that is named must be there before anything begins; 'auto' is found out meanwhile. */
-function asksForDevice({ device, chat }: Settings): boolean {
-  return [device, chat.device, ...Object.values(chat.modelDevices)].some((name) => name && name !== 'auto')
-}
-
-/** Loads the models that the config names; the server counts as starting until they are there. */
-async function preload({ settings, models, hosts, logger, state }: Application): Promise<void> {
-  for (const id of settings.chat.preload) {
-    let baseFolder: string | undefined
-    try {
-      baseFolder = (await models.resolve(id)).baseFolder
-      await hosts.call(baseFolder, { kind: 'detokenize', tokens: [] })
-      logger.info({ model: id }, 'preloaded')
-    } catch (error) {
-      logger.error({ model: id, err: error }, 'cannot be preloaded')
-      const code = error instanceof EngineError ? error.code : 'internal_error'
-      state.failedPreloads.push({ id, code, baseFolder })
-    }
-  }
-  if (state.status === 'starting') state.status = 'ok'
-}
-
 /** `anneal serve`: runs until SIGTERM or SIGINT, then drains; a second signal ends it at once. */
 export async function serve(settings: Settings): Promise<void> {
   const server = await startServer(settings)
@@ -102,6 +86,12 @@ export async function serve(settings: Settings): Promise<void> {
   logger.info('stopped')
 }
 
+/** A device that is named must be there before anything begins; 'auto' is found out meanwhile. */
+function asksForDevice({ device, chat }: Settings): boolean {
+  return [device, chat.device, ...Object.values(chat.modelDevices)].some((name) => name && name !== 'auto')
+}
+
+/** Puts the jobs of a server that died back into the queue, and removes what it left unfinished on disk. */
 async function takeOver({ settings, queue, logger }: Application): Promise<void> {
   const recovered = await recoverJobs(queue)
   for (const { id, status } of recovered)
@@ -116,6 +106,7 @@ async function takeOver({ settings, queue, logger }: Application): Promise<void>
   )
 }
 
+/** The HTTP server over the services; each answer goes to the metrics and the log. */
 function createServer({ services, settings, version, metrics, logger }: Application): Server {
   const app = createApp(services, {
     version,
@@ -142,6 +133,7 @@ function logResponse(logger: Logger, { cause, ...entry }: ResponseEntry): void {
   else logger.info(entry, 'answered')
 }
 
+/** Listens and returns the address. @throws EngineError `conflict` when that cannot be had. */
 function listen(server: Server, { server: { host, port } }: Settings): Promise<string> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
@@ -159,6 +151,24 @@ function listen(server: Server, { server: { host, port } }: Settings): Promise<s
   })
 }
 
+/** Loads the models that the config names; the server counts as starting until they are there. */
+async function preload({ settings, models, hosts, logger, state }: Application): Promise<void> {
+  for (const id of settings.chat.preload) {
+    let baseFolder: string | undefined
+    try {
+      baseFolder = (await models.resolve(id)).baseFolder
+      await hosts.call(baseFolder, { kind: 'detokenize', tokens: [] })
+      logger.info({ model: id }, 'preloaded')
+    } catch (error) {
+      logger.error({ model: id, err: error }, 'cannot be preloaded')
+      const code = error instanceof EngineError ? error.code : 'internal_error'
+      state.failedPreloads.push({ id, code, baseFolder })
+    }
+  }
+  if (state.status === 'starting') state.status = 'ok'
+}
+
+/** Drains: jobs and answers come to rest, then readers are let go, then the engine ends and the database closes. */
 async function closeServer(application: Application, server: Server): Promise<void> {
   const { settings, supervisor, state, logger } = application
   state.status = 'draining'
@@ -175,11 +185,6 @@ async function closeServer(application: Application, server: Server): Promise<vo
   await application.close().catch((error) => logger.error({ err: error }, 'not closed cleanly'))
 }
 
-const POLL_MS = 50
-
-/** How long an ended stream may take to reach its reader. */
-const LINGER_MS = 1000
-
 /** Answers in progress may finish. */
 async function untilIdle({ hosts }: Application, timeoutMs: number): Promise<void> {
   const deadline = Date.now() + timeoutMs
@@ -188,6 +193,7 @@ async function untilIdle({ hosts }: Application, timeoutMs: number): Promise<voi
   }
 }
 
+/** Does the work at the first call; later ones wait for the same. */
 function once(work: () => Promise<void>): () => Promise<void> {
   let running: Promise<void> | undefined
   return () => {

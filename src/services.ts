@@ -25,6 +25,7 @@ export interface AppServices extends Services {
   evaluations: Evaluations
 }
 
+/** Every resource's service, over one context. */
 export function createServices(context: ServiceContext, state: ServerState): AppServices {
   const training = trainingService(context)
   return {

@@ -45,6 +45,7 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
     const ratio = g.Div(dy, b!)
     return [ratio, needs[1] ? g.Neg(g.Mul(ratio, y!)) : null]
   },
+  // y = -x  →  dx = -dy
   Neg: ({ g, dy }) => [g.Neg(dy)],
   // y = exp(x)  →  dx = dy·y
   Exp: ({ g, dy, outputs: [y] }) => [g.Mul(dy, y!)],
@@ -57,6 +58,7 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   Softplus: ({ g, dy, inputs: [x] }) => [g.Mul(dy, g.Sigmoid(x!))],
   // y = √x  →  dx = dy / 2y
   Sqrt: ({ g, dy, outputs: [y] }) => [g.Div(g.Mul(dy, g.scalar(0.5)), y!)],
+  // only Detach emits it
   Identity: NO_GRAD,
   // y = σ(x)  →  dx = dy·y·(1 - y)
   Sigmoid: ({ g, dy, outputs: [y] }) => [g.Mul(dy, g.Mul(y!, g.Sub(g.scalar(1), y!)))],
@@ -99,19 +101,23 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
     })
     return [g.Mul(difference, g.Reshape(dy, [rows, 1])), null]
   },
-  // its inputs are frozen
+  // only over frozen weights
   DequantizeLinear: NO_GRAD,
   QuantizeLinear: NO_GRAD,
+  // y = x in another type  →  dx = dy in x's
   Cast: ({ g, dy, inputs: [x] }) => [g.Cast(dy, x!.dtype)],
+  // the same elements  →  dx = dy in x's shape
   Reshape: ({ g, dy, inputs: [x] }) => [g.Reshape(dy, x!.shape), null],
   // the walker sums over the expanded axes
   Expand: ({ dy }) => [dy, null],
+  // y = x with its axes in the order perm  →  dx = dy in the inverse order
   Transpose: ({ g, dy, attributes: { perm } }) => [
     g.Transpose(
       dy,
       perm.map((_, axis) => perm.indexOf(axis)),
     ),
   ],
+  // y = the parts, one after another  →  each part's share of dy
   Concat: ({ g, dy, inputs, attributes: { axis } }) =>
     g.Split(
       dy,
@@ -146,6 +152,7 @@ export const rules: { readonly [K in Op]: GradRule<K> | typeof NO_GRAD | typeof 
   ScatterElements: NOT_DIFFERENTIABLE,
   ScatterND: NOT_DIFFERENTIABLE,
   Slice: NOT_DIFFERENTIABLE,
+  // the inverse of Concat; a part that nothing reads has no gradient
   Split: ({ g, dys, inputs: [x], outputs, attributes: { axis } }) => [
     g.Concat(
       dys.map((dy, index) => dy ?? g.Zeros(outputs[index]!.shape)),
@@ -199,23 +206,27 @@ type Product = (a: Value, b: Value, options: { transA?: 0 | 1; transB?: 0 | 1; a
 type Flag = 0 | 1
 const flip = (flag: Flag): Flag => (flag === 0 ? 1 : 0)
 
+/** α·dy·op(B)ᵀ, transposed where op transposes A. */
 function gradLeft(product: Product, dy: Value, b: Value, transA: Flag, transB: Flag, alpha: number): Value {
   return transA
     ? product(b, dy, { transA: transB, transB: 1, alpha })
     : product(dy, b, { transB: flip(transB), alpha })
 }
 
+/** α·op(A)ᵀ·dy, transposed where op transposes B. */
 function gradRight(product: Product, dy: Value, a: Value, transA: Flag, transB: Flag, alpha: number): Value {
   return transB
     ? product(dy, a, { transA: 1, transB: transA, alpha })
     : product(a, dy, { transA: flip(transA), alpha })
 }
 
+/** Axes counted from the front. */
 function reducedAxes(x: Value, axes: readonly number[]): Set<number> {
   const rank = x.shape.length
   return new Set(axes.map((axis) => (axis + rank) % rank))
 }
 
+/** x's shape with 1 in place of the reduced axes, as keepdims leaves it. */
 function keptShape(x: Value, axes: readonly number[]): Dim[] {
   const reduced = reducedAxes(x, axes)
   return x.shape.map((dim, axis) => (reduced.has(axis) ? 1 : dim))

@@ -45,6 +45,8 @@ export class GraphBuilder extends GraphWriter {
     this.emit('Concat', values, { axis, total })
   Equal = (a: Value, b: Value) => this.emit('Equal', [a, b], {})
   GreaterOrEqual = (a: Value, b: Value) => this.emit('GreaterOrEqual', [a, b], {})
+  /** int64 index of the largest along `axis`. */
+  ArgMax = (x: Value, axis: number) => this.emit('ArgMax', [x], { axis, keepdims: 0 })
   Gather = (data: Value, indices: Value, axis = 0) => this.emit('Gather', [data, indices], { axis })
   GatherElements = (data: Value, indices: Value, axis: number) =>
     this.emit('GatherElements', [data, indices], { axis })
@@ -62,6 +64,14 @@ export class GraphBuilder extends GraphWriter {
     this.emit('FusedMatMul', [a, b], { transA, transB, alpha })
   /** (a − zero) · b for matrices of 8-bit integers, in int32. */
   MatMulInteger = (a: Value, b: Value, zero: Value) => this.emit('MatMulInteger', [a, b, zero], {})
+  /** x·Wᵀ with W [N, K] in codes of 4 or 8 bits (onnxruntime, ContribOperators.md; packed/nbits-packing.ts lays them out). */
+  MatMulNBits = (
+    x: Value,
+    codes: Value,
+    scales: Value,
+    zeros: Value,
+    attributes: OpAttributes['MatMulNBits'],
+  ) => this.emit('MatMulNBits', [x, codes, scales, zeros], attributes)
   /** alpha · op(a) · op(b) + c for matrices. */
   Gemm = (a: Value, b: Value, { transA = 0, transB = 0, alpha = 1 }: Transposition = {}, c?: Value) =>
     this.emit('Gemm', c ? [a, b, c] : [a, b], { transA, transB, alpha })
@@ -138,16 +148,6 @@ export class GraphBuilder extends GraphWriter {
     }
     return parts
   }
-
-  MatMulNBits = (
-    x: Value,
-    codes: Value,
-    scales: Value,
-    zeros: Value,
-    attributes: OpAttributes['MatMulNBits'],
-  ) => this.emit('MatMulNBits', [x, codes, scales, zeros], attributes)
-  /** int64 index of the largest along `axis`. */
-  ArgMax = (x: Value, axis: number) => this.emit('ArgMax', [x], { axis, keepdims: 0 })
 
   /** int64 0, 1, …, size - 1; the size may be symbolic. */
   Range(size: Dim): Value {
