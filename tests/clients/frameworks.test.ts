@@ -64,7 +64,7 @@ describe('The AI SDK', () => {
     for (const input of calls) expect(person.safeParse(input).success).toBe(true)
   })
 
-  it('embeds', async () => {
+  it('embeds a text as a vector of length 1', async () => {
     const { embedding } = await embed({ model: provider().embeddingModel(MODEL), value: 'Mia' })
     expect(Math.hypot(...embedding)).toBeCloseTo(1, 5)
   })
@@ -107,7 +107,7 @@ describe('LangChain', () => {
     expect(person.safeParse(await structured.invoke('Who is Mia?')).success).toBe(true)
   })
 
-  it('embeds documents', async () => {
+  it("embeds documents as vectors of the model's width", async () => {
     const embeddings = new OpenAIEmbeddings({
       model: MODEL,
       apiKey: 'unused',

@@ -80,7 +80,7 @@ describe('the path from a base model to an export', () => {
   let merge: string
   let exported: string
 
-  it('trains', async () => {
+  it('trains, and leaves the adapter, its logs, its checkpoints and a picture of the loss', async () => {
     const created = await call('POST', '/v1/training/runs', CONFIG)
     expect(created).toMatchObject({ status: 201, body: { status: 'queued', model: 'tiny' } })
     run = created.body.id
