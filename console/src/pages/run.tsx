@@ -17,50 +17,14 @@ const LOG_TAIL_BYTES = 4_000
 /** One run: live while it works, and what can be done with it. Closing the page changes nothing. */
 export function RunPage({ id }: { id: string }) {
   const path = `/v1/training/runs/${encodeURIComponent(id)}`
-  const [run, setRun] = useState<Run>()
-  const [history, setHistory] = useState(emptyHistory)
-  const [log, setLog] = useState('')
-  const [error, setError] = useState<Error>()
-  const [round, setRound] = useState(0)
   const checkpoints = useResource<List<Checkpoint>>(`${path}/checkpoints`)
-
-  useEffect(() => {
-    const refresh = () => {
-      get<Run>(path).then(setRun, setError)
-      getText(`${path}/log?tail=${LOG_TAIL_BYTES}`).then(setLog, () => {})
-    }
-    refresh()
-    return followJob(`${path}/events`, {
-      event: (event) => {
-        setHistory((last) => extend(last, event))
-        if (event.type === 'progress') setRun((last) => withProgress(last, event.data))
-        else refresh()
-        if (event.type === 'checkpoint') checkpoints.refresh()
-      },
-      connected: (up) => {
-        connected.value = up
-        if (up) refresh()
-      },
-      end: refresh,
-    })
-  }, [path, round])
-
-  const act = (action: 'cancel' | 'resume') => async () => {
-    try {
-      setRun(await post<Run>(`${path}/${action}`))
-      setError(undefined)
-      if (action === 'resume') setRound((last) => last + 1)
-    } catch (problem) {
-      setError(problem as Error)
-    }
-  }
+  const { run, history, log, error, act } = useRun(path, checkpoints.refresh)
   const loss = useMemo(
     () => seriesOf(history, { loss: t('loss'), smoothed: t('smoothed'), evaluation: t('evalLoss') }),
     [history],
   )
   const rate = useMemo(() => [{ label: t('rate'), points: history.rate, color: 2 }], [history])
   if (!run) return <Problem error={error} />
-  const { progress } = run
   return (
     <>
       <p>
@@ -74,41 +38,8 @@ export function RunPage({ id }: { id: string }) {
       </p>
       <Problem error={error ?? (run.error ? new Error(run.error.message) : undefined)} />
       <section class="card" aria-label={t('progress')}>
-        {progress && (
-          <>
-            <Bar fraction={progress.step / Math.max(1, progress.total_steps)} label={t('progress')} />
-            <p data-testid="progress">
-              {progress.step}/{progress.total_steps} · {t('loss')} {number(progress.loss)} · {t('rate')}{' '}
-              {number(progress.learning_rate)} · {number(progress.tokens_per_second)} {t('speed')}
-              {progress.remaining_seconds !== null && isActive(run.status)
-                ? ` · ${duration(progress.remaining_seconds)} ${t('remaining')}`
-                : ''}
-            </p>
-          </>
-        )}
-        <p class="actions">
-          {(run.status === 'queued' || run.status === 'running') && (
-            <button type="button" class="danger" onClick={act('cancel')}>
-              {t('abort')}
-            </button>
-          )}
-          {run.status === 'cancelling' && <span class="muted">{t('aborting')}</span>}
-          {(run.status === 'cancelled' || run.status === 'failed') && (
-            <button type="button" onClick={act('resume')}>
-              {t('resume')}
-            </button>
-          )}
-          {run.status === 'succeeded' && (
-            <a class="button" href={`#/chat/${encodeURIComponent(run.id)}`}>
-              {t('talk')}
-            </a>
-          )}
-          {run.status === 'succeeded' && (
-            <a class="button" href={`#/export/${encodeURIComponent(run.id)}`}>
-              {t('merge')} / {t('exportIt')}
-            </a>
-          )}
-        </p>
+        <Progress run={run} />
+        <Actions run={run} act={act} />
         <Curve series={loss} label={t('loss')} />
         <details>
           <summary>{t('rate')}</summary>
@@ -122,6 +53,94 @@ export function RunPage({ id }: { id: string }) {
       {run.status === 'succeeded' && <Evaluate run={run} />}
       <Copyable label={t('log')} text={log} />
     </>
+  )
+}
+
+type Action = 'cancel' | 'resume'
+
+/** A run as its events tell of it, its curve and the end of its log; `act` cancels it or takes it up again. */
+function useRun(path: string, onCheckpoint: () => void) {
+  const [run, setRun] = useState<Run>()
+  const [history, setHistory] = useState(emptyHistory)
+  const [log, setLog] = useState('')
+  const [error, setError] = useState<Error>()
+  const [round, setRound] = useState(0)
+
+  useEffect(() => {
+    const refresh = () => {
+      get<Run>(path).then(setRun, setError)
+      getText(`${path}/log?tail=${LOG_TAIL_BYTES}`).then(setLog, () => {})
+    }
+    refresh()
+    return followJob(`${path}/events`, {
+      event: (event) => {
+        setHistory((last) => extend(last, event))
+        if (event.type === 'progress') setRun((last) => withProgress(last, event.data))
+        else refresh()
+        if (event.type === 'checkpoint') onCheckpoint()
+      },
+      connected: (up) => {
+        connected.value = up
+        if (up) refresh()
+      },
+      end: refresh,
+    })
+  }, [path, round])
+
+  const act = async (action: Action) => {
+    try {
+      setRun(await post<Run>(`${path}/${action}`))
+      setError(undefined)
+      if (action === 'resume') setRound((last) => last + 1)
+    } catch (problem) {
+      setError(problem as Error)
+    }
+  }
+  return { run, history, log, error, act }
+}
+
+function Progress({ run: { progress, status } }: { run: Run }) {
+  if (!progress) return null
+  return (
+    <>
+      <Bar fraction={progress.step / Math.max(1, progress.total_steps)} label={t('progress')} />
+      <p data-testid="progress">
+        {progress.step}/{progress.total_steps} · {t('loss')} {number(progress.loss)} · {t('rate')}{' '}
+        {number(progress.learning_rate)} · {number(progress.tokens_per_second)} {t('speed')}
+        {progress.remaining_seconds !== null && isActive(status)
+          ? ` · ${duration(progress.remaining_seconds)} ${t('remaining')}`
+          : ''}
+      </p>
+    </>
+  )
+}
+
+/** What a run in its status can be asked for. */
+function Actions({ run: { id, status }, act }: { run: Run; act(action: Action): void }) {
+  return (
+    <p class="actions">
+      {(status === 'queued' || status === 'running') && (
+        <button type="button" class="danger" onClick={() => act('cancel')}>
+          {t('abort')}
+        </button>
+      )}
+      {status === 'cancelling' && <span class="muted">{t('aborting')}</span>}
+      {(status === 'cancelled' || status === 'failed') && (
+        <button type="button" onClick={() => act('resume')}>
+          {t('resume')}
+        </button>
+      )}
+      {status === 'succeeded' && (
+        <a class="button" href={`#/chat/${encodeURIComponent(id)}`}>
+          {t('talk')}
+        </a>
+      )}
+      {status === 'succeeded' && (
+        <a class="button" href={`#/export/${encodeURIComponent(id)}`}>
+          {t('merge')} / {t('exportIt')}
+        </a>
+      )}
+    </p>
   )
 }
 

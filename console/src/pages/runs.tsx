@@ -41,66 +41,12 @@ export function RunsPage() {
       {chosen.length > 0 && <Comparison ids={chosen} />}
       {runs.value?.data.length === 0 && <p class="muted">{t('none')}</p>}
       {(runs.value?.data.length ?? 0) > 0 && (
-        <Scroll label={t('runs')}>
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">{t('choose')}</th>
-                <th scope="col">{t('run')}</th>
-                <th scope="col">{t('model')}</th>
-                <th scope="col">{t('dataset')}</th>
-                <th scope="col">{t('status')}</th>
-                <th scope="col">{t('progress')}</th>
-                <th scope="col">{t('loss')}</th>
-                <th scope="col">{t('created')}</th>
-                <th scope="col">{t('remove')}</th>
-              </tr>
-            </thead>
-            <tbody>
-              {runs.value?.data.map((run) => (
-                <tr key={run.id}>
-                  <td>
-                    <input
-                      type="checkbox"
-                      aria-label={`${t('compare')}: ${run.id}`}
-                      checked={chosen.includes(run.id)}
-                      onChange={() => toggle(run.id)}
-                    />
-                  </td>
-                  <td>
-                    <a href={`#/runs/${run.id}`}>{run.id}</a>
-                  </td>
-                  <td>{run.model}</td>
-                  <td>{run.datasets.join(', ')}</td>
-                  <td>
-                    <Status status={run.status} />
-                  </td>
-                  <td>
-                    {run.progress && (
-                      <Bar
-                        fraction={run.progress.step / Math.max(1, run.progress.total_steps)}
-                        label={run.id}
-                      />
-                    )}
-                  </td>
-                  <td>{number(run.metrics?.train_loss ?? run.progress?.loss)}</td>
-                  <td>{time(run.created_at)}</td>
-                  <td>
-                    <button
-                      type="button"
-                      class="quiet"
-                      disabled={isActive(run.status)}
-                      aria-label={`${t('remove')}: ${run.id}`}
-                      onClick={() => setDeleting(run.id)}
-                    >
-                      {t('remove')}
-                    </button>
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <RunsTable
+          runs={runs.value!.data}
+          isChosen={(id) => chosen.includes(id)}
+          onToggle={toggle}
+          onRemove={setDeleting}
+        />
       )}
       {deleting && (
         <Confirm
@@ -114,6 +60,83 @@ export function RunsPage() {
   )
 }
 
+interface RunsTableProps {
+  runs: readonly Run[]
+  isChosen(id: string): boolean
+  onToggle(id: string): void
+  onRemove(id: string): void
+}
+
+function RunsTable({ runs, isChosen, onToggle, onRemove }: RunsTableProps) {
+  const columns = [
+    'choose',
+    'run',
+    'model',
+    'dataset',
+    'status',
+    'progress',
+    'loss',
+    'created',
+    'remove',
+  ] as const
+  return (
+    <Scroll label={t('runs')}>
+      <table>
+        <thead>
+          <tr>
+            {columns.map((column) => (
+              <th scope="col" key={column}>
+                {t(column)}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {runs.map((run) => (
+            <tr key={run.id}>
+              <td>
+                <input
+                  type="checkbox"
+                  aria-label={`${t('compare')}: ${run.id}`}
+                  checked={isChosen(run.id)}
+                  onChange={() => onToggle(run.id)}
+                />
+              </td>
+              <td>
+                <a href={`#/runs/${run.id}`}>{run.id}</a>
+              </td>
+              <td>{run.model}</td>
+              <td>{run.datasets.join(', ')}</td>
+              <td>
+                <Status status={run.status} />
+              </td>
+              <td>
+                {run.progress && (
+                  <Bar fraction={run.progress.step / Math.max(1, run.progress.total_steps)} label={run.id} />
+                )}
+              </td>
+              <td>{number(run.metrics?.train_loss ?? run.progress?.loss)}</td>
+              <td>{time(run.created_at)}</td>
+              <td>
+                <button
+                  type="button"
+                  class="quiet"
+                  disabled={isActive(run.status)}
+                  aria-label={`${t('remove')}: ${run.id}`}
+                  onClick={() => onRemove(run.id)}
+                >
+                  {t('remove')}
+                </button>
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
+  )
+}
+
+/** The curves of runs, one over the other. */
 function Comparison({ ids }: { ids: readonly string[] }) {
   const [histories, setHistories] = useState<Record<string, History>>({})
   useEffect(() => {
