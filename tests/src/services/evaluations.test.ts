@@ -84,7 +84,7 @@ describe('POST /v1/evaluations', () => {
     expect(predictions.map(({ label }) => label)).toEqual(rows.map(({ output }) => output))
     expect(predictions[0].prompt).toContain('What is 2 plus 3?')
     const table = readFileSync(join(root, 'saves/evaluations', done.id, 'results.md'), 'utf8')
-    expect(table).toContain('|  | anneal-ANNEAL_TINY | other |')
+    expect(table).toContain('|  | anneal-tiny | other |')
   })
 
   it('counts rows that are longer than the context, and goes on', async () => {
@@ -102,7 +102,7 @@ describe('POST /v1/evaluations', () => {
   it('answers multiple choice with one of the letters', async () => {
     const done = await evaluate({ model: 'anneal-tiny', task: 'small_test' })
     expect(done.results[0].metrics.questions).toBe(1)
-    const file = join(root, 'saves/evaluations', done.id, 'anneal-ANNEAL_TINY/choices.jsonl')
+    const file = join(root, 'saves/evaluations', done.id, 'anneal-tiny/choices.jsonl')
     expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({
       subject: 'sums',
       predicted: expect.stringMatching(/^[ABCD]$/),
