@@ -22,6 +22,7 @@ const EXTERNAL = [
   'tsx/*',
   'esbuild',
   'onnxruntime-node',
+  'koffi',
   'better-sqlite3',
   '@node-rs/jieba',
   '@node-rs/jieba/*',

@@ -6,7 +6,6 @@ import type { ServedPlacement } from './engine-host/client.ts'
 import type { JobPlaces } from './jobs/job-run.ts'
 import { readModelFacts } from './models/model-folder.ts'
 import type { Settings } from './settings.ts'
-import { memoryAvailable } from './training/memory.ts'
 
 /** Jobs compute on the device that is noted in their row when they are submitted; kinds that note none, on the CPU. */
 export function jobPlaces(devices: Devices): JobPlaces {
@@ -42,7 +41,6 @@ export function servedPlaces(
       const kvBytes = kvBudget({
         configured: chat.kvBytes,
         freeBytes,
-        hostFreeBytes: memoryAvailable(),
         parameters: freeBytes === undefined ? 0 : parametersOf(),
         weights,
       })

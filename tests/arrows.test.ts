@@ -14,6 +14,7 @@ const allowedRooms: Record<string, readonly string[]> = {
 /** Packages that only one place may import. */
 const confinedPackages: Record<string, string> = {
   'onnxruntime-node': 'engine/onnx/session.ts',
+  koffi: 'engine/onnx/ort-api.ts',
   'drizzle-orm': 'src/db/',
   'better-sqlite3': 'src/db/',
 }

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { decode, load } from 'koffi'
 import { messageOf } from '../engine/errors.ts'
 import { GraphBuilder } from '../engine/graph/builder.ts'
 import { Session } from '../engine/onnx/session.ts'
@@ -43,6 +44,36 @@ export async function cudaForTests(): Promise<CudaForTests> {
   }
 }
 
+/** Bytes that the stand-in has copied and holds since the process began. */
+export interface StandInBytes {
+  readonly toDevice: number
+  readonly fromDevice: number
+  readonly withinDevice: number
+  /** Of the device's memory, now and at its fullest. */
+  readonly inUse: number
+  readonly most: number
+}
+
+/** What the stand-in has counted, whichever of its libraries was asked. */
+export function standInBytes(): StandInBytes {
+  const libraries = standInPaths.map((path) => load(path))
+  const sum = (name: string, index = 0) =>
+    libraries.reduce((total, library) => {
+      return total + Number(decode.uint64(library.symbol(name) + BigInt(8 * index)))
+    }, 0)
+  const inUse = sum('in_use')
+  const [toDevice, fromDevice, withinDevice] = [1, 2, 3].map((kind) => sum('copied', kind))
+  return {
+    toDevice: toDevice!,
+    fromDevice: fromDevice!,
+    withinDevice: withinDevice!,
+    inUse,
+    most: sum('most_in_use'),
+  }
+}
+
+const standInPaths: string[] = []
+
 /** Builds no-gpu.c under the names of CUDA's libraries and loads it; false without a compiler. */
 function standIn(): boolean {
   const folder = mkdtempSync(join(tmpdir(), 'anneal-no-gpu-'))
@@ -55,6 +86,7 @@ function standIn(): boolean {
     } catch {
       // it is no Node module, but from now on it is loaded
     }
+    standInPaths.push(path)
   }
   return true
 }

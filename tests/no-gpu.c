@@ -4,6 +4,7 @@
  * device, so that tests learn which nodes it takes and what it refuses. cuda.ts builds it under each of the libraries' names.
  * Signatures end where nothing further is read.
  */
+#include <malloc.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -60,28 +61,43 @@ int cudaDriverGetVersion(int *version) { *version = 13000; return SUCCESS; }
 int cudaRuntimeGetVersion(int *version) { *version = 13000; return SUCCESS; }
 int cudaMemGetInfo(size_t *available, size_t *total) { *available = *total = (size_t)MEMORY << 30; return SUCCESS; }
 
-/* memory */
+/* memory: bytes copied so far by cudaMemcpyKind (1 to the device, 2 from it, 3 within it), bytes of the device in use, and their most */
+uint64_t copied[5], in_use, most_in_use;
 static int allocate(void **memory, size_t bytes) {
   *memory = aligned_alloc(256, (bytes / 256 + 1) * 256);
   return *memory ? SUCCESS : FAILURE;
 }
+static int allocate_on_device(void **memory, size_t bytes) {
+  if (allocate(memory, bytes)) return FAILURE;
+  in_use += malloc_usable_size(*memory);
+  if (in_use > most_in_use) most_in_use = in_use;
+  return SUCCESS;
+}
 static int release(void *memory) { free(memory); return SUCCESS; }
-static int copy(void *to, const void *from, size_t bytes) { memmove(to, from, bytes); return SUCCESS; }
+static int release_on_device(void *memory) {
+  if (memory) in_use -= malloc_usable_size(memory);
+  return release(memory);
+}
+static int copy(void *to, const void *from, size_t bytes, int kind) {
+  copied[kind] += bytes;
+  memmove(to, from, bytes);
+  return SUCCESS;
+}
 static int fill(void *memory, int value, size_t bytes) { memset(memory, value, bytes); return SUCCESS; }
 #define SAME(name, parameters, call) int name parameters { return call; }
-SAME(cudaMalloc, (void **memory, size_t bytes), allocate(memory, bytes))
+SAME(cudaMalloc, (void **memory, size_t bytes), allocate_on_device(memory, bytes))
 SAME(cudaMallocHost, (void **memory, size_t bytes), allocate(memory, bytes))
 SAME(cudaHostAlloc, (void **memory, size_t bytes), allocate(memory, bytes))
-SAME(cudaMallocFromPoolAsync, (void **memory, size_t bytes), allocate(memory, bytes))
-SAME(cudaFree, (void *memory), release(memory))
+SAME(cudaMallocFromPoolAsync, (void **memory, size_t bytes), allocate_on_device(memory, bytes))
+SAME(cudaFree, (void *memory), release_on_device(memory))
 SAME(cudaFreeHost, (void *memory), release(memory))
-SAME(cudaFreeAsync, (void *memory), release(memory))
-SAME(cudaMemcpy, (void *to, const void *from, size_t bytes), copy(to, from, bytes))
-SAME(cudaMemcpyAsync, (void *to, const void *from, size_t bytes), copy(to, from, bytes))
+SAME(cudaFreeAsync, (void *memory), release_on_device(memory))
+SAME(cudaMemcpy, (void *to, const void *from, size_t bytes, int kind), copy(to, from, bytes, kind))
+SAME(cudaMemcpyAsync, (void *to, const void *from, size_t bytes, int kind), copy(to, from, bytes, kind))
 SAME(cudaMemset, (void *memory, int value, size_t bytes), fill(memory, value, bytes))
 SAME(cudaMemsetAsync, (void *memory, int value, size_t bytes), fill(memory, value, bytes))
-int cudaMemcpy2DAsync(char *to, size_t toPitch, const char *from, size_t fromPitch, size_t width, size_t height) {
-  for (size_t row = 0; row < height; row++) copy(to + row * toPitch, from + row * fromPitch, width);
+int cudaMemcpy2DAsync(char *to, size_t toPitch, const char *from, size_t fromPitch, size_t width, size_t height, int kind) {
+  for (size_t row = 0; row < height; row++) copy(to + row * toPitch, from + row * fromPitch, width, kind);
   return SUCCESS;
 }
 int cudaMemPoolGetAttribute(void *pool, int attribute, uint64_t *value) { *value = 0; return SUCCESS; }
@@ -94,6 +110,7 @@ int cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks) { *block
 int cudaFuncGetAttributes(void *attributes) { return SUCCESS; }
 int cudaGetDriverEntryPointByVersion(const char *symbol, void **function) { *function = NULL; return FAILURE; }
 int cublasGetMathMode(void *cublas, int *mode) { *mode = 0; return SUCCESS; }
+int cudaLaunchHostFunc(void *stream, void (*function)(void *), void *data) { function(data); return SUCCESS; }
 const char *cudaGetErrorName(int code) { return "no GPU"; }
 const char *cudaGetErrorString(int code) { return "no GPU"; }
 const char *cublasGetStatusName(int code) { return "no GPU"; }
@@ -114,7 +131,7 @@ SUCCEEDS(__cudaUnregisterFatBinary) SUCCEEDS(cuTensorMapEncodeTiled)
 SUCCEEDS(cudaDeviceSynchronize) SUCCEEDS(cudaEventDestroy) SUCCEEDS(cudaEventRecord) SUCCEEDS(cudaEventSynchronize)
 SUCCEEDS(cudaFuncSetAttribute) SUCCEEDS(cudaGetLastError) SUCCEEDS(cudaGraphDestroy) SUCCEEDS(cudaGraphExecDestroy)
 SUCCEEDS(cudaGraphInstantiate) SUCCEEDS(cudaGraphLaunch) SUCCEEDS(cudaKernelSetAttributeForDevice)
-SUCCEEDS(cudaLaunchCooperativeKernel) SUCCEEDS(cudaLaunchHostFunc) SUCCEEDS(cudaLaunchKernel)
+SUCCEEDS(cudaLaunchCooperativeKernel) SUCCEEDS(cudaLaunchKernel)
 SUCCEEDS(cudaLaunchKernelExC) SUCCEEDS(cudaLibraryGetKernel) SUCCEEDS(cudaLibraryLoadData)
 SUCCEEDS(cudaLibraryUnload) SUCCEEDS(cudaMemPoolDestroy) SUCCEEDS(cudaMemPoolSetAttribute)
 SUCCEEDS(cudaMemPoolTrimTo) SUCCEEDS(cudaMemcpyFromSymbol) SUCCEEDS(cudaPeekAtLastError) SUCCEEDS(cudaSetDevice)

@@ -1,6 +1,6 @@
 import { GraphBuilder } from '../graph/builder.ts'
 import type { LinearModule } from '../nn/linear-module.ts'
-import type { Device } from '../onnx/device.ts'
+import { type Device, keepsNatively } from '../onnx/device.ts'
 import { type DeviceTensor, Session } from '../onnx/session.ts'
 import type { Tensor } from '../tensor.ts'
 import { AdapterStack } from './adapter-stack.ts'
@@ -41,8 +41,9 @@ export class AdapterFeeds {
     const wanted = new Set(perToken.filter((adapter) => adapter !== undefined))
     const used = this.#use(wanted)
     const { stack } = used
-    // no device takes a buffer of no bytes
-    if (this.#keeper && stack.ranks > 0) used.onDevice ??= await this.#sent(stack.feeds, this.#keeper)
+    // WebGPU takes no buffer of no bytes
+    if (this.#keeper && (stack.ranks > 0 || keepsNatively(this.#keeper)))
+      used.onDevice ??= await this.#sent(stack.feeds, this.#keeper)
     return { ...(used.onDevice ?? stack.feeds), ...stack.rowFeeds(perToken) }
   }
 

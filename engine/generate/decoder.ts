@@ -2,7 +2,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { EngineError } from '../errors.ts'
 import type { OpenModel } from '../models/index.ts'
-import type { Device } from '../onnx/device.ts'
+import { CPU, type Device, keepsTensors } from '../onnx/device.ts'
 import { type DeviceTensor, Session, type SessionOptions } from '../onnx/session.ts'
 import { packedLayout } from '../packed/layout.ts'
 import { intTensor, type Tensor } from '../tensor.ts'
@@ -110,7 +110,8 @@ export class Decoder {
       threads: options.threads ?? 0,
     }
     const compiled = await compile(model, { maxPositions, adapters: options.adapters ?? 'none' }, place)
-    const kernels = keepsOutputs(place) ? await CacheKernels.create(place.device!, model.config) : undefined
+    const { device = CPU } = place
+    const kernels = keepsTensors(device) ? await CacheKernels.create(device, model.config) : undefined
     return new Decoder(model, compiled, maxPositions, place, kernels)
   }
 
@@ -256,7 +257,7 @@ async function compile(
   options: { maxPositions: number; adapters: AdapterForm },
   place: Place,
 ): Promise<Compiled> {
-  const residentCache = keepsOutputs(place)
+  const residentCache = keepsTensors(place.device ?? CPU)
   const graph = buildDecoderGraph(model, { ...options, residentCache })
   const weightsFolder = model.folder
   const scaled = options.adapters === 'scaled'
@@ -271,11 +272,6 @@ async function compile(
     ...place,
   })
   return { form: options.adapters, session, graph, adapters }
-}
-
-/** Only WebGPU's outputs can stay on the device through this binding. */
-function keepsOutputs({ device }: Place): boolean {
-  return device?.kind === 'webgpu'
 }
 
 const NOTHING = new Float32Array(0)

@@ -1,6 +1,6 @@
 import { GraphBuilder } from '../graph/builder.ts'
 import { shapeSize, type Value } from '../graph/values.ts'
-import type { Device } from '../onnx/device.ts'
+import { type Device, keepsNatively } from '../onnx/device.ts'
 import { type DeviceTensor, Session } from '../onnx/session.ts'
 import { intTensor, type Tensor } from '../tensor.ts'
 
@@ -17,22 +17,26 @@ export interface CacheShape {
  */
 export class CacheKernels {
   readonly shape: CacheShape
+  /** Whether a run writes into the caches that it is fed with, instead of returning them anew. */
+  readonly inPlace: boolean
   readonly #waiting: (() => Promise<void>)[] = []
   readonly #zeros: { session: Session; output: string }
   readonly #copy: { session: Session; output: string }
 
   private constructor(
+    device: Device,
     shape: CacheShape,
     zeros: { session: Session; output: string },
     copy: { session: Session; output: string },
   ) {
     this.shape = shape
+    this.inPlace = keepsNatively(device)
     this.#zeros = zeros
     this.#copy = copy
   }
 
   static async create(device: Device, shape: CacheShape): Promise<CacheKernels> {
-    return new CacheKernels(shape, await compileZeros(device), await compileCopy(device, shape))
+    return new CacheKernels(device, shape, await compileZeros(device), await compileCopy(device, shape))
   }
 
   enqueue(work: () => Promise<void>): void {
@@ -93,7 +97,8 @@ export function cacheRows(slot: number, heads: number, first: number, count: num
 
 /**
  * Keys and values of several sequences in a device's memory, a slot each: for every layer keys and values
- * [slots, kvHeads, places, headDim]. A run of the decoder returns them anew, so while it runs they are there twice.
+ * [slots, kvHeads, places, headDim]. Where kernels do not work in place, a run of the decoder returns them anew, so that they
+ * are there twice while it runs.
  * Resizes and copies happen when the kernels settle, before the next run.
  */
 export class DeviceCache {

@@ -28,11 +28,12 @@ export class KvPool {
   readonly #budget: number
   readonly #kernels: CacheKernels | undefined
 
-  /** @param kernels where keys and values stay in a device's memory: a run makes them anew, so they are there twice. */
+  /** @param kernels where keys and values stay in a device's memory; a run may make them anew, so that they are there twice. */
   constructor(shape: CacheShape, budgetBytes: number, kernels?: CacheKernels) {
     this.#shape = shape
     this.#kernels = kernels
-    this.#bytesPerToken = (kernels ? 4 : 2) * shape.layers * shape.keyValueHeads * shape.headDim * 4
+    this.#bytesPerToken =
+      (kernels?.inPlace === false ? 4 : 2) * shape.layers * shape.keyValueHeads * shape.headDim * 4
     this.#budget = budgetBytes
     this.maxTokens = Math.floor(budgetBytes / this.#bytesPerToken / UNIT) * UNIT
   }

@@ -8,6 +8,18 @@ export interface Device {
   readonly kind: DeviceKind
   /** Which of several CUDA devices, as the driver counts them; 0 when left out. */
   readonly index?: number
+  /** For tests: the CPU keeps tensors between runs as a GPU does, by the way that CUDA takes. */
+  readonly keeps?: true
+}
+
+/** Whether tensors stay in its memory between runs; on the CPU it's no use, as its feeds are read in place. */
+export function keepsTensors({ kind, keeps }: Device): boolean {
+  return kind !== 'cpu' || keeps === true
+}
+
+/** Whether they do so by onnxruntime's C interface: the binding knows of WebGPU's memory alone. */
+export function keepsNatively(device: Device): boolean {
+  return device.kind !== 'webgpu' && keepsTensors(device)
 }
 
 export const CPU: Device = { kind: 'cpu' }

@@ -21,7 +21,7 @@ import {
 } from './generated/onnx_pb.js'
 
 /** ONNX's TensorProto.DataType numbers. */
-const ELEMENT_TYPES: Record<DType, number> = {
+export const ELEMENT_TYPES: Record<DType, number> = {
   float32: 1,
   uint8: 2,
   int8: 3,

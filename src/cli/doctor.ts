@@ -79,6 +79,7 @@ async function deviceFindings({ devices, settings }: Application): Promise<Findi
   const facts = await probeCuda()
   const isAsked = asked.some((setting) => setting.startsWith('cuda'))
   const cuda = cudaFindings(facts, isAsked)
+  if (isAsked || facts.provider.present.length > 0) found.push(await nativeModule('koffi', 'answers on CUDA'))
   // With all that it needs, CUDA may still fail its self-test, which 'auto' passes over.
   const isToBeTried = !isAsked && facts.provider.present.length > 0 && cuda.every(({ ok }) => ok)
   if (isToBeTried) cuda.push(...(await cudaTest(devices)))

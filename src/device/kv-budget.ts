@@ -10,8 +10,6 @@ const DEFAULT_BYTES = 2 ** 30
 const LEAST_BYTES = 64 * 2 ** 20
 /** What part of the rest caches may take; the allocator's gaps take some. */
 const PART = 0.8
-/** CUDA's caches lie in the machine's memory and travel with each step, so they have to fit there too, beside other things. */
-const HOST_PART = 0.5
 
 /** Bytes of a weight as it is served, scales included. */
 const BYTES_A_WEIGHT: Record<ServedWeights, number> = { float32: 4, int8: 1.2, int4: 0.7 }
@@ -26,22 +24,20 @@ export function servedBytes(parameters: number, weights: ServedWeights): number 
  * the weights leave.
  *
  * @param freeBytes of the device; undefined where its memory is the machine's own or unknown
- * @param hostFreeBytes of the machine
  * @throws EngineError `too_large` with the numbers where weights and cache do not fit.
  */
 export function kvBudget(request: {
   configured: number | undefined
   freeBytes: number | undefined
-  hostFreeBytes: number
   parameters: number
   weights: ServedWeights
 }): number {
-  const { configured, freeBytes, hostFreeBytes, parameters, weights } = request
+  const { configured, freeBytes, parameters, weights } = request
   if (freeBytes === undefined) return configured ?? DEFAULT_BYTES
   const loadedBytes = servedBytes(parameters, weights)
   const left = freeBytes - loadedBytes
   const least = configured ?? LEAST_BYTES
-  const most = Math.floor(Math.min(left * PART, hostFreeBytes * HOST_PART))
+  const most = Math.floor(left * PART)
   if (least <= left) return configured ?? Math.max(least, most)
   const needed = loadedBytes + least
   const message =

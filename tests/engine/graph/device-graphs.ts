@@ -2,8 +2,8 @@ import { buildDecoderGraph } from '../../../engine/generate/decoder-graph.ts'
 import type { OpenModel } from '../../../engine/models/index.ts'
 import { buildStepGraph } from '../../../engine/train/step-graph.ts'
 
-/** What a model runs for training, evaluation and answers, in the forms that devices get; `residentCache` as the device keeps outputs. */
-export function graphsOf(model: OpenModel, residentCache = true) {
+/** What a model runs for training, evaluation and answers, in the forms that devices get. */
+export function graphsOf(model: OpenModel) {
   const lora = { kind: 'lora', rank: 4, scale: 2, dropout: 0.1, targets: 'all', dora: true } as const
   const initialize = (_: string, shape: readonly number[]) =>
     new Float32Array(shape.reduce((a, b) => a * b, 1))
@@ -17,11 +17,11 @@ export function graphsOf(model: OpenModel, residentCache = true) {
     ).graph,
     'a full step': buildStepGraph(model, { ...options, method: { kind: 'full' } }, 'training').graph,
     evaluation: buildStepGraph(model, { ...options, method: lora }, 'evaluation').graph,
-    decoding: buildDecoderGraph(model, { maxPositions: 32, adapters: 'none', residentCache }).graph,
+    decoding: buildDecoderGraph(model, { maxPositions: 32, adapters: 'none', residentCache: true }).graph,
     'decoding with adapters': buildDecoderGraph(model, {
       maxPositions: 32,
       adapters: 'scaled',
-      residentCache,
+      residentCache: true,
     }).graph,
   }
 }

@@ -122,7 +122,7 @@ describe.skipIf(reason !== '')(`every family on WebGPU ${reason}`, () => {
 
 describe('lowering for CUDA with products of bfloat16', () => {
   const model = openModel(ANNEAL_TINY)
-  const { decoding, evaluation, ...others } = graphsOf(model, false)
+  const { decoding, evaluation, ...others } = graphsOf(model)
   const method = { kind: 'lora', rank: 4, scale: 2, dropout: 0, targets: 'all' } as const
   const lora = (more: object) =>
     buildStepGraph(model, { method, maxLength: 32, lossChunks: 2, ...more }, 'training').graph

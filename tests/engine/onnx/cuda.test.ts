@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { exportSafetensors } from '../../../engine/export/safetensors.ts'
 import { Decoder } from '../../../engine/generate/decoder.ts'
+import { buildDecoderGraph } from '../../../engine/generate/decoder-graph.ts'
 import { Encoder } from '../../../engine/generate/encoder.ts'
 import { Scheduler } from '../../../engine/generate/scheduler.ts'
 import { openModel } from '../../../engine/models/index.ts'
@@ -15,7 +16,7 @@ import { objectiveOf } from '../../../engine/train/objectives/index.ts'
 import { buildStepGraph } from '../../../engine/train/step-graph.ts'
 import { ANNEAL_TINY } from '../../anneal-tiny.ts'
 import { asOnCuda } from '../../bfloat16-products.ts'
-import { CUDA, cudaForTests } from '../../cuda.ts'
+import { CUDA, cudaForTests, standInBytes } from '../../cuda.ts'
 import { readCase, writeModel } from '../../parity/families/reference-model.ts'
 import { relativeToLargest } from '../../parity/reference.ts'
 import { SHARED, sharedMissing } from '../../shared.ts'
@@ -136,6 +137,39 @@ describe.skipIf(missing !== '')(`answers on CUDA${missing}`, () => {
   })
 })
 
+describe.skipIf(missing !== '' || computes)(
+  `what travels on CUDA${missing || (computes ? ' (skipped: a GPU does not count)' : '')}`,
+  () => {
+    it('is tokens there and logits back: caches and adapters stay, and caches are written in place', async () => {
+      const decoder = await Decoder.load(ANNEAL_TINY, { device: CUDA, adapters: 'plain' })
+      const { layers, keyValueHeads, headDim } = decoder.cacheShape
+      const cacheBytes = 2 * layers * keyValueHeads * 4096 * headDim * 4
+      const { linears } = buildDecoderGraph(tiny, { maxPositions: 64, adapters: 'plain' })
+      const rank = 64
+      const modules = linears.map(({ path, inFeatures, outFeatures }) => {
+        const [a, b] = [inFeatures, outFeatures].map((width) => new Float32Array(rank * width))
+        return [path, { rank, a: a!, b: b!, outputScale: null }] as const
+      })
+      const adapter = { key: 'zeros', rank, scaled: false, modules: new Map(modules) }
+      const adapterBytes = linears.reduce((sum, m) => sum + 4 * rank * (m.inFeatures + m.outFeatures), 0)
+      const cache = decoder.createCache(4096)
+      await decoder.forward(Int32Array.of(5, 96), cache, adapter)
+      const before = standInBytes()
+      await decoder.forward(Int32Array.of(187), cache, adapter)
+      const after = standInBytes()
+      expect(after.fromDevice - before.fromDevice).toBe(4 * decoder.vocabSize)
+      // of the 4096 places their numbers, 8 bytes each
+      const sent = after.toDevice - before.toDevice - 8 * 4096
+      expect(sent).toBeLessThan(adapterBytes / 10)
+      expect(sent).toBeLessThan(cacheBytes / 100)
+      expect(after.withinDevice - before.withinDevice).toBeLessThan(cacheBytes / 100)
+      expect(after.most - before.most).toBeLessThan(cacheBytes / 2) // they are not there twice
+      cache.dispose()
+      await decoder.release()
+    })
+  },
+)
+
 /** Folders of small models of every family, by name; the ones beside the checkout where those are. */
 function familyFolders(): [string, string][] {
   const cases = join(import.meta.dirname, '../../parity/families')
@@ -160,7 +194,7 @@ describe.skipIf(missing !== '')(`every family on CUDA${missing}`, () => {
       [folder, false],
       [rounded, true],
     ] as const) {
-      for (const graph of Object.values(graphsOf(openModel(weightsFolder), false))) {
+      for (const graph of Object.values(graphsOf(openModel(weightsFolder)))) {
         const session = await Session.create(graph, { device: CUDA, bfloat16, weightsFolder })
         // a session that names nothing is strict: the runtime would have refused any node on the CPU
         for (const node of session.fallbacks) expect(node).toMatch(/^Concat int64/)

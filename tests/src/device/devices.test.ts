@@ -405,7 +405,6 @@ describe('kvBudget', () => {
     parameters: 1.1e9,
     weights: 'float32' as const,
     configured: undefined,
-    hostFreeBytes: 64 * GB,
   }
 
   it('is the configured one, or 1 GiB, where memory is the machine’s own', () => {
@@ -419,10 +418,6 @@ describe('kvBudget', () => {
     expect(kvBudget({ ...model, weights: 'int4', freeBytes: 20 * GB })).toBeGreaterThan(budget)
     expect(kvBudget({ ...model, freeBytes: 20 * GB, configured: 2 ** 30 })).toBe(2 ** 30)
     expect(kvBudget({ ...model, freeBytes: 20 * GB, configured: 2 ** 20 })).toBe(2 ** 20)
-  })
-
-  it('fits into the machine too, where caches lie between the steps', () => {
-    expect(kvBudget({ ...model, freeBytes: 80 * GB, hostFreeBytes: 16 * GB })).toBe(8 * GB)
   })
 
   it('refuses with the numbers what does not fit', () => {
